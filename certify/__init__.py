@@ -1,0 +1,1 @@
+"""What no adversary can do: bounds and certificates."""
