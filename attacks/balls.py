@@ -1,0 +1,117 @@
+"""The moves of a gradient attack inside a threat model: random start and step, per norm.
+
+`Ball.step` and `Ball.start` return inputs that are inside the threat model to the last bit: norm
+and box hold when they are measured in float64 on the float32 input.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attacks.projections import PROJECTIONS
+from attacks.randomness import gaussian, uniform
+from attacks.threat import ThreatModel
+
+_INSIDE = 1.0 - 1e-12  # what float64 rounding of a projection may add to its norm
+
+
+@dataclass(eq=False)
+class Ball:
+    """The legal inputs around each of a batch of samples.
+
+    Attributes:
+        threat: The threat model (tensors on the device of `x`).
+        x: Clean samples, (n, *shape).
+        low: Smallest legal value of each feature, float32, like `x`.
+        high: Largest legal value of each feature, float32, like `x`.
+    """
+
+    threat: ThreatModel
+    x: Tensor
+    low: Tensor
+    high: Tensor
+
+    @classmethod
+    def around(cls, threat: ThreatModel, x: Tensor) -> Ball:
+        """The ball around each sample of `x`."""
+        return cls(threat, x, *threat.bounds(x))
+
+    def select(self, rows: Tensor) -> Ball:
+        """The balls of some rows."""
+        return Ball(self.threat, self.x[rows], self.low[rows], self.high[rows])
+
+    def replace(self, rows: Tensor, other: Ball, count: int) -> None:
+        """Overwrite `rows` by the first `count` balls of `other`, in place."""
+        for mine, theirs in ((self.x, other.x), (self.low, other.low), (self.high, other.high)):
+            mine[rows] = theirs[:count]
+
+    def _unit(self) -> Tensor | float:
+        return 1.0 if self.threat.scale is None else self.threat.scale.double()
+
+    def _place(self, perturbation: Tensor) -> Tensor:
+        """Project a perturbation (float64, in units of eps) and add it to `x`, rounding to `x`."""
+        unit, exact = self._unit(), self.x.double()
+        low = ((self.low.double() - exact) / unit).flatten(1)
+        high = ((self.high.double() - exact) / unit).flatten(1)
+        inside = PROJECTIONS[self.threat.norm](
+            perturbation.flatten(1), low, high, self.threat.eps * _INSIDE
+        )
+        wanted = inside.view_as(exact) * unit
+        moved = (exact + wanted).float()
+        too_far = (moved.double() - exact).abs() > wanted.abs()
+        moved = torch.where(too_far, torch.nextafter(moved, self.x), moved)
+        return torch.minimum(torch.maximum(moved, self.low), self.high)
+
+    def start(self, keys: Tensor) -> Tensor:
+        """A random legal input for each sample: uniform in the norm ball, then projected.
+
+        Args:
+            keys: int64, (n,), one stream of random numbers for each sample.
+        """
+        eps, d = self.threat.eps, self.x[0].numel()
+        if self.threat.norm == "linf":
+            noise = (2.0 * uniform(keys, d).double() - 1.0) * eps
+        elif self.threat.norm == "l2":
+            # the largest of d uniforms is distributed as the radius of a uniform point of a ball
+            direction = gaussian(keys, d, offset=d).double()
+            radius = uniform(keys, d).double().amax(1, keepdim=True)
+            noise = eps * radius * direction / direction.norm(dim=1, keepdim=True)
+        else:
+            # spacings of d sorted uniforms: a uniform point of the simplex with its interior
+            points = uniform(keys, d).double().sort(1).values
+            spacings = torch.diff(points, dim=1, prepend=torch.zeros_like(points[:, :1]))
+            signs = 2.0 * (uniform(keys, d, offset=d) < 0.5).double() - 1.0
+            noise = eps * spacings * signs
+        return self._place(noise.view_as(self.x))
+
+    def step(self, current: Tensor, gradient: Tensor, size: float) -> Tensor:
+        """One ascent step of length `size` (in the attack's norm), projected back.
+
+        Linf moves along the sign of the gradient; L2 along the gradient; L1 along the largest
+        components of the gradient (the top 1%, at least one, as in SLIDE: Tramer and Boneh 2019).
+        For L2 and L1 only features that can still move that way count.
+
+        Args:
+            current: Legal inputs, like `x`.
+            gradient: Gradient of the loss to raise, like `x`.
+            size: Length of the step in units of eps.
+        """
+        gradient = gradient.nan_to_num(0.0, 0.0, 0.0)
+        if self.threat.norm == "linf":
+            unit = 1.0 if self.threat.scale is None else self.threat.scale
+            moved = current + (size * unit) * gradient.sign()
+            return torch.minimum(torch.maximum(moved, self.low), self.high)
+        free = torch.where(gradient > 0, current < self.high, current > self.low)
+        unit = self._unit()
+        slope = (gradient.double() * unit * free).flatten(1)
+        if self.threat.norm == "l2":
+            direction = slope / slope.norm(dim=1, keepdim=True).clamp_min(1e-300)
+        else:
+            k = max(1, slope.shape[1] // 100)
+            top = slope.abs().topk(k, dim=1)
+            direction = torch.zeros_like(slope).scatter(1, top.indices, 1.0 / k) * slope.sign()
+        offset = (current.double() - self.x.double()) / unit
+        return self._place(offset + size * direction.view_as(offset))

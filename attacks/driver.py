@@ -1,0 +1,100 @@
+"""The judge of adversarial examples: no attack is trusted, every find is measured afresh.
+
+Written without the attacks' own geometry. The norm is measured in float64 on the float32 input,
+the box is compared bit for bit, and the model is called again, in float32 and in float64.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from attacks.classifier import TiledClassifier
+from attacks.losses import margin
+from attacks.threat import ThreatModel
+
+
+def distances(x: Tensor, other: Tensor, threat: ThreatModel) -> Tensor:
+    """Norm of `other - x` in units of eps, float64, (n,)."""
+    difference = other.double() - x.double()
+    if threat.scale is not None:
+        difference = difference / threat.scale.double()
+    order = {"linf": torch.inf, "l2": 2, "l1": 1}[threat.norm]
+    found: Tensor = torch.linalg.vector_norm(difference.flatten(1), ord=order, dim=1)
+    return found
+
+
+def inside_box(x: Tensor, threat: ThreatModel) -> Tensor:
+    """Whether every feature of a sample lies in the box (false for NaN), bool, (n,)."""
+    return ((x >= threat.lower) & (x <= threat.upper)).flatten(1).all(1)
+
+
+def in_float64(module: nn.Module) -> nn.Module | None:
+    """A copy of the model in float64, or None where it cannot be converted."""
+    try:
+        return copy.deepcopy(module).double().eval()
+    except (RuntimeError, TypeError, NotImplementedError):
+        return None
+
+
+@dataclass(eq=False)
+class Recheck:
+    """What holds of a batch of alleged adversarial examples; all (n,).
+
+    Attributes:
+        legal: Inside the box, within eps, immutable features unchanged.
+        distance: Norm of the perturbation in units of eps, float64.
+        prediction: Class predicted in float32.
+        margin: Logit margin of the true class in float32 (as float64); broken when negative.
+        margin64: The same in float64; NaN where the model has no float64 form.
+    """
+
+    legal: Tensor
+    distance: Tensor
+    prediction: Tensor
+    margin: Tensor
+    margin64: Tensor
+
+    @property
+    def broken(self) -> Tensor:
+        """Legal and misclassified in float32, and in float64 where that exists."""
+        return self.legal & (self.margin < 0) & ((self.margin64 < 0) | self.margin64.isnan())
+
+    @property
+    def rounding(self) -> Tensor:
+        """Legal and misclassified in float32 only: the sign of the margin is a rounding error."""
+        return self.legal & (self.margin < 0) & (self.margin64 >= 0)
+
+
+def recheck(
+    classifier: TiledClassifier,
+    precise: TiledClassifier | None,
+    x: Tensor,
+    adversarial: Tensor,
+    y: Tensor,
+    threat: ThreatModel,
+) -> Recheck:
+    """Measure alleged adversarial examples afresh.
+
+    Args:
+        classifier: The model in float32.
+        precise: The same model in float64, or None.
+        x: Clean samples, float32, (n, *shape), n >= 1.
+        adversarial: Alleged adversarial examples, float32, like `x`.
+        y: True classes, int64, (n,).
+        threat: What the attacker was allowed.
+    """
+    distance = distances(x, adversarial, threat)
+    legal = inside_box(adversarial, threat) & (distance <= threat.eps)
+    if threat.immutable is not None:
+        legal &= ((adversarial == x) | ~threat.immutable).flatten(1).all(1)
+    logits = classifier.logits(adversarial)
+    gap = margin(logits, y).double()
+    if precise is None:
+        gap64 = torch.full_like(gap, torch.nan)
+    else:
+        gap64 = margin(precise.logits(adversarial.double()), y)
+    return Recheck(legal, distance, logits.argmax(1), gap, gap64)

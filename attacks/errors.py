@@ -1,0 +1,15 @@
+"""Errors of this package, each one line that says what is wrong and what to do."""
+
+from __future__ import annotations
+
+
+class AttackError(ValueError):
+    """A threat model or an attack's settings are not legal."""
+
+    exit_code = 5
+
+
+class ClassifierError(ValueError):
+    """A classifier cannot be attacked: wrong output shape, not finite, random, in training mode."""
+
+    exit_code = 3

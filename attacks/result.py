@@ -1,0 +1,62 @@
+"""What an attack hands back: for each sample the input it found and what the search cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(eq=False)
+class AttackResult:
+    """Per-sample findings, not yet re-checked.
+
+    Attributes:
+        adversarial: float32, (n, *shape); the clean sample where nothing was found.
+        found: bool, (n,).
+        restart: int64, (n,), the restart that found it, -1 for none.
+        iteration: int64, (n,), the step that found it (0: the starting point), -1 for none.
+        forwards: int64, (n,), forward passes the search needed for the sample.
+        backwards: int64, (n,), gradients it needed.
+        not_finite: bool, (n,), a logit was NaN or Inf on the way.
+        seconds: float64, (n,), the sample's share of the time of its passes.
+    """
+
+    adversarial: Tensor
+    found: Tensor
+    restart: Tensor
+    iteration: Tensor
+    forwards: Tensor
+    backwards: Tensor
+    not_finite: Tensor
+    seconds: Tensor
+
+    @classmethod
+    def empty(cls, x: Tensor) -> AttackResult:
+        """Nothing found, nothing spent."""
+        n, device = len(x), x.device
+
+        def integers(value: int) -> Tensor:
+            return torch.full((n,), value, dtype=torch.int64, device=device)
+
+        return cls(
+            adversarial=x.clone(),
+            found=torch.zeros(n, dtype=torch.bool, device=device),
+            restart=integers(-1),
+            iteration=integers(-1),
+            forwards=integers(0),
+            backwards=integers(0),
+            not_finite=torch.zeros(n, dtype=torch.bool, device=device),
+            seconds=torch.zeros(n, dtype=torch.float64, device=device),
+        )
+
+    def record(self, samples: Tensor, inputs: Tensor, restart: Tensor, iteration: Tensor) -> None:
+        """Note the inputs that broke `samples`."""
+        self.adversarial[samples] = inputs
+        self.found[samples] = True
+        self.restart[samples] = restart
+        self.iteration[samples] = iteration
