@@ -67,8 +67,7 @@ def bounds(model: nn.Module, lower: Tensor, upper: Tensor, method: Method) -> tu
         raise RuntimeError(notice())
     # In eval mode dropout does nothing, but auto_LiRPA traces it in training mode and fails.
     plain = _without_dropout(copy.deepcopy(model)).eval()
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(record=True), torch.no_grad():
         bounded = lirpa.BoundedModule(plain, torch.zeros_like(lower), device=lower.device)
         ball = lirpa.PerturbationLpNorm(norm=float("inf"), x_L=lower, x_U=upper)
         inputs = lirpa.BoundedTensor((lower + upper) / 2, ball)
@@ -84,8 +83,7 @@ def _load() -> tuple[ModuleType | None, str | None]:
         return None, "auto_LiRPA is absent: no second opinion on bounds; `make lirpa` installs it"
     handlers = logging.root.handlers[:]
     try:
-        with warnings.catch_warnings():  # it changes the filters, and warns of itself
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(record=True):  # it changes the filters, and warns
             _mend_numpy()
             _mend_opset()
             _mend_nodes()

@@ -59,6 +59,9 @@ def to_table(frame: pd.DataFrame) -> Any:
         RecordError: A column is missing, unknown, or not of its type.
     """
     check_names([str(name) for name in frame.columns])
+    for column in COLUMNS:  # pyarrow would read numbers out of text
+        if column.type != pa.string() and isinstance(frame[column.name].dtype, pd.StringDtype):
+            raise RecordError(f"{column.name} is not of its type: text")
     try:
         return pa.Table.from_pandas(frame, schema=SCHEMA, preserve_index=False)
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
@@ -83,6 +86,8 @@ def check_names(names: list[str]) -> None:
         raise RecordError(f"missing columns: {', '.join(missing)}")
     if unknown := [n for n in names if n not in SCHEMA.names]:
         raise RecordError(f"unknown columns: {', '.join(unknown)}")
+    if len(names) > len(SCHEMA.names):
+        raise RecordError("a column is there twice")
 
 
 def check_rows(table: Any, kind: StepKind, classes: int, sample_ids: Ids) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
@@ -97,7 +96,7 @@ class DataInfo(Record):
     box_sha256: Sha256
     """Hash of the box, feature by feature."""
 
-    @cached_property
+    @property
     def sample_ids(self) -> Ids:
         """The ids of the run's samples, ascending."""
         return parse_ids(self.ids)

@@ -38,8 +38,8 @@ def encode(table: pa.Table, identity: str, step: str) -> bytes:
 def decode(data: bytes, identity: str, step: str, max_rows: int) -> pa.Table:
     """Return the rows of a shard that anybody may have written.
 
-    Text stays dictionary-encoded until its length is known, so that a small file cannot
-    unfold into a large table.
+    Columns may come in any order. Text stays dictionary-encoded until its length is known, so
+    that a small file cannot unfold into a large table.
 
     Raises:
         RecordError: Not Parquet, cut short, of another format, run or step, or with other
@@ -50,9 +50,10 @@ def decode(data: bytes, identity: str, step: str, max_rows: int) -> pa.Table:
         schema, rows = file.schema_arrow, file.metadata.num_rows
         _check_mark((schema.metadata or {}).get(_KEY), identity, step)
         check_names(schema.names)
-        for have, want in zip(schema, SCHEMA, strict=True):
-            if not have.equals(want):
-                raise RecordError(f"column '{have}' should be '{want}'")
+        for want in SCHEMA:
+            if not schema.field(want.name).equals(want):
+                null = "" if want.nullable else ", never null"
+                raise RecordError(f"column {want.name} has to be {want.type}{null}")
         if not 0 < rows <= max_rows:
             raise RecordError(f"{rows} rows for a run of {max_rows} samples")
         table = pq.read_table(pa.BufferReader(data), read_dictionary=_TEXT)
@@ -61,7 +62,7 @@ def decode(data: bytes, identity: str, step: str, max_rows: int) -> pa.Table:
                 longest = pc.max(pc.utf8_length(chunk.dictionary)).as_py()
                 if longest is not None and longest > MAX_DETAIL:
                     raise RecordError(f"{name} of {longest} characters")
-        table = table.cast(SCHEMA)
+        table = table.select(SCHEMA.names).cast(SCHEMA)
         table.validate(full=True)
     except (pa.ArrowException, OSError, MemoryError, ValueError) as error:
         if isinstance(error, RecordError):
