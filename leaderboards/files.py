@@ -98,6 +98,19 @@ def is_temporary(path: Path) -> bool:
     return path.name.startswith(".") and path.name.endswith(TEMPORARY_SUFFIX)
 
 
+def remove_temporaries(root: Path, folder: Path) -> None:
+    """Remove what a crash left in a folder of a record.
+
+    Raises:
+        RecordError: The folder is outside of `root`, or not writable.
+    """
+    for path in filter(is_temporary, list_folder(root, folder)):
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise RecordError(f"cannot remove {path}: {error.strerror or error}") from error
+
+
 def refuse_escape(root: Path, path: Path) -> None:
     """Raise RecordError if symbolic links lead `path` out of `root`."""
     if not path.resolve().is_relative_to(root.resolve()):

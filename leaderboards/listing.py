@@ -8,7 +8,7 @@ from pathlib import Path
 from leaderboards.errors import RecordError
 from leaderboards.files import list_folder
 from leaderboards.manifest import Manifest
-from leaderboards.store import MANIFEST, RunStore
+from leaderboards.store import RunStore, is_run
 from leaderboards.summary import Summary, summarise
 
 
@@ -39,14 +39,17 @@ def list_runs(folder: Path) -> list[Listed]:
     """
     if not folder.is_dir():
         raise RecordError(f"no such folder: {folder}")
-    found = [_look(path) for path in list_folder(folder, folder) if (path / MANIFEST).exists()]
+    looked = [_look(path) for path in list_folder(folder, folder) if path.is_dir()]
+    found = [run for run in looked if run is not None]
     return sorted(
         found, key=lambda run: (run.manifest is None, run.manifest and run.manifest.created)
     )
 
 
-def _look(path: Path) -> Listed:
+def _look(path: Path) -> Listed | None:
     try:
+        if not is_run(path):
+            return None
         store = RunStore.open(path)
     except RecordError as error:
         return Listed(path, problem=str(error))

@@ -28,6 +28,7 @@ from leaderboards.files import (
     list_folder,
     make_folder,
     read_bytes,
+    remove_temporaries,
 )
 from leaderboards.manifest import MAX_MANIFEST_BYTES, Manifest, parse_manifest
 from leaderboards.sample_ids import Ids
@@ -87,13 +88,12 @@ class RunStore:
                 names the fields), or it cannot be written.
         """
         make_folder(folder)
-        for path in list_folder(folder, folder):
-            if is_temporary(path):
-                path.unlink(missing_ok=True)
-        if (folder / MANIFEST).exists():
+        remove_temporaries(folder, folder)
+        if is_run(folder):
             store = cls.open(folder)
             _refuse_differences(folder, store.manifest, manifest)
-            store._remove_temporary_shards()
+            for step in store.steps:
+                remove_temporaries(folder, store._folder(step))
             return store
         if list_folder(folder, folder):
             raise RecordError(f"{folder} is neither empty nor a run; choose another folder")
@@ -108,7 +108,7 @@ class RunStore:
             RecordError: There is no run, or its manifest is not valid.
         """
         path = folder / MANIFEST
-        if not path.exists():
+        if not is_run(folder):
             raise RecordError(f"{folder} is not a run: it has no {MANIFEST}")
         return cls(folder, parse_manifest(read_bytes(folder, path, MAX_MANIFEST_BYTES), str(path)))
 
@@ -203,11 +203,14 @@ class RunStore:
             raise RecordError(f"{path}: {error}") from None
         return table
 
-    def _remove_temporary_shards(self) -> None:
-        for step in self.steps:
-            for path in list_folder(self.folder, self._folder(step)):
-                if is_temporary(path):
-                    path.unlink(missing_ok=True)
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder holds a manifest.
+
+    Raises:
+        RecordError: The folder cannot be read.
+    """
+    return folder / MANIFEST in list_folder(folder, folder)
 
 
 def _refuse_differences(folder: Path, there: Manifest, here: Manifest) -> None:

@@ -279,6 +279,24 @@ def test_links_out_of_the_record_and_odd_files_are_refused(store: RunStore, tmp_
         RunStore.open(store.folder)
 
 
+def test_a_folder_that_cannot_be_changed_is_one_line(
+    store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    left = store.folder / ".manifest.json.00.tmp"
+    left.write_bytes(b"half")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refused)
+        with pytest.raises(RecordError, match=r"cannot remove .*tmp: Permission denied"):
+            RunStore.create(store.folder, a_manifest())
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "iterdir", refused)
+        with pytest.raises(RecordError, match=r"cannot read .*: Permission denied"):
+            RunStore.open(store.folder)
+
+
 @pytest.fixture
 def small_files_only() -> Iterator[None]:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -83,6 +83,13 @@ def test_what_was_not_run_is_null_and_never_zero(tmp_path: Path) -> None:
     assert (counts.wrong, counts.broken, counts.undecided, counts.not_run) == (1, 1, 1, 7)
 
 
+def test_a_row_without_its_clean_row_settles_nothing(tmp_path: Path) -> None:
+    store = RunStore.create(tmp_path, a_manifest((CROWN,), ids="0-1"))
+    store.write_shard("crown", a_frame(a_row(0, "certified"), a_row(1)))
+    summary = summarise(store)
+    assert (summary.counts.not_run, summary.counts.certified, summary.complete) == (2, 0, False)
+
+
 def test_certified_and_broken_stops_with_the_ids(tmp_path: Path) -> None:
     store = RunStore.create(tmp_path, a_manifest((CROWN, PGD)))
     store.write_shard("clean", a_frame(*(a_row(i) for i in range(10))))
