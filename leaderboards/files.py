@@ -1,0 +1,127 @@
+"""Files that are whole or absent, and reading that trusts nothing."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from pathlib import Path
+
+from leaderboards.errors import RecordError
+
+TEMPORARY_SUFFIX = ".tmp"
+
+
+def atomic_write_bytes(path: Path, data: bytes) -> None:
+    """Write a file so that it is there whole or not at all, even after a power cut.
+
+    A temporary file in the same folder is written, synced and renamed, then the folder synced.
+
+    Args:
+        path: The file; its folder has to exist. An existing file is replaced.
+        data: The content.
+
+    Raises:
+        RecordError: The disk is full, the folder is not writable, and so on; nothing is left.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
+    try:
+        try:
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise RecordError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, unless it is there.
+
+    Raises:
+        RecordError: It cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise RecordError(f"cannot make the folder {path}: {error.strerror or error}") from error
+
+
+def read_bytes(root: Path, path: Path, limit: int) -> bytes:
+    """Read a file of a record that anybody may have written.
+
+    Args:
+        root: The record's folder.
+        path: The file, inside of it.
+        limit: The largest size to accept, in bytes.
+
+    Raises:
+        RecordError: The file is missing, outside of `root` (by a symbolic link), not a regular
+            file, or too large.
+    """
+    try:
+        refuse_escape(root, path)
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise RecordError(f"{path} is not a regular file")
+        if status.st_size > limit:
+            raise RecordError(f"{path} has {status.st_size} bytes; the limit is {limit}")
+        with path.open("rb") as file:
+            return file.read(limit + 1)[:limit]
+    except FileNotFoundError:
+        raise RecordError(f"{path} is missing") from None
+    except OSError as error:
+        raise RecordError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def list_folder(root: Path, path: Path) -> list[Path]:
+    """Return what a folder of a record holds, by name; nothing if the folder is not there.
+
+    Raises:
+        RecordError: The folder is outside of `root` or cannot be read.
+    """
+    try:
+        refuse_escape(root, path)
+        return sorted(path.iterdir()) if path.exists() else []
+    except OSError as error:
+        raise RecordError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether a crash left this file behind while `atomic_write_bytes` was at work."""
+    return path.name.startswith(".") and path.name.endswith(TEMPORARY_SUFFIX)
+
+
+def remove_temporaries(root: Path, folder: Path) -> None:
+    """Remove what a crash left in a folder of a record.
+
+    Raises:
+        RecordError: The folder is outside of `root`, or not writable.
+    """
+    for path in filter(is_temporary, list_folder(root, folder)):
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise RecordError(f"cannot remove {path}: {error.strerror or error}") from error
+
+
+def refuse_escape(root: Path, path: Path) -> None:
+    """Raise RecordError if symbolic links lead `path` out of `root`."""
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise RecordError(f"{path} leads out of the record {root}")
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":  # Windows cannot open a folder, and needs no such thing
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,266 @@
+"""The manifest of a run: everything that was fixed before its first sample."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+
+from leaderboards.canonical import sha256_json
+from leaderboards.errors import RecordError
+from leaderboards.sample_ids import Ids, format_ids, hash_ids, parse_ids
+from leaderboards.verdicts import CLEAN_STEP
+
+MANIFEST_SCHEMA: Final = 1
+MAX_MANIFEST_BYTES = 16 << 20
+
+
+def _canonical_ids(text: str) -> str:
+    if text != (canonical := format_ids(parse_ids(text))):
+        raise RecordError(f"sample ids have to be written as '{canonical[:40]}'")
+    return text
+
+
+def _not_clean(name: str) -> str:
+    if name == CLEAN_STEP:
+        raise RecordError(f"'{CLEAN_STEP}' is the name of every run's first step")
+    return name
+
+
+Text = Annotated[str, StringConstraints(max_length=500)]
+Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$")]
+"""Names that become file names: the reason why they are this narrow."""
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=0, le=2**53)]
+Parameter = int | float | str | bool | None
+
+
+class Record(BaseModel):
+    """Base of all records: immutable, no unknown fields, no conversions, no NaN."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
+
+
+class ModelInfo(Record):
+    """The model that was evaluated."""
+
+    name: Text
+    """Name in the zoo, or the file's name."""
+    architecture: Text
+    """Architecture and its arguments, in words."""
+    sha256: Sha256
+    """Hash of the weights: of the content, not of a path."""
+    parameters: Count
+    """Number of parameters."""
+    normalisation: Text
+    """What the model does to its input first, such as `mean 0.286, std 0.353`, or `none`."""
+    card: dict[str, JsonValue] | None = None
+    """The model card, if the model has one."""
+
+
+class DataInfo(Record):
+    """The data, and which of its samples the run is about."""
+
+    name: Text
+    """Name in the registry, or the file's name."""
+    split: Text
+    """Such as `test`."""
+    sha256: Sha256
+    """Hash of the whole set's content."""
+    ids: Annotated[str, AfterValidator(_canonical_ids)]
+    """Positions of the run's samples in the set, as ascending ranges: `0-999,1004`."""
+    shape: tuple[Annotated[int, Field(ge=0)], ...]
+    """Shape of one sample."""
+    classes: tuple[Text, ...] = Field(min_length=2)
+    """Names of the classes, in the order of the labels."""
+    box_lower: tuple[float, float]
+    """Smallest and largest lower end of the input box over the features, in input units."""
+    box_upper: tuple[float, float]
+    """Smallest and largest upper end of the input box over the features, in input units."""
+    box_sha256: Sha256
+    """Hash of the box, feature by feature."""
+
+    @property
+    def sample_ids(self) -> Ids:
+        """The ids of the run's samples, ascending."""
+        return parse_ids(self.ids)
+
+    @property
+    def samples(self) -> int:
+        """The number of the run's samples."""
+        return int(self.sample_ids.size)
+
+    @property
+    def ids_sha256(self) -> str:
+        """Hash of the set of ids."""
+        return hash_ids(self.sample_ids)
+
+
+class ThreatInfo(Record):
+    """What the attacker may do."""
+
+    norm: Literal["linf", "l2", "l1"]
+    """Norm of the perturbation."""
+    eps: Annotated[float, Field(ge=0)]
+    """Radius, in input units; 0 is legal."""
+    box_sha256: Sha256
+    """Hash of the box the perturbed input has to stay in."""
+    immutable: Count = 0
+    """Number of features that may not change."""
+
+
+class StepInfo(Record):
+    """One step of a protocol."""
+
+    name: Annotated[Slug, AfterValidator(_not_clean)]
+    """Name of the step and of its folder of shards, such as `pgd`."""
+    kind: Literal["attack", "certificate"]
+    """Whether it can break samples or certify them."""
+    version: Annotated[int, Field(ge=1)] = 1
+    """Version of the algorithm: raised when its results change."""
+    parameters: dict[Text, Parameter] = {}
+    """Everything that changes its results."""
+
+
+class Protocol(Record):
+    """Threat model, steps and rules: records are ranked together only at equal hash."""
+
+    name: Slug | None = None
+    """Name of the protocol file, such as `fmnist-linf-0.1-v1`; null if made up on the spot."""
+    version: Annotated[int, Field(ge=1)] = 1
+    """Version of the protocol file."""
+    threat: ThreatInfo
+    """What the attacker may do."""
+    steps: tuple[StepInfo, ...]
+    """The steps after `clean`, in the order they run."""
+    rules: Annotated[int, Field(ge=1)]
+    """Version of the verdict rules (`leaderboards.verdicts.RULES_VERSION`)."""
+
+    @model_validator(mode="after")
+    def _distinct_steps(self) -> Protocol:
+        names = [step.name for step in self.steps]
+        if len(set(names)) < len(names):
+            raise RecordError(f"two steps of one name: {', '.join(names)}")
+        return self
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the protocol's canonical JSON."""
+        return sha256_json(self.model_dump(mode="json"))
+
+
+class Manifest(Record):
+    """Everything that was fixed before the run's first sample; never changed afterwards."""
+
+    schema_version: Literal[1] = MANIFEST_SCHEMA
+    """Format of this file."""
+    run_id: Slug
+    """Name of the run."""
+    created: AwareDatetime
+    """When the run was begun, with its time zone."""
+    tool_version: Text
+    """Version of robustbench-c that began it."""
+    model: ModelInfo
+    """The model that was evaluated."""
+    data: DataInfo
+    """The data, and which of its samples."""
+    protocol: Protocol
+    """Threat model, steps and rules."""
+    protocol_sha256: Sha256
+    """Hash of `protocol`: what comparable records share."""
+    seed: Count
+    """Seed of all randomness."""
+    tile: Annotated[int, Field(ge=1)]
+    """Samples in one pass; a resume goes on with it, for another could change bits."""
+    batch_size: Annotated[int, Field(ge=1)]
+    """Samples worked on together; changes no result."""
+    device: Text
+    """Device in torch's notation, such as `cpu` or `cuda:0`."""
+    device_name: Text
+    """The device's own name."""
+    dtype: Text
+    """Number format of the passes, such as `float32`."""
+    threads: Annotated[int, Field(ge=1)]
+    """Number of CPU threads."""
+    versions: dict[Text, Text]
+    """Versions of Python and of the libraries; `torch` is among them."""
+    platform: Text
+    """Operating system and machine."""
+    reproducible: bool
+    """False if a budget in seconds makes the result depend on speed; such runs are not ranked."""
+    notices: tuple[Annotated[str, StringConstraints(max_length=2000)], ...] = ()
+    """What a reader should know before trusting the run."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Manifest:
+        if self.protocol_sha256 != self.protocol.sha256:
+            raise RecordError("protocol_sha256 is not the hash of protocol")
+        if "torch" not in self.versions:
+            raise RecordError("versions lacks torch")
+        return self
+
+    def identity_fields(self) -> dict[str, Any]:
+        """The fields that determine the results: what a resume has to share."""
+        return {
+            "model.sha256": self.model.sha256,
+            "model.architecture": self.model.architecture,
+            "model.normalisation": self.model.normalisation,
+            "data.sha256": self.data.sha256,
+            "data.ids": self.data.ids_sha256,
+            "protocol_sha256": self.protocol_sha256,
+            "seed": self.seed,
+            "device": self.device.split(":")[0],
+            "dtype": self.dtype,
+            "versions.torch": self.versions["torch"],
+        }
+
+    def identity(self) -> str:
+        """Hash of `identity_fields()`; every shard of the run carries it."""
+        return sha256_json(self.identity_fields())
+
+    def to_bytes(self) -> bytes:
+        """The manifest as it is written to disk."""
+        return (self.model_dump_json(indent=2) + "\n").encode()
+
+
+def parse_manifest(data: bytes, where: str) -> Manifest:
+    """Read a manifest that anybody may have written.
+
+    Args:
+        data: The file's bytes.
+        where: Name of the file, for the message.
+
+    Raises:
+        RecordError: Not a manifest, or one of another format.
+    """
+    try:
+        return Manifest.model_validate_json(data)
+    except ValidationError as error:
+        raise RecordError(f"{where}: {explain(error)}") from None
+
+
+def explain(error: ValidationError) -> str:
+    """Return the first complaint of pydantic, with its place, as one line."""
+    complaints = error.errors(include_url=False, include_context=False, include_input=False)
+    first = complaints[0]
+    if first["loc"] == ("schema_version",):
+        return f"written in a format this version cannot read (it reads {MANIFEST_SCHEMA}); update"
+    place = ".".join(str(part) for part in first["loc"])
+    more = f" (and {len(complaints) - 1} more)" if len(complaints) > 1 else ""
+    return f"{place}: {first['msg']}{more}" if place else f"{first['msg']}{more}"

@@ -1,0 +1,110 @@
+"""A shard as bytes: Parquet, with the identity of the run it belongs to in its metadata."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from leaderboards.columns import MAX_DETAIL, SCHEMA, SHARD_SCHEMA, TIMING, check_names
+from leaderboards.errors import RecordError
+from leaderboards.sample_ids import Ids, hash_ids
+
+MAX_SHARD_BYTES = 512 << 20
+FILE_NAME = re.compile(r"\d{8,19}-\d{8,19}-[0-9a-f]{16}\.parquet")
+_KEY = b"robustbench-c"
+_TEXT = ["verdict", "detail"]
+
+
+def file_name(ids: Ids) -> str:
+    """Return the name of the shard with these samples: two subsets never share one."""
+    return f"{ids.min():08d}-{ids.max():08d}-{hash_ids(ids)[:16]}.parquet"
+
+
+def encode(table: pa.Table, identity: str, step: str) -> bytes:
+    """Return rows, ordered by sample, as the bytes of a shard of this run and step."""
+    mark = {"schema": SHARD_SCHEMA, "identity": identity, "step": step}
+    marked = table.sort_by("sample_id").replace_schema_metadata({_KEY: json.dumps(mark)})
+    sink = pa.BufferOutputStream()
+    pq.write_table(marked, sink, compression="zstd")
+    return bytes(sink.getvalue().to_pybytes())
+
+
+def decode(data: bytes, identity: str, step: str, max_rows: int) -> pa.Table:
+    """Return the rows of a shard that anybody may have written.
+
+    Columns may come in any order. Text stays dictionary-encoded until its length is known, so
+    that a small file cannot unfold into a large table.
+
+    Raises:
+        RecordError: Not Parquet, cut short, of another format, run or step, or with other
+            columns, types or more rows than there are samples.
+    """
+    try:
+        file = pq.ParquetFile(pa.BufferReader(data))
+        schema, rows = file.schema_arrow, file.metadata.num_rows
+        _check_mark((schema.metadata or {}).get(_KEY), identity, step)
+        check_names(schema.names)
+        for want in SCHEMA:
+            if not schema.field(want.name).equals(want):
+                null = "" if want.nullable else ", never null"
+                raise RecordError(f"column {want.name} has to be {want.type}{null}")
+        if not 0 < rows <= max_rows:
+            raise RecordError(f"{rows} rows for a run of {max_rows} samples")
+        table = pq.read_table(pa.BufferReader(data), read_dictionary=_TEXT)
+        for name in _TEXT:
+            for chunk in table[name].chunks:
+                longest = pc.max(pc.utf8_length(chunk.dictionary)).as_py()
+                if longest is not None and longest > MAX_DETAIL:
+                    raise RecordError(f"{name} of {longest} characters")
+        table = table.select(SCHEMA.names).cast(SCHEMA)
+        table.validate(full=True)
+    except (pa.ArrowException, OSError, MemoryError, ValueError) as error:
+        if isinstance(error, RecordError):
+            raise
+        raise RecordError(f"not a whole Parquet file: {error}") from None
+    if table.num_rows != rows:
+        raise RecordError(f"{table.num_rows} rows, but it claims {rows}")
+    return table
+
+
+def without_repetitions(table: pa.Table, step: str) -> pa.Table:
+    """Return the table with each sample once.
+
+    A sample may be there twice (two workers took it) if the rows agree in all but the time.
+
+    Raises:
+        RecordError: They do not agree.
+    """
+    ids = table["sample_id"].to_numpy()
+    _, first = np.unique(ids, return_index=True)
+    if first.size == ids.size:
+        return table
+    results = table.drop_columns([TIMING])
+    distinct: Any = results.group_by(results.column_names).aggregate([])
+    if distinct.num_rows > first.size:
+        unique, counts = np.unique(distinct["sample_id"].to_numpy(), return_counts=True)
+        raise RecordError(
+            f"step {step} has different results for one sample: {unique[counts > 1][0]}"
+        )
+    return table.take(first)
+
+
+def _check_mark(raw: bytes | None, identity: str, step: str) -> None:
+    try:
+        mark = json.loads(raw or b"null")
+    except (ValueError, RecursionError):
+        mark = None
+    if not isinstance(mark, dict):
+        raise RecordError("not a shard of a run")
+    if mark.get("schema") != SHARD_SCHEMA:
+        raise RecordError(f"written in another format (this version reads {SHARD_SCHEMA})")
+    if mark.get("identity") != identity:
+        raise RecordError("a shard of another run")
+    if mark.get("step") != step:
+        raise RecordError("a shard of another step")

@@ -1,0 +1,222 @@
+"""The folder of a run: a manifest that never changes, shards that are only added.
+
+RUN/manifest.json
+RUN/shards/<step>/<lowest id>-<highest id>-<hash of the ids>.parquet
+RUN/summary.json
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from leaderboards import shard
+from leaderboards.columns import (
+    SCHEMA,
+    check_rows,
+    content_sha256,
+    to_frame,
+    to_table,
+)
+from leaderboards.errors import RecordError
+from leaderboards.files import (
+    atomic_write_bytes,
+    is_temporary,
+    list_folder,
+    make_folder,
+    read_bytes,
+    remove_temporaries,
+)
+from leaderboards.manifest import MAX_MANIFEST_BYTES, Manifest, parse_manifest
+from leaderboards.sample_ids import Ids
+from leaderboards.summary import Summary, summarise
+from leaderboards.verdicts import CLEAN_STEP, StepKind
+
+MANIFEST = "manifest.json"
+SUMMARY = "summary.json"
+SHARDS = "shards"
+
+
+class RunStore:
+    """A run on disk.
+
+    Attributes:
+        folder: The run's folder.
+        manifest: Its manifest, as it was first written: a resume goes on with its tile.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        """Use `create` or `open` instead."""
+        self.folder = folder
+        self.manifest = manifest
+        self._identity = manifest.identity()
+        self._samples = manifest.data.sample_ids
+        self._kinds: dict[str, StepKind] = {CLEAN_STEP: "clean"}
+        self._kinds |= {step.name: step.kind for step in manifest.protocol.steps}
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """The names of the steps, `clean` first."""
+        return tuple(self._kinds)
+
+    def kind(self, step: str) -> StepKind:
+        """Return `clean`, `attack` or `certificate`.
+
+        Raises:
+            RecordError: The protocol has no such step.
+        """
+        if step not in self._kinds:
+            raise RecordError(f"no step '{step}' in this run; its steps: {', '.join(self.steps)}")
+        return self._kinds[step]
+
+    @classmethod
+    def create(cls, folder: Path, manifest: Manifest) -> RunStore:
+        """Begin a run, or take up one that was begun with the same identity.
+
+        What a crash left half-written is removed, so only one process may call this at a time.
+
+        Args:
+            folder: Made if it is not there; otherwise empty, or the folder of such a run.
+            manifest: What the run is to be. Of a run that was begun already, the manifest
+                on disk stays and is the one in use.
+
+        Raises:
+            RecordError: The folder holds something else, or a run that differs (the message
+                names the fields), or it cannot be written.
+        """
+        make_folder(folder)
+        remove_temporaries(folder, folder)
+        if is_run(folder):
+            store = cls.open(folder)
+            _refuse_differences(folder, store.manifest, manifest)
+            for step in store.steps:
+                remove_temporaries(folder, store._folder(step))
+            return store
+        if list_folder(folder, folder):
+            raise RecordError(f"{folder} is neither empty nor a run; choose another folder")
+        atomic_write_bytes(folder / MANIFEST, manifest.to_bytes())
+        return cls(folder, manifest)
+
+    @classmethod
+    def open(cls, folder: Path) -> RunStore:
+        """Open a run to look at it; nothing on disk is touched.
+
+        Raises:
+            RecordError: There is no run, or its manifest is not valid.
+        """
+        path = folder / MANIFEST
+        if not is_run(folder):
+            raise RecordError(f"{folder} is not a run: it has no {MANIFEST}")
+        return cls(folder, parse_manifest(read_bytes(folder, path, MAX_MANIFEST_BYTES), str(path)))
+
+    def write_shard(self, step: str, frame: pd.DataFrame) -> Path:
+        """Add the rows of a step for some samples.
+
+        Args:
+            step: `clean` or a step of the protocol.
+            frame: The columns of `leaderboards.columns.COLUMNS`, at least one row.
+
+        Returns:
+            The shard's file. If these samples were there with the same results, nothing changes.
+
+        Raises:
+            RecordError: The rows are not valid, differ from what is there for the same samples,
+                or cannot be written.
+        """
+        kind = self.kind(step)
+        table = to_table(frame)
+        if not table.num_rows:
+            raise RecordError(f"a shard of step {step} without rows")
+        check_rows(table, kind, len(self.manifest.data.classes), self._samples)
+        path = self._folder(step) / shard.file_name(table["sample_id"].to_numpy())
+        if path.exists():
+            there = self._read_shard(step, path)
+            if content_sha256(there) != content_sha256(table):
+                raise RecordError(f"{path} is there with other results for the same samples")
+            return path
+        make_folder(path.parent)
+        atomic_write_bytes(path, shard.encode(table, self._identity, step))
+        return path
+
+    def read_step(self, step: str) -> pd.DataFrame:
+        """Return all rows of a step, ordered by sample (types: `leaderboards.columns.to_frame`).
+
+        Raises:
+            RecordError: A shard is damaged, of another run, or contradicts another shard.
+        """
+        return to_frame(self.read_table(step))
+
+    def read_table(self, step: str) -> pa.Table:
+        """Return the rows of `read_step` as an Arrow table, in no particular order."""
+        self.kind(step)
+        tables = [self._read_shard(step, path) for path in self.shard_paths(step)]
+        table = pa.concat_tables(tables) if tables else SCHEMA.empty_table()
+        return shard.without_repetitions(table, step)
+
+    def completed_ids(self, step: str) -> Ids:
+        """Return the ids, ascending, of the samples that a step has rows for."""
+        return np.sort(self.read_table(step)["sample_id"].to_numpy())
+
+    def shard_paths(self, step: str) -> list[Path]:
+        """Return the shards of a step, by name; files that a crash left are passed over.
+
+        Raises:
+            RecordError: There is something else in the folder.
+        """
+        paths = [p for p in list_folder(self.folder, self._folder(step)) if not is_temporary(p)]
+        for path in paths:
+            if not shard.FILE_NAME.fullmatch(path.name):
+                raise RecordError(f"{path} is not a shard")
+        return paths
+
+    def write_summary(self) -> Summary:
+        """Rebuild `summary.json` from the shards, and return it.
+
+        Raises:
+            ContradictionError: A sample is both certified and broken; no summary is written.
+            RecordError: A shard is not valid, or the file cannot be written.
+        """
+        summary = summarise(self)
+        atomic_write_bytes(self.folder / SUMMARY, summary.to_bytes())
+        return summary
+
+    def verify_bytes(self) -> list[str]:
+        """Check everything that needs no model; one line for each problem, none if all is well."""
+        from leaderboards.verify import verify_bytes
+
+        return verify_bytes(self)
+
+    def _folder(self, step: str) -> Path:
+        return self.folder / SHARDS / step
+
+    def _read_shard(self, step: str, path: Path) -> pa.Table:
+        data = read_bytes(self.folder, path, shard.MAX_SHARD_BYTES)
+        try:
+            table = shard.decode(data, self._identity, step, self._samples.size)
+            check_rows(table, self.kind(step), len(self.manifest.data.classes), self._samples)
+            if shard.file_name(table["sample_id"].to_numpy()) != path.name:
+                raise RecordError("its name does not fit the samples in it")
+        except RecordError as error:
+            raise RecordError(f"{path}: {error}") from None
+        return table
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder holds a manifest.
+
+    Raises:
+        RecordError: The folder cannot be read.
+    """
+    return folder / MANIFEST in list_folder(folder, folder)
+
+
+def _refuse_differences(folder: Path, there: Manifest, here: Manifest) -> None:
+    old, new = there.identity_fields(), here.identity_fields()
+    differing = [f"{k} ({old[k]} there, {new[k]} now)" for k in old if old[k] != new[k]]
+    if differing:
+        raise RecordError(
+            f"{folder} holds another run and cannot be resumed: {'; '.join(differing)}"
+        )

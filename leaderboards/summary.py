@@ -1,0 +1,203 @@
+"""What a run found, in one small record; always rebuilt from the shards."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Annotated, Final, Literal
+
+import pandas as pd
+from pydantic import Field
+
+from leaderboards.columns import content_sha256, to_frame
+from leaderboards.manifest import Count, Record, Sha256, Slug
+from leaderboards.settle import sample_verdicts
+from leaderboards.statistics import clopper_pearson
+from leaderboards.verdicts import CLEAN_STEP, StepKind, Verdict
+
+if TYPE_CHECKING:
+    from leaderboards.store import RunStore
+
+SUMMARY_SCHEMA: Final = 1
+Share = Annotated[float, Field(ge=0, le=1)]
+Seconds = Annotated[float, Field(ge=0)]
+
+
+class Rate(Record):
+    """A rate with its exact 95% interval (Clopper-Pearson)."""
+
+    k: Count
+    """Samples that count."""
+    n: Annotated[int, Field(ge=1)]
+    """Samples in all."""
+    value: Share
+    """k / n."""
+    lower: Share
+    """Lower end of the interval."""
+    upper: Share
+    """Upper end of the interval."""
+
+    @classmethod
+    def of(cls, k: int, n: int) -> Rate | None:
+        """Return the rate, or null where there are no samples."""
+        if n == 0:
+            return None
+        lower, upper = clopper_pearson(k, n)
+        return cls(k=k, n=n, value=k / n, lower=lower, upper=upper)
+
+
+class Counts(Record):
+    """The number of samples with each verdict."""
+
+    wrong: Count
+    """Misclassified without an attack."""
+    broken: Count
+    """Broken by an attack."""
+    certified: Count
+    """Proven robust."""
+    undecided: Count
+    """Neither broken nor proven robust by any step."""
+    error: Count
+    """A step failed, and no other settled the sample."""
+    not_run: Count
+    """Some step has yet to run on them."""
+
+
+class StepSummary(Record):
+    """What one step did, and what it cost."""
+
+    name: Slug
+    """Name of the step."""
+    kind: StepKind
+    """What it can settle."""
+    samples: Count
+    """Samples it ran on."""
+    settled: Count
+    """Samples whose verdict is this step's."""
+    errors: Count
+    """Samples it failed on."""
+    forwards: Count
+    """Forward passes of one sample, in all."""
+    backwards: Count
+    """Backward passes of one sample, in all."""
+    seconds: Seconds
+    """Time in all."""
+    content_sha256: Sha256
+    """Hash of its rows, time left out: equal for every batch size, order, shards and resume."""
+
+
+class Cost(Record):
+    """What the run cost: the sum over its steps."""
+
+    forwards: Count
+    """Forward passes of one sample, in all."""
+    backwards: Count
+    """Backward passes of one sample, in all."""
+    seconds: Seconds
+    """Time in all."""
+    forwards_per_sample: Annotated[float, Field(ge=0)] | None
+    """Forward passes divided by the samples begun; null if none was."""
+    backwards_per_sample: Annotated[float, Field(ge=0)] | None
+    """Backward passes divided by the samples begun; null if none was."""
+
+
+class Summary(Record):
+    """What a run found. certified_accuracy <= true robust accuracy <= robust_accuracy."""
+
+    schema_version: Literal[1] = SUMMARY_SCHEMA
+    """Format of this file."""
+    run_id: Slug
+    """Name of the run."""
+    identity: Sha256
+    """The manifest's identity."""
+    protocol_sha256: Sha256
+    """Hash of the protocol."""
+    samples: Count
+    """Samples of the run, whether run or not."""
+    complete: bool
+    """Whether every sample has a verdict."""
+    counts: Counts
+    """Samples with each verdict."""
+    clean_accuracy: Rate | None
+    """Correct without an attack; of an incomplete run, among the samples begun."""
+    robust_accuracy: Rate | None
+    """Correct, and neither broken nor failed on by an attack; null while incomplete."""
+    certified_accuracy: Rate | None
+    """Proven robust; null while incomplete, and where no step can prove anything."""
+    cost: Cost
+    """What it cost."""
+    steps: tuple[StepSummary, ...]
+    """The steps in their order, `clean` first."""
+
+    def to_bytes(self) -> bytes:
+        """The summary as it is written to disk."""
+        return (self.model_dump_json(indent=2) + "\n").encode()
+
+
+def summarise(store: RunStore) -> Summary:
+    """Return the summary of what the shards of a run hold now.
+
+    Raises:
+        ContradictionError: A sample is both certified and broken.
+        RecordError: A shard is not valid.
+    """
+    manifest = store.manifest
+    tables = {step: store.read_table(step) for step in store.steps}
+    frames = {step: to_frame(table) for step, table in tables.items()}
+    samples = manifest.data.sample_ids
+    result = sample_verdicts(frames, samples)
+    steps = tuple(
+        _step_summary(step, store.kind(step), frames[step], result, content_sha256(tables[step]))
+        for step in store.steps
+    )
+    counts = Counts(
+        **{str(v): int((result["verdict"] == v).sum()) for v in Verdict},
+        not_run=int(result["verdict"].isna().sum()),
+    )
+    clean = frames[CLEAN_STEP]
+    attacked = [f for s, f in frames.items() if store.kind(s) != "certificate"]
+    failed = pd.concat(attacked).loc[lambda rows: rows["verdict"].isin([Verdict.ERROR])]
+    complete, n = counts.not_run == 0, int(samples.size)
+    spared = result["verdict"].isin([Verdict.ERROR]) & ~result.index.isin(failed["sample_id"])
+    robust = counts.certified + counts.undecided + int(spared.sum())
+    proves = any(store.kind(step) == "certificate" for step in store.steps)
+    return Summary(
+        run_id=manifest.run_id,
+        identity=manifest.identity(),
+        protocol_sha256=manifest.protocol_sha256,
+        samples=n,
+        complete=complete,
+        counts=counts,
+        clean_accuracy=Rate.of(int(clean["verdict"].isna().sum()), len(clean)),
+        robust_accuracy=Rate.of(robust, n) if complete else None,
+        certified_accuracy=Rate.of(counts.certified, n) if complete and proves else None,
+        cost=_cost(steps, len(clean)),
+        steps=steps,
+    )
+
+
+def _step_summary(
+    step: str, kind: StepKind, frame: pd.DataFrame, result: pd.DataFrame, content: str
+) -> StepSummary:
+    return StepSummary(
+        name=step,
+        kind=kind,
+        samples=len(frame),
+        settled=int((result["settled_by"] == step).sum()),
+        errors=int(frame["verdict"].isin([Verdict.ERROR]).sum()),
+        forwards=int(frame["forwards"].sum()),
+        backwards=int(frame["backwards"].sum()),
+        seconds=math.fsum(frame["seconds"]),
+        content_sha256=content,
+    )
+
+
+def _cost(steps: tuple[StepSummary, ...], begun: int) -> Cost:
+    forwards = sum(step.forwards for step in steps)
+    backwards = sum(step.backwards for step in steps)
+    return Cost(
+        forwards=forwards,
+        backwards=backwards,
+        seconds=math.fsum(step.seconds for step in steps),
+        forwards_per_sample=forwards / begun if begun else None,
+        backwards_per_sample=backwards / begun if begun else None,
+    )

@@ -1,0 +1,109 @@
+"""Does a record agree with itself? Everything that can be checked without the model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from pydantic import ValidationError
+
+from leaderboards.errors import RecordError
+from leaderboards.files import is_temporary, list_folder, read_bytes
+from leaderboards.manifest import explain
+from leaderboards.summary import Summary, summarise
+from leaderboards.verdicts import CLEAN_STEP, Verdict
+
+if TYPE_CHECKING:
+    from leaderboards.store import RunStore
+
+MAX_SUMMARY_BYTES = 16 << 20
+
+
+def verify_bytes(store: RunStore) -> list[str]:
+    """Check a run's files against each other, and its rows against the rules.
+
+    Shards are whole, of this run and about its samples; the rows obey the verdicts' rules; no
+    sample is both certified and broken; the summary is what the shards give, hashes included.
+
+    Returns:
+        One line for each problem; none if all is well.
+    """
+    try:
+        problems = _stray_folders(store)
+        frames = {step: store.read_step(step) for step in store.steps}
+        problems += [p for step, frame in frames.items() for p in _row_problems(store, step, frame)]
+        problems += _problems_across_steps(frames)
+        problems += _summary_problems(store)
+    except RecordError as error:
+        return [str(error)]
+    return problems
+
+
+def _stray_folders(store: RunStore) -> list[str]:
+    shards = store.folder / "shards"
+    found = [p for p in list_folder(store.folder, shards) if not is_temporary(p)]
+    return [f"{p} belongs to no step of this run" for p in found if p.name not in store.steps]
+
+
+def _row_problems(store: RunStore, step: str, frame: pd.DataFrame) -> list[str]:
+    broken = frame["verdict"].isin([Verdict.BROKEN])
+    wrong = frame["verdict"].isin([Verdict.WRONG])
+    failed = frame["verdict"].isin([Verdict.ERROR])
+    misses = (frame["prediction"] != frame["label"]).fillna(False).astype(bool)
+    rules = {
+        "broken, but the margin is not negative": broken & ~(frame["margin"] < 0),
+        "broken, but the float64 margin is not negative": broken & ~(frame["margin64"] < 0),
+        "broken, but the distance is not within eps": broken
+        & ~(frame["distance"] <= store.manifest.protocol.threat.eps),
+        "broken, but the prediction is the label": broken & ~misses,
+    }
+    if store.kind(step) == CLEAN_STEP:
+        rules |= {
+            "wrong, but the margin is positive": wrong & ~(frame["margin"] <= 0),
+            "misclassified, but not wrong": misses & ~wrong & ~failed,
+        }
+    if store.kind(step) != "certificate":
+        rules["the margin's sign and the prediction do not fit"] = (
+            (frame["margin"] < 0) & ~misses | (frame["margin"] > 0) & misses
+        ) & ~failed
+    return [
+        f"step {step}, sample {frame['sample_id'][bad].iloc[0]}: {problem}"
+        + (f" (and {int(bad.sum()) - 1} more)" if bad.sum() > 1 else "")
+        for problem, bad in rules.items()
+        if bad.any()
+    ]
+
+
+def _problems_across_steps(frames: dict[str, pd.DataFrame]) -> list[str]:
+    clean = frames[CLEAN_STEP].set_index("sample_id")
+    correct = clean.index[clean["verdict"].isna()]
+    problems = []
+    for step, frame in frames.items():
+        if step == CLEAN_STEP:
+            continue
+        ids = frame["sample_id"]
+        if (unfit := ids[~ids.isin(correct)]).size:
+            problems.append(
+                f"step {step} ran on sample {unfit.iloc[0]}, which clean left no way to"
+            )
+        labels = clean["label"].reindex(ids).to_numpy()
+        other = (labels != frame["label"].to_numpy()) & ids.isin(clean.index).to_numpy()
+        if other.any():
+            problems.append(f"step {step} has another label for sample {ids[other].iloc[0]}")
+    return problems
+
+
+def _summary_problems(store: RunStore) -> list[str]:
+    path = store.folder / "summary.json"
+    rebuilt = summarise(store)
+    if not path.exists():
+        return [f"{path} is missing"] if rebuilt.complete else []
+    try:
+        written = Summary.model_validate_json(read_bytes(store.folder, path, MAX_SUMMARY_BYTES))
+    except ValidationError as error:
+        return [f"{path}: {explain(error)}"]
+    return [
+        f"{path}: {name} is not what the shards give"
+        for name in Summary.model_fields
+        if getattr(written, name) != getattr(rebuilt, name)
+    ]
