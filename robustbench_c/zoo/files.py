@@ -118,13 +118,7 @@ def _refuse_archives(path: Path) -> None:
         pass
     else:  # runs code in torch before 2.6, even with weights_only
         raise ModelError(f"{path} {_needs_trust('the legacy tar format')}")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            unpacked = sum(entry.file_size for entry in archive.infolist())
-    # Not a zip file, or a damaged one, which can raise anything: torch.load says so.
-    except Exception:
-        return
-    if unpacked > path.stat().st_size:
+    if (_unpacked_bytes(path) or 0) > path.stat().st_size:
         raise ModelError(f"{path} is a compressed archive, which torch does not write")
 
 
@@ -133,14 +127,23 @@ def _refusal(path: Path, error: Exception) -> ModelError:
     if needs:
         what = needs.group(1) or needs.group(2) or "more than tensors"
         return ModelError(f"{path} {_needs_trust(one_line(what, 80))}")
-    if isinstance(error, EOFError) or "unexpected EOF" in str(error) or _cut_zip(path, error):
-        return ModelError(f"{path} is truncated: copy or download it again")
+    if isinstance(error, EOFError) or "unexpected EOF" in str(error) or _is_cut_zip(path):
+        return ModelError(f"{path} is truncated or damaged: copy or download it again")
     return ModelError(f"{path} is not a torch checkpoint, or is corrupt ({type(error).__name__})")
 
 
-def _cut_zip(path: Path, error: Exception) -> bool:
+def _unpacked_bytes(path: Path) -> int | None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return sum(entry.file_size for entry in archive.infolist())
+    # Not a zip file, or a damaged one, which can raise anything.
+    except Exception:
+        return None
+
+
+def _is_cut_zip(path: Path) -> bool:
     with path.open("rb") as stream:
-        return stream.read(4) == b"PK\x03\x04" and "central directory" in str(error)
+        return stream.read(4) == b"PK\x03\x04" and _unpacked_bytes(path) is None
 
 
 def _needs_trust(what: str) -> str:

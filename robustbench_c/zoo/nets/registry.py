@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -72,7 +73,7 @@ def skeleton(family: Architecture, input_shape: tuple[int, ...], n_classes: int)
     """
     if not 2 <= n_classes <= MAX_CLASSES:
         raise ModelError(f"{family.name}: {n_classes} classes; legal are 2 to {MAX_CLASSES}")
-    if not input_shape or not all(1 <= size <= 10**6 for size in input_shape):
+    if not input_shape or min(input_shape) < 1 or math.prod(input_shape) > MAX_PARAMETERS:
         raise ModelError(f"{family.name}: {input_shape} is not the shape of a sample")
     try:
         with torch.device("meta"):
