@@ -197,10 +197,12 @@ def pgd(
         fresh = slots.live & ~result.found[slots.sample]
         hit = fresh & ((gap < 0) if targets is None else (gap > 0))
         result.record(slots.sample[hit], slots.current[hit], slots.restart[hit], slots.step[hit])
+        met = slots.sample[fresh]
+        result.lowest[met] = torch.fmin(result.lowest[met], gap[fresh])
         result.not_finite[slots.sample[fresh & ~gap.isfinite()]] = True
         over = slots.step >= config.steps
         leaving = slots.live & ((hit | over) if active_set else over)
-        result.forwards[slots.sample[fresh]] += 1
+        result.forwards[met] += 1
         result.backwards[slots.sample[fresh & ~hit & ~over]] += 1
         slots.live &= ~leaving
         moved = slots.ball.step(slots.current, gradient, step_length)
@@ -212,6 +214,6 @@ def pgd(
             zip(left[again].tolist(), (slots.restart[leaving][again] + 1).tolist(), strict=True)
         )
         finished += int((~again).sum())
-        result.seconds[slots.sample[fresh]] += (time.perf_counter() - started) / live
+        result.seconds[met] += (time.perf_counter() - started) / live
         if len(left) and progress is not None:
             progress(finished, int(result.found.sum()))

@@ -20,6 +20,7 @@ class AttackResult:
         found: bool, (n,).
         restart: int64, (n,), the restart that found it, -1 for none.
         iteration: int64, (n,), the step that found it (0: the starting point), -1 for none.
+        lowest: float32, (n,), smallest margin met on the way; infinite where none was.
         forwards: int64, (n,), forward passes the search needed for the sample.
         backwards: int64, (n,), gradients it needed.
         not_finite: bool, (n,), a logit was NaN or Inf on the way.
@@ -30,6 +31,7 @@ class AttackResult:
     found: Tensor
     restart: Tensor
     iteration: Tensor
+    lowest: Tensor
     forwards: Tensor
     backwards: Tensor
     not_finite: Tensor
@@ -48,6 +50,7 @@ class AttackResult:
             found=torch.zeros(n, dtype=torch.bool, device=device),
             restart=integers(-1),
             iteration=integers(-1),
+            lowest=torch.full((n,), torch.inf, device=device),
             forwards=integers(0),
             backwards=integers(0),
             not_finite=torch.zeros(n, dtype=torch.bool, device=device),

@@ -118,9 +118,11 @@ class ThreatInfo(Record):
     norm: Literal["linf", "l2", "l1"]
     """Norm of the perturbation."""
     eps: Annotated[float, Field(ge=0)]
-    """Radius, in input units; 0 is legal."""
-    box_sha256: Sha256
-    """Hash of the box the perturbed input has to stay in."""
+    """Radius, in units of `eps_unit`; 0 is legal."""
+    eps_unit: Literal["input", "range"] = "input"
+    """`input`: units of the data. `range`: fractions of each feature's range, upper - lower."""
+    sha256: Sha256
+    """Hash of the whole threat model: norm, eps, box, immutable features and unit."""
     immutable: Count = 0
     """Number of features that may not change."""
 
@@ -186,8 +188,8 @@ class Manifest(Record):
     """Hash of `protocol`: what comparable records share."""
     seed: Count
     """Seed of all randomness."""
-    tile: Annotated[int, Field(ge=1)]
-    """Samples in one pass; a resume goes on with it, for another could change bits."""
+    tiles: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1)
+    """Sizes of a pass, measured to give the same bits; a resume goes on with them."""
     batch_size: Annotated[int, Field(ge=1)]
     """Samples worked on together; changes no result."""
     device: Text

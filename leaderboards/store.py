@@ -45,7 +45,7 @@ class RunStore:
 
     Attributes:
         folder: The run's folder.
-        manifest: Its manifest, as it was first written: a resume goes on with its tile.
+        manifest: Its manifest, as it was first written: a resume goes on with its tiles.
     """
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:

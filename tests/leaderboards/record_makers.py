@@ -15,7 +15,7 @@ CROWN = StepInfo(name="crown", kind="certificate")
 
 
 def a_manifest(steps: tuple[StepInfo, ...] = (PGD,), ids: str = "0-9", **changes: Any) -> Manifest:
-    threat = ThreatInfo(norm="linf", eps=0.1, box_sha256="b" * 64)
+    threat = ThreatInfo(norm="linf", eps=0.1, sha256="b" * 64)
     protocol = Protocol(threat=threat, steps=steps, rules=RULES_VERSION)
     model = ModelInfo(
         name="cnn", architecture="cnn", sha256="a" * 64, parameters=10, normalisation="none"
@@ -40,7 +40,7 @@ def a_manifest(steps: tuple[StepInfo, ...] = (PGD,), ids: str = "0-9", **changes
         "protocol": protocol,
         "protocol_sha256": protocol.sha256,
         "seed": 0,
-        "tile": 32,
+        "tiles": (32,),
         "batch_size": 64,
         "device": "cpu",
         "device_name": "a CPU",

@@ -79,7 +79,7 @@ def _changed(path: str, value: Any) -> bytes:
         ("schema_version", 2, "format"),
         ("seed", "0", "seed"),
         ("seed", -1, "seed"),
-        ("tile", 0, "tile"),
+        ("tiles", (0,), "tiles"),
         ("unknown", 1, "unknown"),
         ("run_id", "../../etc", "run_id"),
         ("run_id", "a/b", "run_id"),

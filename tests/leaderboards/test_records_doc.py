@@ -31,7 +31,7 @@ def _fields(record: type[Record]) -> set[str]:
 
 
 def test_walk_reaches_the_innermost_fields() -> None:
-    assert {"tile", "eps", "parameters", "immutable"} <= _fields(Manifest)
+    assert {"tiles", "eps", "parameters", "immutable"} <= _fields(Manifest)
     assert {"k", "content_sha256", "not_run"} <= _fields(Summary)
 
 

@@ -152,7 +152,7 @@ def test_subsets_with_the_same_ends_do_not_collide(store: RunStore) -> None:
 def test_resume_takes_the_same_run_only(store: RunStore) -> None:
     written = (store.folder / "manifest.json").read_bytes()
     store.write_shard("clean", a_frame(a_row(1)))
-    again = RunStore.create(store.folder, a_manifest(tile=7, batch_size=1, run_id="later"))
+    again = RunStore.create(store.folder, a_manifest(tiles=(7,), batch_size=1, run_id="later"))
     assert again.manifest == store.manifest
     assert again.completed_ids("clean").tolist() == [1]
     with pytest.raises(RecordError, match=r"cannot be resumed: seed \(0 there, 5 now\)$"):

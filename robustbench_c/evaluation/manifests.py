@@ -1,0 +1,117 @@
+"""Writing down what a run is, before its first sample."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import platform
+import re
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+import torch
+from torch import Tensor
+
+import robustbench_c
+from attacks.pgd import PGDConfig
+from attacks.threat import ThreatModel
+from leaderboards.manifest import DataInfo, Manifest, Protocol, StepInfo, ThreatInfo
+from leaderboards.sample_ids import format_ids
+from leaderboards.verdicts import RULES_VERSION
+from robustbench_c.data import Dataset
+from robustbench_c.evaluation.subject import model_info
+from robustbench_c.zoo.loading import LoadedModel
+
+PGD_VERSION = 1
+_LIBRARIES = ("torch", "numpy", "scipy", "pandas", "pyarrow")
+
+
+def _hash(*tensors: Tensor) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(f"{tuple(tensor.shape)}|".encode())
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def pgd_step(config: PGDConfig, threat: ThreatModel) -> StepInfo:
+    """PGD as a step of a protocol: every setting, with the step size as a number."""
+    settings = asdict(config) | {"step_size": config.resolved_step(threat.eps)}
+    return StepInfo(name="pgd", kind="attack", version=PGD_VERSION, parameters=settings)
+
+
+def _data_info(data: Dataset, classes: int) -> DataInfo:
+    names = data.classes + tuple(str(label) for label in range(data.n_classes, classes))
+    return DataInfo(
+        name=data.name,
+        split=data.split,
+        sha256=data.sha256,
+        ids=format_ids(data.ids.numpy()),
+        shape=data.shape,
+        classes=names,
+        box_lower=(float(data.lower.min()), float(data.lower.max())),
+        box_upper=(float(data.upper.min()), float(data.upper.max())),
+        box_sha256=_hash(data.lower, data.upper),
+    )
+
+
+def _threat_info(threat: ThreatModel) -> ThreatInfo:
+    return ThreatInfo(
+        norm=threat.norm,
+        eps=threat.eps,
+        eps_unit="input" if threat.scale is None else "range",
+        sha256=threat.to("cpu").sha256(),
+        immutable=0 if threat.immutable is None else int(threat.immutable.sum()),
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = {name: importlib.metadata.version(name) for name in _LIBRARIES}
+    return {"python": platform.python_version(), **found}
+
+
+def new_manifest(
+    model: LoadedModel,
+    data: Dataset,
+    threat: ThreatModel,
+    config: PGDConfig,
+    *,
+    classes: int,
+    seed: int,
+    tiles: tuple[int, ...],
+    device: torch.device,
+    notices: tuple[str, ...],
+    protocol_name: str | None = None,
+) -> Manifest:
+    """Return the manifest of a run; its id names the model, data, attack and identity."""
+    protocol = Protocol(
+        name=protocol_name,
+        threat=_threat_info(threat),
+        steps=(pgd_step(config, threat),),
+        rules=RULES_VERSION,
+    )
+    on_gpu = device.type == "cuda"
+    manifest = Manifest(
+        run_id="unnamed",
+        created=datetime.now(UTC),
+        tool_version=robustbench_c.__version__,
+        model=model_info(model),
+        data=_data_info(data, classes),
+        protocol=protocol,
+        protocol_sha256=protocol.sha256,
+        seed=seed,
+        tiles=tiles,
+        batch_size=tiles[-1],
+        device=str(device),
+        device_name=torch.cuda.get_device_name(device) if on_gpu else platform.processor() or "CPU",
+        dtype="float32",
+        threads=torch.get_num_threads(),
+        versions=_versions(),
+        platform=f"{platform.system()} {platform.machine()}",
+        reproducible=True,
+        notices=notices,
+    )
+    words = (model.name, data.name, "pgd", f"{threat.norm}-{threat.eps:g}")
+    slug = "-".join(re.sub(r"[^a-z0-9.]+", "-", word.lower()).strip("-.") for word in words)
+    run_id = f"{slug[:80].strip('-.')}-{manifest.identity()[:10]}"
+    return Manifest(**(dict(manifest) | {"run_id": run_id.lstrip("-.")}))

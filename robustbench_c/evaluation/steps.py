@@ -1,0 +1,146 @@
+"""The steps of a run: each turns samples into the rows of a shard."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from attacks.classifier import TiledClassifier
+from attacks.driver import Recheck, recheck
+from attacks.losses import margin
+from attacks.result import AttackResult
+from attacks.threat import ThreatModel
+from leaderboards.columns import COLUMNS
+from leaderboards.verdicts import Verdict
+from robustbench_c.errors import CheckFailedError
+
+
+def _frame(ids: Tensor, y: Tensor, **columns: object) -> pd.DataFrame:
+    """Rows of a shard; columns that are not given are null."""
+    rows: dict[str, object] = {column.name: [None] * len(ids) for column in COLUMNS}
+    rows |= {"sample_id": ids.cpu().numpy(), "label": y.cpu().numpy()}
+    return pd.DataFrame(rows | columns)
+
+
+def _choose(mask: np.ndarray, values: Tensor) -> list[object]:
+    return [v if m else None for m, v in zip(mask, values.cpu().tolist(), strict=True)]
+
+
+def clean_rows(logits: Tensor, y: Tensor, ids: Tensor, seconds: float) -> pd.DataFrame:
+    """Rows of the step `clean`: `wrong`, or still open.
+
+    The predicted class is the first of the largest logits.
+    """
+    prediction = logits.argmax(1).cpu().numpy()
+    verdict = np.where(prediction == y.cpu().numpy(), None, str(Verdict.WRONG))  # type: ignore[call-overload]
+    return _frame(
+        ids,
+        y,
+        verdict=verdict,
+        prediction=prediction,
+        margin=margin(logits, y).double().cpu().numpy(),
+        forwards=np.ones(len(ids), dtype=np.int64),
+        backwards=np.zeros(len(ids), dtype=np.int64),
+        seconds=np.full(len(ids), seconds / len(ids)),
+    )
+
+
+@dataclass(eq=False)
+class Judged:
+    """What an attack step wrote down, and the adversarial examples that hold."""
+
+    rows: pd.DataFrame
+    broken: Tensor
+    adversarial: Tensor
+
+
+def attack_rows(
+    classifier: TiledClassifier,
+    precise: TiledClassifier | None,
+    x: Tensor,
+    y: Tensor,
+    ids: Tensor,
+    threat: ThreatModel,
+    result: AttackResult,
+) -> Judged:
+    """Re-check what an attack found and write the rows of its step.
+
+    Args:
+        classifier: The model in float32.
+        precise: The model in float64, or None.
+        x: Clean samples, (n, *shape).
+        y: True classes, (n,).
+        ids: Sample ids, (n,).
+        threat: What the attacker was allowed.
+        result: What the attack claims.
+
+    Raises:
+        CheckFailedError: The attack left the threat model: a defect that stops the run.
+    """
+    check = recheck(classifier, precise, x, result.adversarial, y, threat)
+    outside = result.found & ~check.legal
+    if bool(outside.any()):
+        first = int(outside.nonzero()[0])
+        raise CheckFailedError(
+            f"the attack's example for sample {int(ids[first])} is not legal (distance "
+            f"{float(check.distance[first])!r}, eps {threat.eps!r}): a defect of the attack"
+        )
+    broken = result.found & check.broken
+    hit = broken.cpu().numpy()
+    lowest = result.lowest.double()
+    shown = torch.where(result.found, check.margin, lowest)
+    # an open row is about the worst point met; what was found but does not hold is at a tie
+    shown = torch.where(result.found & ~broken, shown.clamp_min(0.0), shown)
+    failed = (result.not_finite & ~broken) | ~shown.isfinite()
+    known = ~failed.cpu().numpy()
+    return Judged(
+        rows=_frame(
+            ids,
+            y,
+            verdict=[_verdict(b, f) for b, f in zip(hit, ~known, strict=True)],
+            prediction=pd.array(
+                _choose(known, torch.where(broken, check.prediction, y)), dtype="Int64"
+            ),
+            margin=np.where(known, shown.cpu().numpy(), np.nan),
+            margin64=np.where(hit, check.margin64.cpu().numpy(), np.nan),
+            distance=np.where(hit, check.distance.cpu().numpy(), np.nan),
+            restart=pd.array(_choose(hit, result.restart), dtype="Int32"),
+            iteration=pd.array(_choose(hit, result.iteration), dtype="Int32"),
+            forwards=result.forwards.cpu().numpy(),
+            backwards=result.backwards.cpu().numpy(),
+            seconds=result.seconds.cpu().numpy(),
+            detail=_details(result, check, failed),
+        ),
+        broken=broken,
+        adversarial=result.adversarial,
+    )
+
+
+def _verdict(broken: bool, failed: bool) -> str | None:
+    if broken:
+        return str(Verdict.BROKEN)
+    return str(Verdict.ERROR) if failed else None
+
+
+def _details(result: AttackResult, check: Recheck, failed: Tensor) -> list[str | None]:
+    details: list[str | None] = []
+    for found, rounding, holds, nan in zip(
+        result.found.tolist(),
+        check.rounding.tolist(),
+        check.broken.tolist(),
+        failed.tolist(),
+        strict=True,
+    ):
+        if nan:
+            details.append("a logit was NaN or Inf inside the threat model")
+        elif found and rounding:
+            details.append("rounding: misclassified in float32, not in float64")
+        elif found and not holds:
+            details.append("not reproduced: the example did not hold when it was re-checked")
+        else:
+            details.append(None)
+    return details
