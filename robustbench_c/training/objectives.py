@@ -12,13 +12,13 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+
 from attacks.classifier import TiledClassifier
 from attacks.objectives import pgd, standard
 from attacks.pgd import PGDConfig
 from attacks.pgd import pgd as pgd_attack
 from attacks.threat import ThreatModel
-from torch import Tensor, nn
-
 from robustbench_c.errors import UsageError, did_you_mean
 from robustbench_c.training.interfaces import Attack, Objective
 

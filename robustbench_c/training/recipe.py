@@ -138,7 +138,12 @@ def _checked(content: Mapping[str, Any], what: str) -> Recipe:
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        raise UsageError(f"{what}: {place}: {message}") from error
+        raise UsageError(f"{what}: {first_fault(error)}") from error
+
+
+def first_fault(error: ValidationError) -> str:
+    """The most telling fault of a validation (one of our own, else the first), and its place."""
+    faults = error.errors()
+    first = next((fault for fault in faults if fault["type"] == "value_error"), faults[0])
+    place = ".".join(str(part) for part in first["loc"])
+    return f"{place}: {first['msg'].removeprefix('Value error, ')}"

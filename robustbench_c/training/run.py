@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from robustbench_c import data as datasets
@@ -16,13 +17,14 @@ from robustbench_c.data import Dataset
 from robustbench_c.errors import ModelError, RunError, UsageError
 from robustbench_c.training.checkpoint import CHECKPOINT
 from robustbench_c.training.log import EpochRow
-from robustbench_c.training.loop import FitResult, fit
+from robustbench_c.training.loop import fit
 from robustbench_c.training.measure import accuracy
 from robustbench_c.training.objectives import bind, short_attack
 from robustbench_c.training.progress import Progress
 from robustbench_c.training.randomness import derive, seeded_modules
-from robustbench_c.training.recipe import Normalisation, Recipe
+from robustbench_c.training.recipe import Normalisation, Recipe, first_fault
 from robustbench_c.training.samples import place
+from robustbench_c.zoo.devices import parse_device
 
 
 @dataclass(frozen=True)
@@ -68,12 +70,13 @@ def run(
     where = _device(device)
     train = datasets.load(recipe.data, split="train", data_dir=data_dir)
     mean_std = _normalisation(recipe, train)
-    with seeded_modules(derive(recipe.train.seed, "weights")):
-        model = _build(recipe, train, mean_std)
     lower, upper = train.lower.to(where), train.upper.to(where)
     settings = recipe.objective.settings
     objective = bind(recipe.objective.name, settings, lower, upper)
     attack = short_attack(settings, lower, upper, derive(recipe.train.seed, "validation"))
+    draft = _draft(recipe, train, mean_std)
+    with seeded_modules(derive(recipe.train.seed, "weights")):
+        model = _build(recipe, train, mean_std)
     _claim(folder, recipe.name, resume, overwrite)
     try:
         result = fit(
@@ -91,70 +94,60 @@ def run(
         )
     except torch.cuda.OutOfMemoryError as error:
         raise ModelError(f"out of memory on {where}: lower the batch size") from error
-    return _save(recipe, train, mean_std, result, folder, data_dir, where)
-
-
-def _save(
-    recipe: Recipe,
-    train: Dataset,
-    mean_std: Normalisation | None,
-    result: FitResult,
-    folder: Path,
-    data_dir: Path | None,
-    device: torch.device,
-) -> Trained:
-    test = _test_split(recipe, train, data_dir)
+    # The test split is touched once, here; a path has none.
     measured = None
-    if test is not None:
-        samples = place(test, device)
-        measured = zoo.Measured(
-            accuracy=accuracy(result.model, samples.x, samples.y),
-            samples=len(test),
-            data=test.name,
-            command=f"robust-eval --model {recipe.name} --data {test.name}",
-        )
-    settings = recipe.objective.settings
-    trained_for = {key: settings[key] for key in ("norm", "eps") if key in settings}
-    canonical = json.dumps(recipe.model_dump(mode="json"), sort_keys=True).encode()
-    draft = zoo.Draft(
-        name=recipe.name,
-        architecture=recipe.architecture.name,
-        arguments=recipe.architecture.arguments,
-        input_shape=train.shape,
-        classes=train.classes,
-        mean=mean_std.mean if mean_std else None,
-        std=mean_std.std if mean_std else None,
-        data=train.name,
-        dataset_sha256=train.sha256,
-        recipe=recipe.name,
-        recipe_sha256=hashlib.sha256(canonical).hexdigest(),
-        seed=recipe.train.seed,
-        epochs=recipe.train.epochs,
-        threat=zoo.TrainedFor(**trained_for) if len(trained_for) == 2 else None,
-        licence=recipe.licence,
-        clean_accuracy=measured,
-    )
-    zoo.save(result.model.to("cpu"), draft, folder)
+    if train.split == "train":
+        test = datasets.load(recipe.data, split="test", data_dir=data_dir)
+        measured = _measure(result.model, test, recipe.name, where)
+    zoo.save(result.model, draft.model_copy(update={"clean_accuracy": measured}), folder)
     (folder / CHECKPOINT).unlink(missing_ok=True)
-    return Trained(
-        folder / f"{recipe.name}.safetensors",
-        result.rows,
-        measured.accuracy if measured else None,
+    weights = folder / f"{recipe.name}.safetensors"
+    return Trained(weights, result.rows, measured.accuracy if measured else None)
+
+
+def _draft(recipe: Recipe, train: Dataset, mean_std: Normalisation | None) -> zoo.Draft:
+    """The card without what is measured; made before training, so that no error comes after it."""
+    settings = recipe.objective.settings
+    threat = {key: settings[key] for key in ("norm", "eps") if key in settings}
+    canonical = json.dumps(recipe.model_dump(mode="json"), sort_keys=True).encode()
+    try:
+        return zoo.Draft(
+            name=recipe.name,
+            architecture=recipe.architecture.name,
+            arguments=recipe.architecture.arguments,
+            input_shape=train.shape,
+            classes=train.classes,
+            mean=mean_std.mean if mean_std else None,
+            std=mean_std.std if mean_std else None,
+            data=train.name,
+            dataset_sha256=train.sha256,
+            recipe=recipe.name,
+            recipe_sha256=hashlib.sha256(canonical).hexdigest(),
+            seed=recipe.train.seed,
+            epochs=recipe.train.epochs,
+            threat=zoo.TrainedFor(**threat) if len(threat) == 2 else None,
+            licence=recipe.licence,
+        )
+    except ValidationError as error:
+        raise UsageError(
+            f"no card can be made for '{recipe.name}': {first_fault(error)}"
+        ) from error
+
+
+def _measure(model: nn.Module, test: Dataset, name: str, device: torch.device) -> zoo.Measured:
+    samples = place(test, device)
+    return zoo.Measured(
+        accuracy=accuracy(model, samples.x, samples.y),
+        samples=len(test),
+        data=test.name,
+        command=f"robust-eval --model {name} --data {test.name}",
     )
 
 
 def _device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"no device '{name}': use auto, cpu, cuda or cuda:N") from error
-    if device.type not in ("cpu", "cuda"):
-        raise UsageError(f"device '{name}' is not supported: use auto, cpu, cuda or cuda:N")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"device '{name}' is not there: use cpu")
-    return device
+    return parse_device(name)
 
 
 def _normalisation(recipe: Recipe, train: Dataset) -> Normalisation | None:
@@ -173,13 +166,6 @@ def _build(recipe: Recipe, train: Dataset, mean_std: Normalisation | None) -> nn
     if mean_std is None:
         return model
     return zoo.Normalized(model, mean_std.mean, mean_std.std, train.shape)
-
-
-def _test_split(recipe: Recipe, train: Dataset, data_dir: Path | None) -> Dataset | None:
-    """The test split, to be measured once, at the end; a path has none."""
-    if train.split != "train":
-        return None
-    return datasets.load(recipe.data, split="test", data_dir=data_dir)
 
 
 def _claim(folder: Path, name: str, resume: bool, overwrite: bool) -> None:
