@@ -42,7 +42,8 @@ class TrainConfig(Frozen):
             average is what is measured and returned.
         eps_warmup_epochs: Epochs over which the objective's `scale` rises linearly from 0 to 1.
         augmentation: For images, or None.
-        validation: Samples held out of the training data, drawn by the seed.
+        validation: Samples held out of the training data, drawn by the seed; below 1, the share of
+            the data.
         seed: Seeds the held-out samples, shuffling, augmentation, attack noise and dropout.
     """
 
@@ -59,7 +60,7 @@ class TrainConfig(Frozen):
     ema_decay: float | None = Field(None, gt=0, lt=1)
     eps_warmup_epochs: float = Field(0.0, ge=0)
     augmentation: Augmentation | None = None
-    validation: int = Field(0, ge=0)
+    validation: float = Field(0, ge=0)
     seed: int = Field(0, ge=0)
 
     @model_validator(mode="after")
@@ -69,6 +70,8 @@ class TrainConfig(Frozen):
                 f"eps_warmup_epochs ({self.eps_warmup_epochs:g}) exceeds epochs ({self.epochs}): "
                 "the model would never see the full eps"
             )
+        if self.validation > 1 and self.validation != int(self.validation):
+            raise ValueError(f"validation ({self.validation}) is neither a number nor a share")
         if self.nesterov and self.optimiser == "sgd" and self.momentum == 0:
             raise ValueError("nesterov needs a momentum above 0")
         return self

@@ -43,8 +43,8 @@ def describe(data: TrainingData) -> dict[str, str]:
     return {"name": data.name, "sha256": data.sha256, "samples_sha256": digest.hexdigest()}
 
 
-def hold_out(samples: Samples, count: int, seed: int) -> tuple[Samples, Samples]:
-    """Split off `count` random samples, the same ones for the same seed.
+def hold_out(samples: Samples, part: float, seed: int) -> tuple[Samples, Samples]:
+    """Split off random samples, `part` of them (below 1: that share), the same for the same seed.
 
     Returns:
         The rest, and those held out; both in random order.
@@ -53,6 +53,7 @@ def hold_out(samples: Samples, count: int, seed: int) -> tuple[Samples, Samples]
         DataError: Nothing would be left to train on.
     """
     n = len(samples)
+    count = int(part) if part >= 1 else round(part * n)
     if count >= n:
         raise DataError(
             f"{count} of {n} training samples are to be held out: lower `validation` below {n}"

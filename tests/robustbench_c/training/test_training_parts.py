@@ -97,6 +97,7 @@ def test_streams_differ_by_seed_purpose_and_epoch():
         {"momentum": 0.0},
         {"schedule": "exponential"},
         {"learning_rte": 0.1},
+        {"validation": 2.5},
         {"augmentation": {"shift": -1}},
     ],
 )
