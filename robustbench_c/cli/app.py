@@ -1,0 +1,79 @@
+"""How every command ends: with its result, or with one line on stderr and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import typer
+
+_INTERRUPTED = 130
+_STORAGE = 6
+
+
+def new_app() -> typer.Typer:
+    """A typer application without boxed tracebacks and without shell completion options."""
+    return typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+def run_app(
+    app: typer.Typer,
+    command: str,
+    *,
+    stopped: str = "stopped",
+    arguments: Sequence[str] | None = None,
+) -> NoReturn:
+    """Run a command line and exit with its code.
+
+    Errors of this project (they carry an `exit_code`), wrong usage, a folder that cannot be
+    written and a full disk become `<command>: error: <one line>`. Anything else is a defect of
+    ours, and keeps its traceback.
+
+    Args:
+        app: From `new_app`.
+        command: Name of the console script.
+        stopped: What to say after Ctrl-C.
+        arguments: Instead of those of the process.
+
+    Raises:
+        SystemExit: Always.
+    """
+    try:
+        code = app(arguments, prog_name=command, standalone_mode=False)
+    except KeyboardInterrupt:
+        code = _INTERRUPTED
+    except Exception as error:
+        shown = _as_line(error)
+        if shown is None:
+            raise
+        message, code = shown
+        print(f"{command}: error: {message}", file=sys.stderr)
+    if code == _INTERRUPTED:
+        print(f"\n{command}: {stopped}", file=sys.stderr)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _as_line(error: Exception) -> tuple[str, int] | None:
+    """The message and exit code of an error that users can act on."""
+    if isinstance(error, BrokenPipeError):
+        # The reader has gone (`| head`); keep the interpreter from failing again at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return "the output was closed before its end", 1
+    code = getattr(error, "exit_code", None)
+    if isinstance(code, int):
+        # typer brings a click of its own or the installed one: known by what they can do.
+        describe = getattr(error, "format_message", None)
+        return " ".join((describe() if describe else str(error)).split()), code
+    if isinstance(error, OSError) and error.errno in (
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EACCES,
+        errno.EPERM,
+        errno.EROFS,
+    ):
+        place = f": {error.filename}" if error.filename else ""
+        return f"{error.strerror}{place}", _STORAGE
+    return None

@@ -1,0 +1,121 @@
+"""`robust-train`: train a recipe's model into a folder, ready for `robust-eval`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from robustbench_c.cli.app import new_app, run_app
+from robustbench_c.errors import UsageError
+
+app = new_app()
+
+
+def main() -> None:
+    """Run the command line."""
+    run_app(app, "robust-train", stopped="stopped; run the same command with --resume to go on")
+
+
+@app.command()
+def train(
+    recipe: Annotated[
+        str | None, typer.Option(help="Name of a shipped recipe, or a path to a TOML file.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for weights, card and logs [models/NAME].")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the trained model.")] = None,
+    data: Annotated[str | None, typer.Option(help="Data set, by name or path.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Where the data lie.")] = None,
+    arch: Annotated[str | None, typer.Option(help="Architecture, with its defaults.")] = None,
+    norm: Annotated[str | None, typer.Option(help="Norm of the threat: linf, l2 or l1.")] = None,
+    eps: Annotated[float | None, typer.Option(help="Radius, in the data's units.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Attack steps while training.")] = None,
+    step_size: Annotated[
+        float | None, typer.Option(help="Length of a step [scaled with eps and steps].")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the data.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Samples per step.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Its peak.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of all randomness.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last epoch.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Train anew over a model of this name.")
+    ] = False,
+    list_: Annotated[bool, typer.Option("--list", help="Show the shipped recipes.")] = False,
+) -> None:
+    """Train a model by a recipe; options replace the recipe's own values."""
+    if list_:
+        _show_recipes()
+        return
+    if recipe is None:
+        raise UsageError("give a --recipe (robust-train --list shows them)")
+    if resume and overwrite:
+        raise UsageError("--resume goes on and --overwrite starts anew: give one of them")
+    from rich.console import Console
+
+    from robustbench_c.training.recipe import load_recipe, override
+
+    chosen = override(
+        load_recipe(recipe),
+        {
+            "name": name,
+            "data": data,
+            "architecture": arch,
+            "norm": norm,
+            "eps": eps,
+            "steps": steps,
+            "step_size": step_size,
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "learning_rate": learning_rate,
+            "seed": seed,
+        },
+    )
+    folder = out or Path("models") / chosen.name
+
+    from robustbench_c.cli.train_progress import ConsoleProgress
+    from robustbench_c.training.run import run
+
+    with ConsoleProgress(Console(stderr=True)) as progress:
+        trained = run(
+            chosen,
+            folder,
+            device=device,
+            data_dir=data_dir,
+            resume=resume,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    if trained.clean_accuracy is not None:
+        print(f"clean accuracy on the test split of {chosen.data}: {trained.clean_accuracy:.2%}")
+    print(f"wrote {trained.weights} with its card, log.csv, log.jsonl and training.png/.svg")
+    print(f"next: robust-eval --model {trained.weights} --data {chosen.data}")
+
+
+def _show_recipes() -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from robustbench_c.training.recipe import known_recipes, load_recipe
+
+    table = Table("recipe", "data", "architecture", "objective", "epochs", "what it is", box=None)
+    for key in known_recipes():
+        recipe = load_recipe(key)
+        settings = recipe.objective.settings
+        threat = f" ({settings['norm']} {settings['eps']:g})" if "eps" in settings else ""
+        table.add_row(
+            key,
+            recipe.data,
+            recipe.architecture.name,
+            recipe.objective.name + threat,
+            str(recipe.train.epochs),
+            recipe.description,
+        )
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)
+    console.print(table, highlight=False)

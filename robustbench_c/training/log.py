@@ -1,0 +1,51 @@
+"""One row per epoch, as `log.csv` and `log.jsonl`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from robustbench_c.training.files import write_atomically
+
+
+@dataclass(frozen=True)
+class EpochRow:
+    """What one epoch showed; accuracies are rates in [0, 1] at the epoch's end.
+
+    Attributes:
+        epoch: From 1.
+        loss: Mean of the objective over the epoch's samples.
+        train_accuracy: Clean accuracy on a fixed part of the training samples, as many as are
+            held out (at most 1,000), without augmentation.
+        validation_accuracy: Clean accuracy on the held-out samples; None where there are none.
+        validation_robust_accuracy: Accuracy on them under the short attack; None without one.
+        learning_rate: Of the last step.
+        eps_scale: Factor of the objective's eps at the last step.
+        seconds: Training time of the epoch, without the measurements.
+        samples_per_second: Training samples over `seconds`.
+    """
+
+    epoch: int
+    loss: float
+    train_accuracy: float
+    validation_accuracy: float | None
+    validation_robust_accuracy: float | None
+    learning_rate: float
+    eps_scale: float
+    seconds: float
+    samples_per_second: float
+
+
+def write_log(folder: Path, rows: Sequence[EpochRow]) -> None:
+    """Write all rows anew, so that a resume can neither repeat nor lose one."""
+    table = io.StringIO()
+    writer = csv.DictWriter(table, [field.name for field in fields(EpochRow)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in rows)
+    write_atomically(folder / "log.csv", table.getvalue().encode())
+    lines = "".join(json.dumps(asdict(row)) + "\n" for row in rows)
+    write_atomically(folder / "log.jsonl", lines.encode())

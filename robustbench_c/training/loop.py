@@ -1,0 +1,277 @@
+"""The training loop: any model, any objective, exact resume."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from robustbench_c.errors import ModelError, RunError, UsageError
+from robustbench_c.training.augment import augment
+from robustbench_c.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from robustbench_c.training.config import TrainConfig
+from robustbench_c.training.ema import Ema
+from robustbench_c.training.interfaces import Attack, Objective, TrainingData
+from robustbench_c.training.log import EpochRow, write_log
+from robustbench_c.training.measure import accuracy, check_fits
+from robustbench_c.training.plot import draw
+from robustbench_c.training.progress import Progress
+from robustbench_c.training.randomness import derive, generator, seeded_modules
+from robustbench_c.training.samples import Samples, describe, hold_out, place
+from robustbench_c.training.schedule import eps_scale, learning_rate
+
+_MEASURED = 1000
+_REDRAW_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What training gave.
+
+    Attributes:
+        model: The trained model in evaluation mode: the moving average where one is kept, else
+            the model that was given.
+        rows: One per epoch.
+    """
+
+    model: nn.Module
+    rows: tuple[EpochRow, ...]
+
+
+def fit(
+    model: nn.Module,
+    data: TrainingData,
+    objective: Objective,
+    config: TrainConfig,
+    *,
+    folder: Path,
+    resume: bool = False,
+    device: torch.device | str = "cpu",
+    validation: TrainingData | None = None,
+    attack: Attack | None = None,
+    identity: Mapping[str, Any] | None = None,
+    title: str = "Training",
+    progress: Progress | None = None,
+) -> FitResult:
+    """Train `model` in place, with a checkpoint and a log row after each epoch, and curves.
+
+    On the CPU, the same call on the same machine with the same number of threads gives the same
+    weights bit for bit, however often it was interrupted and resumed. The global random state is
+    left as it was.
+
+    Args:
+        model: Takes (n, *shape) float32, gives logits (n, classes).
+        data: The training split, never the test split.
+        objective: Loss of a batch, its settings bound.
+        config: All numbers of the training.
+        folder: Gets `checkpoint.pt`, `log.csv`, `log.jsonl`, `training.png` and `training.svg`.
+        resume: Go on from the folder's checkpoint; start anew where there is none.
+        device: Where to train; the data are held there whole.
+        validation: Samples to measure on; without it, `config.validation` are held out of `data`.
+        attack: Measures robust accuracy on the held-out samples after each epoch.
+        identity: What else the weights depend on, as JSON values (the architecture, the
+            objective's name and settings): a checkpoint of another identity is refused.
+        title: Names the training in the plot.
+        progress: Is told of each step.
+
+    Returns:
+        The trained model and the log.
+
+    Raises:
+        ModelError: Model and data do not fit, or the loss or a weight is not finite.
+        DataError: No samples are left to train on.
+        RunError: The folder cannot be written, or its checkpoint is damaged or of another training.
+        UsageError: Augmentation is asked for, but the samples are no images.
+    """
+    device = torch.device(device)
+    progress = progress or Progress()
+    train, held = hold_out(place(data, device), 0 if validation else config.validation, config.seed)
+    if validation:
+        held = place(validation, device)
+    if config.augmentation and train.x.dim() != 4:
+        raise UsageError(f"augmentation needs images: '{data.name}' has none; leave it out")
+    check_fits(model.to(device), train.x, len(data.classes))
+    trainer = _Trainer(model, train, held, objective, config, attack, progress)
+    whole: dict[str, Any] = {
+        "config": config.model_dump(mode="json"),
+        "data": describe(data),
+        "validation": describe(validation) if validation else None,
+        **(identity or {}),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot make the folder {folder}: {error.strerror}") from error
+    checkpoint = load_checkpoint(folder, whole, device) if resume else None
+    if checkpoint:
+        trainer.restore(checkpoint, folder)
+        write_log(folder, trainer.rows)
+    drawn = time.perf_counter()
+    progress.start(config.epochs, trainer.steps, len(trainer.rows))
+    for epoch in range(len(trainer.rows) + 1, config.epochs + 1):
+        with seeded_modules(derive(config.seed, "modules", epoch), device):
+            row = trainer.epoch(epoch)
+        save_checkpoint(folder, trainer.checkpoint(whole))
+        write_log(folder, trainer.rows)
+        if time.perf_counter() - drawn > _REDRAW_SECONDS:
+            draw(folder, trainer.rows, title)
+            drawn = time.perf_counter()
+        progress.epoch(row)
+    draw(folder, trainer.rows, title)
+    return FitResult(trainer.measured.eval(), tuple(trainer.rows))
+
+
+class _Trainer:
+    """The state that training moves forward, one epoch at a time."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        train: Samples,
+        held: Samples,
+        objective: Objective,
+        config: TrainConfig,
+        attack: Attack | None,
+        progress: Progress,
+    ) -> None:
+        self.model, self.train, self.held = model, train, held
+        self.objective, self.config = objective, config
+        self.attack, self.progress = attack, progress
+        self.device = train.x.device
+        self.steps = math.ceil(len(train) / config.batch_size)
+        self.optimiser = _optimiser(model, config)
+        self.ema = Ema(model, config.ema_decay) if config.ema_decay else None
+        self.rows: list[EpochRow] = []
+
+    @property
+    def measured(self) -> nn.Module:
+        return self.ema.module if self.ema else self.model
+
+    def epoch(self, epoch: int) -> EpochRow:
+        order = torch.randperm(len(self.train), generator=self._generator("shuffle", epoch))
+        noise = self._generator("attack", epoch, self.device)
+        changes = self._generator("augmentation", epoch, self.device)
+        total, seen, started = 0.0, 0, time.perf_counter()
+        for step, index in enumerate(order.to(self.device).tensor_split(self.steps)):
+            batch = self.train.at(index)
+            if self.config.augmentation:
+                batch = Samples(augment(batch.x, self.config.augmentation, changes), batch.y)
+            position = (epoch - 1) * self.steps + step
+            rate = learning_rate(self.config, position, self.config.epochs * self.steps)
+            scale = eps_scale(self.config, position, self.steps)
+            loss = self._step(batch, rate, scale, noise)
+            if not math.isfinite(loss):
+                raise ModelError(
+                    f"the loss is {loss} at epoch {epoch}, step {step + 1} of {self.steps}: "
+                    "lower the learning rate or clip the gradient"
+                )
+            total, seen = total + loss * len(batch), seen + len(batch)
+            seconds = time.perf_counter() - started
+            self.progress.step(epoch, step + 1, total / seen, seen / seconds)
+        self._check_weights(epoch)
+        clean, robust = self._validate()
+        row = EpochRow(
+            epoch=epoch,
+            loss=total / seen,
+            train_accuracy=self._train_accuracy(),
+            validation_accuracy=clean,
+            validation_robust_accuracy=robust,
+            learning_rate=rate,
+            eps_scale=scale,
+            seconds=seconds,
+            samples_per_second=seen / seconds,
+        )
+        self.rows.append(row)
+        return row
+
+    def _step(self, batch: Samples, rate: float, scale: float, noise: torch.Generator) -> float:
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.model.train()
+        loss = self.objective(self.model, batch.x, batch.y, generator=noise, scale=scale)
+        value = float(loss.detach())
+        if math.isfinite(value):
+            # Gradients that the objective's attack left on the weights must not add up.
+            self.optimiser.zero_grad(set_to_none=True)
+            torch.autograd.backward(loss)
+            if self.config.clip_norm:
+                nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+            self.optimiser.step()
+            if self.ema:
+                self.ema.update(self.model)
+        return value
+
+    def _check_weights(self, epoch: int) -> None:
+        for name, value in self.measured.state_dict().items():
+            if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+                raise ModelError(
+                    f"'{name}' is not finite after epoch {epoch}: "
+                    "lower the learning rate or clip the gradient"
+                )
+
+    def _train_accuracy(self) -> float:
+        part = self.train.at(torch.arange(min(len(self.train), _MEASURED), device=self.device))
+        return accuracy(self.measured, part.x, part.y)
+
+    def _validate(self) -> tuple[float | None, float | None]:
+        if not len(self.held):
+            return None, None
+        clean = accuracy(self.measured, self.held.x, self.held.y)
+        if self.attack is None:
+            return clean, None
+        return clean, accuracy(self.measured, self.held.x, self.held.y, self.attack)
+
+    def _generator(
+        self, purpose: str, epoch: int, device: torch.device | str = "cpu"
+    ) -> torch.Generator:
+        return generator(self.config.seed, purpose, epoch, device)
+
+    def checkpoint(self, identity: dict[str, Any]) -> Checkpoint:
+        return Checkpoint(
+            identity=identity,
+            model=self.model.state_dict(),
+            ema=self.ema.module.state_dict() if self.ema else None,
+            optimiser=self.optimiser.state_dict(),
+            rows=self.rows,
+            torch_version=str(torch.__version__),
+        )
+
+    def restore(self, checkpoint: Checkpoint, folder: Path) -> None:
+        try:
+            self.model.load_state_dict(checkpoint.model)
+            if self.ema and checkpoint.ema is not None:
+                self.ema.module.load_state_dict(checkpoint.ema)
+            self.optimiser.load_state_dict(checkpoint.optimiser)
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise RunError(
+                f"the checkpoint in {folder} is of another architecture: give another folder"
+            ) from error
+        self.rows = list(checkpoint.rows)
+        if checkpoint.torch_version != torch.__version__:
+            self.progress.note(
+                f"the checkpoint was written by torch {checkpoint.torch_version}, this is "
+                f"{torch.__version__}: the weights may differ in bits from an uninterrupted run"
+            )
+
+
+def _optimiser(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    rate, decay = config.learning_rate, config.weight_decay
+    match config.optimiser:
+        case "sgd":
+            return torch.optim.SGD(
+                model.parameters(),
+                lr=rate,
+                momentum=config.momentum,
+                nesterov=config.nesterov,
+                weight_decay=decay,
+            )
+        case "adam":
+            return torch.optim.Adam(model.parameters(), lr=rate, weight_decay=decay)
+        case "adamw":
+            return torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay)

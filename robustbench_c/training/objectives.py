@@ -1,0 +1,69 @@
+"""The training objectives that recipes know by name, and what binds them to a recipe's settings.
+
+An objective is a plain function `(model, x, y, *, generator, scale, **settings) -> loss`. To add
+one, write it in `attacks` (or `certify`), and enter it in `OBJECTIVES`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from attacks.classifier import TiledClassifier
+from attacks.objectives import pgd, standard
+from attacks.pgd import PGDConfig
+from attacks.pgd import pgd as pgd_attack
+from attacks.threat import ThreatModel
+from robustbench_c.errors import UsageError, did_you_mean
+from robustbench_c.training.interfaces import Attack, Objective
+
+OBJECTIVES: dict[str, Callable[..., Tensor]] = {"standard": standard, "pgd": pgd}
+_GIVEN = {"generator", "scale", "lower", "upper"}
+
+
+def bind(name: str, settings: Mapping[str, Any], lower: Tensor, upper: Tensor) -> Objective:
+    """Return the objective with a recipe's settings, and the input box where it takes one.
+
+    Raises:
+        UsageError: No such objective, or it has no such setting, or misses one.
+    """
+    if name not in OBJECTIVES:
+        raise UsageError(f"no objective '{name}'; {did_you_mean(name, list(OBJECTIVES))}")
+    function = OBJECTIVES[name]
+    parameters = inspect.signature(function).parameters
+    keywords = {k: p for k, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
+    known = [key for key in keywords if key not in _GIVEN]
+    for key in settings:
+        if key not in known:
+            hint = did_you_mean(key, known) if known else "it has no settings"
+            raise UsageError(f"the objective '{name}' has no setting '{key}'; {hint}")
+    for key in known:
+        if key not in settings and keywords[key].default is inspect.Parameter.empty:
+            raise UsageError(f"the objective '{name}' needs the setting '{key}'")
+    box = {"lower": lower, "upper": upper}
+    return partial(function, **settings, **{k: v for k, v in box.items() if k in keywords})
+
+
+def short_attack(
+    settings: Mapping[str, Any], lower: Tensor, upper: Tensor, seed: int
+) -> Attack | None:
+    """PGD-10, one restart, at the eps that is trained for; None where the objective has none.
+
+    It watches training, with the same noise after every epoch. It is no evaluation.
+    """
+    if "eps" not in settings or "norm" not in settings:
+        return None
+    threat = ThreatModel.box(settings["norm"], settings["eps"], lower, upper)
+    config = PGDConfig(steps=10, restarts=1)
+
+    def attack(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        classifier = TiledClassifier(model, (32, 256))
+        ids = torch.arange(len(x))
+        return pgd_attack(classifier, x, y, ids, threat.to(x.device), config, seed).found
+
+    return attack

@@ -1,0 +1,149 @@
+"""Recipes: all that a trained model depends on, in one TOML file."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from robustbench_c.errors import UsageError, did_you_mean
+from robustbench_c.training.config import Frozen, TrainConfig
+
+
+class Normalisation(Frozen):
+    """Mean and standard deviation per channel (images) or per feature, inside the model."""
+
+    mean: tuple[float, ...] = Field(min_length=1)
+    std: tuple[float, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"{len(self.mean)} means, but {len(self.std)} standard deviations")
+        if min(self.std) <= 0:
+            raise ValueError("a standard deviation is not positive")
+        return self
+
+
+class Architecture(Frozen):
+    """An architecture of the zoo and its arguments."""
+
+    name: str
+    arguments: dict[str, Any] = Field({})
+
+
+class ObjectiveChoice(Frozen):
+    """A training objective and its settings (for "pgd": norm, eps, steps, step_size)."""
+
+    name: str
+    settings: dict[str, Any] = Field({})
+
+
+class Recipe(Frozen):
+    """One training, from the data to the numbers.
+
+    Attributes:
+        name: Name of the trained model and of its files.
+        data: Registered data set; its training split is used.
+        architecture: What to build.
+        normalise: "data" for the training split's own mean and standard deviation, numbers, or
+            None. It becomes part of the model.
+        objective: What to minimise.
+        train: The numbers of the training.
+        licence: Licence of the weights.
+        description: What it is, in one line.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    data: str
+    architecture: Architecture
+    normalise: Literal["data"] | Normalisation | None = None
+    objective: ObjectiveChoice
+    train: TrainConfig
+    licence: str = "MIT"
+    description: str = ""
+
+
+def known_recipes() -> dict[str, Path]:
+    """The shipped recipes: name of the file without its ending, and where it lies."""
+    folder = Path(str(resources.files("robustbench_c.training") / "recipes"))
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def load_recipe(name_or_path: str) -> Recipe:
+    """Read a shipped recipe by its name, or any by its path.
+
+    Raises:
+        UsageError: No such recipe, or the file is not a legal one.
+    """
+    known = known_recipes()
+    path = known.get(name_or_path, Path(name_or_path))
+    if name_or_path not in known and path.suffix != ".toml":
+        raise UsageError(f"no recipe '{name_or_path}'; {did_you_mean(name_or_path, list(known))}")
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read the recipe {path}: {error.strerror}") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"the recipe {path} is not TOML: {error}") from error
+    return _checked(content, f"the recipe {path}")
+
+
+def override(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
+    """Return the recipe with the given options in place of its own.
+
+    A new architecture comes without the old one's arguments. A new eps or number of steps scales
+    the step size, unless it is given too, so that `step_size * steps / eps` stays.
+
+    Args:
+        recipe: The one to change.
+        options: None means "as in the recipe". Keys: name, data, architecture; norm, eps, steps,
+            step_size (of the objective); any field of `TrainConfig`.
+
+    Raises:
+        UsageError: The recipe's objective has no such setting, or a value is not legal.
+    """
+    given = {key: value for key, value in options.items() if value is not None}
+    content = recipe.model_dump()
+    for key in ("name", "data"):
+        content[key] = given.pop(key, content[key])
+    architecture = given.pop("architecture", recipe.architecture.name)
+    if architecture != recipe.architecture.name:
+        content["architecture"] = {"name": architecture}
+    settings = content["objective"]["settings"]
+    for key in [key for key in given if key in ("norm", "eps", "steps", "step_size")]:
+        if key not in settings:
+            raise UsageError(
+                f"the objective '{recipe.objective.name}' of recipe '{recipe.name}' has no {key}: "
+                "leave it out, or choose another recipe (robust-train --list)"
+            )
+        settings[key] = given.pop(key)
+    if "step_size" in settings and options.get("step_size") is None:
+        settings["step_size"] = _scaled_step(recipe.objective.settings, settings)
+    content["train"] |= given
+    return _checked(content, f"recipe '{recipe.name}' with these options")
+
+
+def _scaled_step(old: Mapping[str, Any], new: Mapping[str, Any]) -> Any:
+    if (old["eps"], old["steps"]) == (new["eps"], new["steps"]) or not old["eps"]:
+        return new["step_size"]
+    return old["step_size"] * (new["eps"] / old["eps"]) * (old["steps"] / max(new["steps"], 1))
+
+
+def _checked(content: Mapping[str, Any], what: str) -> Recipe:
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        raise UsageError(f"{what}: {first_fault(error)}") from error
+
+
+def first_fault(error: ValidationError) -> str:
+    """The most telling fault of a validation (one of our own, else the first), and its place."""
+    faults = error.errors()
+    first = next((fault for fault in faults if fault["type"] == "value_error"), faults[0])
+    place = ".".join(str(part) for part in first["loc"])
+    return f"{place}: {first['msg'].removeprefix('Value error, ')}"

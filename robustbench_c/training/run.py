@@ -1,0 +1,191 @@
+"""From a recipe to weights and a card in a folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from robustbench_c import data as datasets
+from robustbench_c import zoo
+from robustbench_c.data import Dataset
+from robustbench_c.errors import ModelError, RunError, UsageError
+from robustbench_c.training.checkpoint import CHECKPOINT
+from robustbench_c.training.log import EpochRow
+from robustbench_c.training.loop import fit
+from robustbench_c.training.measure import accuracy
+from robustbench_c.training.objectives import bind, short_attack
+from robustbench_c.training.progress import Progress
+from robustbench_c.training.randomness import derive, seeded_modules
+from robustbench_c.training.recipe import Normalisation, Recipe, first_fault
+from robustbench_c.training.samples import place
+from robustbench_c.zoo.devices import parse_device
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a recipe gave.
+
+    Attributes:
+        weights: The safetensors file, its card beside it.
+        rows: The log.
+        clean_accuracy: On the test split; None where the data have none.
+    """
+
+    weights: Path
+    rows: tuple[EpochRow, ...]
+    clean_accuracy: float | None
+
+
+def run(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    device: str = "auto",
+    data_dir: Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Trained:
+    """Train a recipe's model; the folder then holds `<name>.safetensors` and `<name>.json`.
+
+    Args:
+        recipe: What to train.
+        folder: Where everything goes; made where missing.
+        device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N".
+        data_dir: Where the data lie, for sets that are not shipped.
+        resume: Go on from the folder's checkpoint.
+        overwrite: Train anew, though the folder holds a model or a checkpoint of this name.
+        progress: Is told of each step.
+
+    Raises:
+        HarnessError: See `fit`; also an unknown data set, architecture, objective or device, and
+            a folder that is in use. No card is written unless training came to its end.
+    """
+    where = _device(device)
+    train = datasets.load(recipe.data, split="train", data_dir=data_dir)
+    mean_std = _normalisation(recipe, train)
+    lower, upper = train.lower.to(where), train.upper.to(where)
+    settings = recipe.objective.settings
+    objective = bind(recipe.objective.name, settings, lower, upper)
+    attack = short_attack(settings, lower, upper, derive(recipe.train.seed, "validation"))
+    draft = _draft(recipe, train, mean_std)
+    with seeded_modules(derive(recipe.train.seed, "weights")):
+        model = _build(recipe, train, mean_std)
+    _claim(folder, recipe.name, resume, overwrite)
+    try:
+        result = fit(
+            model,
+            train,
+            objective,
+            recipe.train,
+            folder=folder,
+            resume=resume,
+            device=where,
+            attack=attack,
+            identity={"recipe": recipe.model_dump(mode="json", exclude={"train", "description"})},
+            title=recipe.name,
+            progress=progress,
+        )
+    except torch.cuda.OutOfMemoryError as error:
+        raise ModelError(f"out of memory on {where}: lower the batch size") from error
+    # The test split is touched once, here; a path has none.
+    measured = None
+    if train.split == "train":
+        test = datasets.load(recipe.data, split="test", data_dir=data_dir)
+        measured = _measure(result.model, test, recipe.name, where)
+    zoo.save(result.model, draft.model_copy(update={"clean_accuracy": measured}), folder)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+    weights = folder / f"{recipe.name}.safetensors"
+    return Trained(weights, result.rows, measured.accuracy if measured else None)
+
+
+def _draft(recipe: Recipe, train: Dataset, mean_std: Normalisation | None) -> zoo.Draft:
+    """The card without what is measured; made before training, so that no error comes after it."""
+    settings = recipe.objective.settings
+    threat = {key: settings[key] for key in ("norm", "eps") if key in settings}
+    canonical = json.dumps(recipe.model_dump(mode="json"), sort_keys=True).encode()
+    try:
+        return zoo.Draft(
+            name=recipe.name,
+            architecture=recipe.architecture.name,
+            arguments=recipe.architecture.arguments,
+            input_shape=train.shape,
+            classes=train.classes,
+            mean=mean_std.mean if mean_std else None,
+            std=mean_std.std if mean_std else None,
+            data=train.name,
+            dataset_sha256=train.sha256,
+            recipe=recipe.name,
+            recipe_sha256=hashlib.sha256(canonical).hexdigest(),
+            seed=recipe.train.seed,
+            epochs=recipe.train.epochs,
+            threat=zoo.TrainedFor(**threat) if len(threat) == 2 else None,
+            licence=recipe.licence,
+        )
+    except ValidationError as error:
+        raise UsageError(
+            f"no card can be made for '{recipe.name}': {first_fault(error)}"
+        ) from error
+
+
+def _measure(model: nn.Module, test: Dataset, name: str, device: torch.device) -> zoo.Measured:
+    samples = place(test, device)
+    return zoo.Measured(
+        accuracy=accuracy(model, samples.x, samples.y),
+        samples=len(test),
+        data=test.name,
+        command=f"robust-eval --model {name} --data {test.name}",
+    )
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return parse_device(name)
+
+
+def _normalisation(recipe: Recipe, train: Dataset) -> Normalisation | None:
+    if recipe.normalise != "data":
+        return recipe.normalise
+    axes = [axis for axis in range(train.x.dim()) if axis != 1]
+    std, mean = torch.std_mean(train.x.double(), dim=axes, correction=0)
+    std = torch.where(std > 0, std, 1.0)  # a constant feature stays constant
+    return Normalisation(mean=tuple(mean.tolist()), std=tuple(std.tolist()))
+
+
+def _build(recipe: Recipe, train: Dataset, mean_std: Normalisation | None) -> nn.Module:
+    model = zoo.build(
+        recipe.architecture.name, train.shape, len(train.classes), **recipe.architecture.arguments
+    )
+    if mean_std is None:
+        return model
+    return zoo.Normalized(model, mean_std.mean, mean_std.std, train.shape)
+
+
+def _claim(folder: Path, name: str, resume: bool, overwrite: bool) -> None:
+    """Make sure that nothing is lost which the user did not give up.
+
+    The old model goes first: a training that fails must not leave a card beside another log.
+    """
+    ours = [folder / f"{name}.json", folder / f"{name}.safetensors", folder / CHECKPOINT]
+    if overwrite and not resume:
+        try:
+            for path in ours:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise RunError(f"cannot remove {path}: {error.strerror}") from error
+    if ours[0].exists():
+        raise UsageError(
+            f"{folder} already holds a trained '{name}': --overwrite trains it anew, "
+            "or give another --out"
+        )
+    if ours[2].exists() and not resume:
+        raise UsageError(
+            f"{folder} holds an unfinished training: --resume goes on, --overwrite starts anew"
+        )
