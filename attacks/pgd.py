@@ -34,9 +34,9 @@ class PGDConfig:
     Attributes:
         steps: Gradient steps of one restart, >= 1.
         restarts: Independent runs, >= 1; a sample stops at the first that breaks it.
-        step_size: Length of a step in units of eps, > 0, constant; None is
-            `2.5 * eps / steps`. "PGD-40" without it is not one attack: from eps/30 to eps/4 the
-            robust accuracy of one model was seen to fall from 26% to 5%.
+        step_size: Length of a step in units of eps, > 0, constant; None is `eps / 4`, of the
+            usual choices the one that broke most. "PGD-40" without it is not one attack: from
+            eps/30 to eps/4 the robust accuracy of one model was seen to fall from 26% to 5%.
         loss: "ce", "margin" or "dlr".
         random_start: Start at a random point of the ball, otherwise at the sample (then
             `restarts` must be 1).
@@ -47,7 +47,7 @@ class PGDConfig:
     steps: int = 40
     restarts: int = 5
     step_size: float | None = None
-    loss: LossName = "margin"
+    loss: LossName = "ce"
     random_start: bool = True
     goal: Goal = "untargeted"
 
@@ -67,7 +67,7 @@ class PGDConfig:
 
     def resolved_step(self, eps: float) -> float:
         """The step's length in units of eps, as a number."""
-        return 2.5 * eps / self.steps if self.step_size is None else self.step_size
+        return eps / 4 if self.step_size is None else self.step_size
 
 
 class _Slots:

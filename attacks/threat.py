@@ -16,6 +16,15 @@ Norm = Literal["linf", "l2", "l1"]
 NORMS: tuple[Norm, ...] = get_args(Norm)
 
 
+def feature_ranges(lower: Tensor, upper: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """`upper - lower` for each feature: a `scale` that makes eps a fraction of a feature's range.
+
+    A feature of no range gets 1: its box does not let it move anyway.
+    """
+    span = (upper - lower).expand(shape)
+    return torch.where(span > 0, span, 1.0)
+
+
 @dataclass(frozen=True, eq=False)
 class ThreatModel:
     """The set of inputs an attacker may choose instead of `x`.

@@ -31,6 +31,10 @@ def _canonical_ids(text: str) -> str:
     return text
 
 
+def _canonical_features(text: str) -> str:
+    return _canonical_ids(text) if text else text
+
+
 def _not_clean(name: str) -> str:
     if name == CLEAN_STEP:
         raise RecordError(f"'{CLEAN_STEP}' is the name of every run's first step")
@@ -123,8 +127,8 @@ class ThreatInfo(Record):
     """`input`: units of the data. `range`: fractions of each feature's range, upper - lower."""
     sha256: Sha256
     """Hash of the whole threat model: norm, eps, box, immutable features and unit."""
-    immutable: Count = 0
-    """Number of features that may not change."""
+    immutable: Annotated[str, AfterValidator(_canonical_features)] = ""
+    """Features that may not change, by place in the flattened sample, as ranges: `0-2,7`."""
 
 
 class StepInfo(Record):

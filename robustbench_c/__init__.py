@@ -1,3 +1,23 @@
-"""robustbench-c: the sandwich of certified and empirical robustness, sample by sample."""
+"""robustbench-c: the sandwich of certified and empirical robustness, sample by sample.
+
+`evaluate(model, x, y, threat)` is the whole of it in one call; `data`, `zoo` and `training` bring
+data, models and recipes. Light to import: torch is imported when it is needed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from robustbench_c.evaluation import Run, evaluate
 
 __version__ = "0.1.0"
+__all__ = ["Run", "__version__", "evaluate"]
+
+
+def __getattr__(name: str) -> object:
+    if name in ("Run", "evaluate"):
+        from robustbench_c import evaluation
+
+        return getattr(evaluation, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,8 +12,8 @@ if [ -f "$constraints" ]; then
     set -- --constraint "$constraints"
 fi
 
-if "$python" -m pip install --quiet "$@" appdirs pyyaml packaging graphviz tqdm &&
-    "$python" -m pip install --quiet "$@" --no-deps auto_LiRPA==0.3; then
+if "$python" -m pip install --quiet --no-warn-conflicts "$@" appdirs pyyaml packaging graphviz tqdm &&
+    "$python" -m pip install --quiet --no-warn-conflicts "$@" --no-deps auto_LiRPA==0.3; then
     echo "auto_LiRPA 0.3 is installed."
 else
     echo "notice: auto_LiRPA could not be installed; all works without it, but no cross-check of bounds." >&2

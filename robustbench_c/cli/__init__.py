@@ -1,1 +1,1 @@
-"""TODO"""
+"""The command lines: the only place that prints."""

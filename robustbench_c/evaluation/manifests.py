@@ -56,12 +56,13 @@ def _data_info(data: Dataset, classes: int) -> DataInfo:
 
 
 def _threat_info(threat: ThreatModel) -> ThreatInfo:
+    fixed = None if threat.immutable is None else threat.immutable.flatten().nonzero()[:, 0].cpu()
     return ThreatInfo(
         norm=threat.norm,
         eps=threat.eps,
         eps_unit="input" if threat.scale is None else "range",
         sha256=threat.to("cpu").sha256(),
-        immutable=0 if threat.immutable is None else int(threat.immutable.sum()),
+        immutable="" if fixed is None or not len(fixed) else format_ids(fixed.numpy()),
     )
 
 

@@ -248,8 +248,6 @@ def _attack(
         broken += int(judged.broken.sum())
         if start == 0:
             _picture(store, data, part, keys, judged)
-    if not total and not store.shard_paths("pgd"):
-        return
 
 
 def _picture(store: RunStore, data: Dataset, part: Tensor, keys: Tensor, judged: Judged) -> None:

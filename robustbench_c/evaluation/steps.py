@@ -26,8 +26,9 @@ def _frame(ids: Tensor, y: Tensor, **columns: object) -> pd.DataFrame:
     return pd.DataFrame(rows | columns)
 
 
-def _choose(mask: np.ndarray, values: Tensor) -> list[object]:
-    return [v if m else None for m, v in zip(mask, values.cpu().tolist(), strict=True)]
+def _where(mask: np.ndarray, values: Tensor) -> pd.Series[int]:
+    """Whole numbers where the mask holds, null elsewhere."""
+    return pd.Series(values.cpu().numpy()).astype("Int64").where(pd.Series(mask))
 
 
 def clean_rows(logits: Tensor, y: Tensor, ids: Tensor, seconds: float) -> pd.DataFrame:
@@ -102,14 +103,12 @@ def attack_rows(
             ids,
             y,
             verdict=[_verdict(b, f) for b, f in zip(hit, ~known, strict=True)],
-            prediction=pd.array(
-                _choose(known, torch.where(broken, check.prediction, y)), dtype="Int64"
-            ),
+            prediction=_where(known, torch.where(broken, check.prediction, y)),
             margin=np.where(known, shown.cpu().numpy(), np.nan),
             margin64=np.where(hit, check.margin64.cpu().numpy(), np.nan),
             distance=np.where(hit, check.distance.cpu().numpy(), np.nan),
-            restart=pd.array(_choose(hit, result.restart), dtype="Int32"),
-            iteration=pd.array(_choose(hit, result.iteration), dtype="Int32"),
+            restart=_where(hit, result.restart),
+            iteration=_where(hit, result.iteration),
             forwards=result.forwards.cpu().numpy(),
             backwards=result.backwards.cpu().numpy(),
             seconds=result.seconds.cpu().numpy(),

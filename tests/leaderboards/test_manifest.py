@@ -27,7 +27,7 @@ def test_protocol_hash_is_pinned() -> None:
     """A change of this hash makes all records written so far incomparable."""
     assert (
         a_manifest().protocol.sha256
-        == "d45171129f644bcea3171a32b45ac9354e694e4c400ee4a97d72be78247d5e54"
+        == "ba2308978e2808eb130015fa66a5a93134816950c5669b1705782cc4f07d196a"
     )
 
 

@@ -1,0 +1,51 @@
+# make eval   set up and evaluate the default model under PGD
+# make test   set up with the development tools and run the tests in their short form
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-warn-conflicts --constraint constraints.txt
+
+.PHONY: eval test test-all lint bench zoo lirpa clean
+
+eval: $(VENV)/.eval
+	$(BIN)/robust-eval --model fmnist-cnn-pgd --attack pgd
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -m "not slow and not bench and not gpu and not slurm and not vnncomp"
+
+test-all: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/benchmarks
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# Rebuilds the models that are shipped (about half an hour on two cores); needs full Fashion-MNIST.
+zoo: $(VENV)/.eval
+	$(BIN)/python scripts/make_zoo.py
+
+lirpa: $(VENV)/bin/python
+	scripts/install_lirpa.sh $(BIN)/python
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "make: Python 3.11 or later is needed: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.eval: pyproject.toml constraints.txt scripts/install_lirpa.sh | $(VENV)/bin/python
+	$(PIP) --editable .
+	scripts/install_lirpa.sh $(BIN)/python
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt scripts/install_lirpa.sh | $(VENV)/bin/python
+	$(PIP) --editable ".[dev]"
+	scripts/install_lirpa.sh $(BIN)/python
+	@touch $@ $(VENV)/.eval
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

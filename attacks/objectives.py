@@ -1,0 +1,98 @@
+"""Training objectives built on attacks: plain functions of a model and a batch, giving a loss.
+
+`generator` draws the noise; `scale` in [0, 1] is the training loop's warm-up and multiplies eps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+
+from attacks.balls import Ball
+from attacks.threat import Norm, ThreatModel
+
+
+@contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
+    """The model in eval mode and without gradients of its weights; as it was afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    needed = [(weight, weight.requires_grad) for weight in model.parameters()]
+    model.eval()
+    for weight, _ in needed:
+        weight.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for weight, need in needed:
+            weight.requires_grad_(need)
+
+
+def standard(
+    model: nn.Module, x: Tensor, y: Tensor, *, generator: Generator, scale: float
+) -> Tensor:
+    """Cross-entropy on clean samples.
+
+    Args:
+        model: In training mode.
+        x: (n, *shape).
+        y: int64, (n,).
+        generator: Not used.
+        scale: Not used.
+
+    Returns:
+        The mean loss, a scalar.
+    """
+    return F.cross_entropy(model(x), y)
+
+
+def pgd(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    generator: Generator,
+    scale: float,
+    norm: Norm,
+    eps: float,
+    steps: int,
+    step_size: float,
+    lower: Tensor,
+    upper: Tensor,
+) -> Tensor:
+    """Cross-entropy at the end of a PGD run (Madry et al., ICLR 2018, equation 2.1).
+
+    The run starts at random, takes a fixed number of steps on all samples, with batch norm and
+    dropout in eval mode, and is not looked at before its end.
+
+    Args:
+        model: In training mode.
+        x: (n, *shape), inside the box.
+        y: int64, (n,).
+        generator: Draws the starting points, on the device of `x`.
+        scale: Multiplies `eps` and `step_size`.
+        norm: "linf", "l2" or "l1".
+        eps: Radius in the units of the input.
+        steps: Gradient steps, >= 0.
+        step_size: Length of one, in the units of eps.
+        lower: Lower end of the input box, () or of the shape of a sample.
+        upper: Upper end, likewise.
+
+    Returns:
+        The mean loss, a scalar.
+    """
+    ball = Ball.around(ThreatModel(norm, eps * scale, lower, upper), x)
+    keys = torch.randint(2**62, (len(x),), generator=generator, device=x.device)
+    adversarial = ball.start(keys)
+    with _frozen(model):
+        for _ in range(steps):
+            adversarial.requires_grad_()
+            loss = F.cross_entropy(model(adversarial), y, reduction="sum")
+            (gradient,) = torch.autograd.grad(loss, adversarial)
+            adversarial = ball.step(adversarial.detach(), gradient, step_size * scale)
+    return F.cross_entropy(model(adversarial), y)

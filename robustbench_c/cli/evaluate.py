@@ -1,0 +1,234 @@
+"""`robust-eval`: what an attacker can break of a model, sample by sample."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from robustbench_c.cli import options
+from robustbench_c.cli.app import new_app, run_app
+from robustbench_c.errors import UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from attacks.threat import ThreatModel
+    from robustbench_c.data import Dataset
+    from robustbench_c.evaluation import Run
+    from robustbench_c.zoo.cards import Card
+
+app = new_app()
+
+_ATTACKS = ["pgd"]
+_SHIPPED = {"fashion-mnist": "fashion-mnist-mini"}
+"""Data sets that need a download, and the part of them that is in the package."""
+
+
+def main() -> None:
+    """Run the command line."""
+    run_app(app, "robust-eval", stopped="stopped; the same command goes on where it was")
+
+
+@app.command()
+def evaluate(
+    model: options.Model = None,
+    attack: Annotated[str, typer.Option(help="The attack: pgd.")] = "pgd",
+    data: options.Data = None,
+    samples: Annotated[int | None, typer.Option(help="The first N samples [all].")] = None,
+    norm: Annotated[str | None, typer.Option(help="linf, l2 or l1 [the card's].")] = None,
+    eps: Annotated[float | None, typer.Option(help="Radius [the card's].")] = None,
+    eps_unit: Annotated[
+        str, typer.Option(help="input: the data's units; range: of each feature's range.")
+    ] = "input",
+    immutable: Annotated[
+        str | None, typer.Option(help="Features that may not change: names or places, a,b,c.")
+    ] = None,
+    steps: Annotated[int, typer.Option(help="Gradient steps of one restart.")] = 40,
+    restarts: Annotated[int, typer.Option(help="Restarts.")] = 5,
+    step_size: Annotated[float | None, typer.Option(help="Length of a step [eps/4].")] = None,
+    loss: Annotated[str, typer.Option(help="ce, margin or dlr.")] = "ce",
+    goal: Annotated[str, typer.Option(help="untargeted or multi-targeted.")] = "untargeted",
+    seed: Annotated[int, typer.Option(help="Seed of all noise.")] = 0,
+    batch_size: Annotated[
+        str, typer.Option(help="Most samples in a pass; changes no verdict.")
+    ] = "auto",
+    device: options.Device = "auto",
+    out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
+    save_adversarial: Annotated[
+        bool, typer.Option("--save-adversarial", help="Keep every adversarial example.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Run again although the record is there.")
+    ] = False,
+    split: options.Split = "test",
+    data_dir: options.DataDir = None,
+    label_column: options.LabelColumn = None,
+    box: options.Box = None,
+    arch: options.Arch = None,
+    arch_args: options.ArchArgs = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    trust_checkpoint: options.Trust = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    list_: Annotated[bool, typer.Option("--list", help="Show models, data and attacks.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Show versions.")] = False,
+) -> None:
+    """Evaluate a model under attack; verdicts, table and record for every sample."""
+    if list_ or version:
+        _show_known() if list_ else _show_versions()
+        return
+    if model is None:
+        raise UsageError("give a --model (robust-eval --list shows those of the zoo)")
+    if attack not in _ATTACKS:
+        raise UsageError(f"no attack '{attack}'; {did_you_mean(attack, _ATTACKS)}")
+    most = _batch_size(batch_size)
+
+    from rich.console import Console
+
+    from attacks.pgd import PGDConfig
+    from robustbench_c import evaluation, zoo
+    from robustbench_c.cli.run_progress import RunProgress
+
+    card = zoo.card(model) if model in zoo.names() else None
+    dataset = options.load_data(_data_name(data, card), split, data_dir, label_column, box)
+    if samples is not None:
+        dataset = dataset.head(samples)
+    where = options.pick_device(device)
+    loaded = options.load_model(model, dataset, where, arch, arch_args, mean, std, trust_checkpoint)
+    threat = _threat(dataset, loaded.card, norm, eps, eps_unit, immutable)
+    config = PGDConfig(
+        steps=steps,
+        restarts=restarts,
+        step_size=step_size,
+        loss=loss,  # type: ignore[arg-type]
+        goal=goal,  # type: ignore[arg-type]
+    )
+    stderr = Console(stderr=True)
+    with RunProgress(stderr) as progress:
+        run = evaluation.evaluate(
+            loaded,
+            dataset,
+            threat=threat,
+            attack=config,
+            seed=seed,
+            batch_size=most,
+            device=where,
+            out=out,
+            save_adversarial=save_adversarial,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    for notice in run.store.manifest.notices:
+        stderr.print(f"notice: {notice}", highlight=False, markup=False)
+    if as_json:
+        print(run.summary.to_bytes().decode(), end="")
+        return
+    _show(run)
+
+
+def _batch_size(text: str) -> int | None:
+    if text == "auto":
+        return None
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise UsageError(f"--batch-size '{text}' is neither auto nor a number from 1 up")
+    return int(text)
+
+
+def _data_name(data: str | None, card: Card | None) -> str:
+    if data is not None:
+        return data
+    if card is None or card.data is None:
+        raise UsageError("give --data: the model has no card that names its own")
+    return _SHIPPED.get(card.data, card.data)
+
+
+def _threat(
+    data: Dataset,
+    card: Card | None,
+    norm: str | None,
+    eps: float | None,
+    eps_unit: str,
+    immutable: str | None,
+) -> ThreatModel:
+    from attacks.threat import ThreatModel, feature_ranges
+
+    trained = card.threat if card else None
+    if eps is None:
+        if trained is None or (norm is not None and norm != trained.norm):
+            raise UsageError("give --eps: the model's card names none for this norm")
+        eps = trained.eps
+    if norm is None:
+        norm = trained.norm if trained else "linf"
+    if eps_unit not in ("input", "range"):
+        raise UsageError(f"--eps-unit '{eps_unit}' is neither input nor range")
+    ranged = eps_unit == "range"
+    scale = feature_ranges(data.lower, data.upper, data.shape) if ranged else None
+    mask = _immutable(data, immutable)
+    return ThreatModel(norm, eps, data.lower, data.upper, mask, scale)  # type: ignore[arg-type]
+
+
+def _immutable(data: Dataset, text: str | None) -> Tensor | None:
+    if text is None:
+        return None
+    import torch
+
+    known = list(data.feature_names)
+    size = data.x[0].numel()
+    mask = torch.zeros(size, dtype=torch.bool)
+    for part in text.split(","):
+        if part in known:
+            mask[known.index(part)] = True
+        elif part.isascii() and part.isdigit() and int(part) < size:
+            mask[int(part)] = True
+        else:
+            hint = did_you_mean(part, known) if known else f"places go from 0 to {size - 1}"
+            raise UsageError(f"--immutable: no feature '{part}'; {hint}")
+    return mask.view(data.shape)
+
+
+def _show(run: Run) -> None:
+    from robustbench_c.cli.tables import cost_line, run_table, verdict_line, wide_console
+
+    console = wide_console()
+    console.print(run_table(run.store.manifest, run.summary), highlight=False)
+    console.print(verdict_line(run.summary), highlight=False)
+    console.print(cost_line(run.summary), highlight=False)
+    if run.resumed:
+        console.print("the record was there and was gone on with; --overwrite runs it again")
+    console.print(f"record: {run.folder}", highlight=False, soft_wrap=True)
+
+
+def _show_known() -> None:
+    from rich.table import Table
+
+    from robustbench_c import zoo
+    from robustbench_c.cli.tables import wide_console
+    from robustbench_c.data.registry import REGISTRY
+
+    console = wide_console()
+    models = Table("model", "architecture", "data", "trained for", "clean", box=None)
+    for name in zoo.names():
+        card = zoo.card(name)
+        threat = f"{card.threat.norm} {card.threat.eps:g}" if card.threat else "-"
+        clean = f"{card.clean_accuracy.accuracy:.2%}" if card.clean_accuracy else "-"
+        models.add_row(name, card.architecture, card.data or "-", threat, clean)
+    sets = Table("data", "what it is", box=None)
+    for name, entry in REGISTRY.items():
+        sets.add_row(name, entry.description)
+    console.print(models, sets, f"attacks: {', '.join(_ATTACKS)}", sep="\n\n", highlight=False)
+
+
+def _show_versions() -> None:
+    import importlib.metadata
+
+    import robustbench_c
+    from certify.lirpa import notice
+
+    print(f"robustbench-c {robustbench_c.__version__}")
+    for name in ("torch", "numpy", "foolbox", "auto_LiRPA"):
+        try:
+            print(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            print(f"{name}: {(notice() or 'absent') if name == 'auto_LiRPA' else 'absent'}")

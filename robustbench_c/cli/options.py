@@ -1,0 +1,107 @@
+"""Options that several commands share, and how their texts become values."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from robustbench_c.errors import UsageError
+
+if TYPE_CHECKING:
+    from robustbench_c.data import Dataset
+    from robustbench_c.zoo.loading import LoadedModel
+
+Model = Annotated[
+    str | None,
+    typer.Option(help="Zoo name, .safetensors, .pt/.pth, module:factory or .pt2 program."),
+]
+Data = Annotated[str | None, typer.Option(help="Data set by name, or .npz, .csv, image folder.")]
+DataDir = Annotated[Path | None, typer.Option(help="Where the data's files lie.")]
+Split = Annotated[str, typer.Option(help="train, test or all.")]
+LabelColumn = Annotated[str | None, typer.Option(help="Label column of a .csv.")]
+Box = Annotated[str | None, typer.Option(help="Input box of one's own data, as LOWER,UPPER.")]
+Arch = Annotated[str | None, typer.Option(help="Architecture of a checkpoint without a card.")]
+ArchArgs = Annotated[
+    str | None, typer.Option(help="""Its arguments as JSON, such as '{"widths": [64, 64]}'.""")
+]
+Mean = Annotated[str | None, typer.Option(help="Normalisation inside the model: M or M1,M2,M3.")]
+Std = Annotated[str | None, typer.Option(help="Likewise.")]
+Trust = Annotated[
+    bool, typer.Option("--trust-checkpoint", help="Allow a checkpoint that runs code.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+
+
+def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
+    """Read `1,2,3`.
+
+    Raises:
+        UsageError: Not a list of numbers.
+    """
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"{option} '{text}' is not a list of numbers like 0.5,0.5") from None
+
+
+def load_data(
+    name: str,
+    split: str,
+    data_dir: Path | None,
+    label_column: str | None,
+    box: str | None,
+) -> Dataset:
+    """Load the data that the options name."""
+    from robustbench_c import data
+
+    ends = numbers(box, "--box")
+    if ends is not None and len(ends) != 2:
+        raise UsageError(f"--box '{box}' is not of the form LOWER,UPPER")
+    pair = None if ends is None else (ends[0], ends[1])
+    return data.load(name, split=split, data_dir=data_dir, label_column=label_column, box=pair)
+
+
+def load_model(
+    name: str,
+    data: Dataset,
+    device: str,
+    arch: str | None,
+    arch_args: str | None,
+    mean: str | None,
+    std: str | None,
+    trust: bool,
+) -> LoadedModel:
+    """Load the model that the options name, for samples of these data."""
+    from robustbench_c import zoo
+
+    try:
+        arguments = None if arch_args is None else json.loads(arch_args)
+    except ValueError:
+        raise UsageError(f"--arch-args '{arch_args}' is not JSON") from None
+    if arguments is not None and not isinstance(arguments, dict):
+        raise UsageError(f"--arch-args '{arch_args}' is not a JSON object")
+    return zoo.load(
+        name,
+        device,
+        arch=arch,
+        arch_args=arguments,
+        mean=numbers(mean, "--mean"),
+        std=numbers(std, "--std"),
+        input_shape=data.shape,
+        n_classes=data.n_classes,
+        trust_checkpoint=trust,
+    )
+
+
+def pick_device(name: str) -> str:
+    """Return the device that "auto" stands for here, or the name itself."""
+    if name != "auto":
+        return name
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,52 @@
+"""Progress of a run: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+_EVERY_SECONDS = 5.0
+
+
+class RunProgress:
+    """Shows how far the steps of a run are."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed}/{task.total} done, {task.fields[broken]} broken"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._shown = 0.0
+
+    def __enter__(self) -> RunProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def __call__(self, step: str, done: int, total: int, broken: int) -> None:
+        """Show the state of a step."""
+        if self._console.is_terminal:
+            if step not in self._tasks:
+                self._tasks[step] = self._bar.add_task(step, total=total, broken=0)
+            self._bar.update(self._tasks[step], completed=done, broken=broken)
+            return
+        now = time.monotonic()
+        if done == total or now - self._shown > _EVERY_SECONDS:
+            self._shown = now
+            self._console.print(f"{step}: {done}/{total} done, {broken} broken", highlight=False)

@@ -1,0 +1,117 @@
+"""`robust-runs`: list runs, show one, check one again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from robustbench_c.cli import options
+from robustbench_c.cli.app import new_app, run_app
+from robustbench_c.errors import CheckFailedError, UsageError
+
+app = new_app()
+
+Folder = Annotated[Path, typer.Argument(help="Folder of one run.")]
+
+
+def main() -> None:
+    """Run the command line."""
+    run_app(app, "robust-runs")
+
+
+@app.command()
+def ls(root: Annotated[Path, typer.Argument(help="Folder of the runs.")] = Path("runs")) -> None:
+    """List the runs in a folder."""
+    from rich.table import Table
+
+    from leaderboards.listing import list_runs
+    from robustbench_c.cli.tables import wide_console
+
+    table = Table("run", "state", "samples", "clean", "robust", box=None)
+    for listed in list_runs(root):
+        if listed.manifest is None or listed.summary is None:
+            table.add_row(listed.folder.name, listed.problem or "no summary yet", "", "", "")
+            continue
+        rates = (listed.summary.clean_accuracy, listed.summary.robust_accuracy)
+        table.add_row(
+            listed.folder.name,
+            "complete" if listed.summary.complete else "unfinished",
+            str(listed.summary.samples),
+            *("-" if rate is None else f"{rate.value:.2%}" for rate in rates),
+        )
+    wide_console().print(table, highlight=False)
+
+
+@app.command()
+def status(run: Folder) -> None:
+    """Show what a run found so far, from its shards."""
+    from leaderboards.store import RunStore
+    from leaderboards.summary import summarise
+    from robustbench_c.cli.tables import cost_line, run_table, verdict_line, wide_console
+
+    store = RunStore.open(run)
+    summary = summarise(store)
+    console = wide_console()
+    console.print(run_table(store.manifest, summary), highlight=False)
+    console.print(verdict_line(summary), highlight=False)
+    console.print(cost_line(summary), highlight=False)
+    for notice in store.manifest.notices:
+        console.print(f"notice: {notice}", highlight=False, markup=False)
+
+
+@app.command()
+def verify(
+    run: Folder,
+    model: options.Model = None,
+    data: options.Data = None,
+    data_dir: options.DataDir = None,
+    label_column: options.LabelColumn = None,
+    box: options.Box = None,
+    arch: options.Arch = None,
+    arch_args: options.ArchArgs = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    trust_checkpoint: options.Trust = False,
+    device: options.Device = "auto",
+) -> None:
+    """Check a run's files and replay its stored adversarial examples (exit code 7 if one fails).
+
+    Model and data are found by the names in the record where they are in the zoo and registry;
+    their hashes have to be those of the record.
+    """
+    from leaderboards.store import RunStore
+    from robustbench_c import zoo
+    from robustbench_c.data import names
+    from robustbench_c.evaluation.verify import verify as check
+
+    store = RunStore.open(run)
+    manifest = store.manifest
+    if model is None and manifest.model.name not in zoo.names():
+        raise UsageError(f"'{manifest.model.name}' is not in the zoo: give its file by --model")
+    if data is None and manifest.data.name not in names():
+        raise UsageError(f"'{manifest.data.name}' is not a known set: give its file by --data")
+    dataset = options.load_data(
+        data or manifest.data.name, manifest.data.split, data_dir, label_column, box
+    )
+    loaded = options.load_model(
+        model or manifest.model.name,
+        dataset,
+        options.pick_device(device),
+        arch,
+        arch_args,
+        mean,
+        std,
+        trust_checkpoint,
+    )
+    result = check(store, loaded, dataset)
+    for problem in result.problems:
+        print(f"problem: {problem}")
+    print(f"replayed {result.replayed} adversarial examples of {result.broken} broken samples")
+    if result.problems:
+        raise CheckFailedError(f"{run}: {len(result.problems)} problems")
+    if result.replayed < result.broken:
+        print("the record is consistent; --save-adversarial keeps examples to replay")
+    else:
+        print("everything holds")
