@@ -99,11 +99,12 @@ class Ball:
             gradient: Gradient of the loss to raise, like `x`.
             size: Length of the step in units of eps.
         """
-        gradient = gradient.nan_to_num(0.0, 0.0, 0.0)
         if self.threat.norm == "linf":
-            unit = 1.0 if self.threat.scale is None else self.threat.scale
-            moved = current + (size * unit) * gradient.sign()
-            return torch.minimum(torch.maximum(moved, self.low), self.high)
+            direction = gradient.sign()  # of NaN: 0
+            if self.threat.scale is not None:
+                direction = direction * self.threat.scale
+            return torch.add(current, direction, alpha=size).clamp_(self.low, self.high)
+        gradient = gradient.nan_to_num(0.0, 0.0, 0.0)
         free = torch.where(gradient > 0, current < self.high, current > self.low)
         unit = self._unit()
         slope = (gradient.double() * unit * free).flatten(1)

@@ -81,6 +81,13 @@ class _Slots:
         self.restart = torch.zeros_like(self.sample)
         self.step = torch.zeros_like(self.sample)
         self.live = torch.zeros(size, dtype=torch.bool, device=device)
+        self.count = 0
+
+    def leave(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Make rows idle; returns their samples and restarts."""
+        self.live = self.live & ~rows
+        self.count -= int(rows.sum())
+        return self.sample[rows], self.restart[rows]
 
     def shrink(self, size: int) -> None:
         """Keep the live rows, padded by idle ones to `size`."""
@@ -104,9 +111,9 @@ class _Problem:
 
     def refill(self, slots: _Slots, waiting: deque[tuple[int, int]]) -> None:
         """Put the next waiting samples, at their starting points, into idle rows."""
-        idle = (~slots.live).nonzero()[: len(waiting), 0]
-        if len(idle) == 0:
+        if not waiting or slots.count == len(slots.live):
             return
+        idle = (~slots.live).nonzero()[: len(waiting), 0]
         taken = [waiting.popleft() for _ in range(len(idle))]
         # whole tiles here as well: a sum over one row can be split differently from one over 32
         padded = taken + taken[:1] * (-len(taken) % self.smallest)
@@ -118,7 +125,8 @@ class _Problem:
         slots.current[idle] = start[:count]
         slots.sample[idle], slots.restart[idle] = sample[:count], restart[:count]
         slots.step[idle] = 0
-        slots.live[idle] = True
+        slots.live = slots.live.index_fill(0, idle, True)
+        slots.count += count
 
     def loss(self, slots: _Slots, classes: int) -> Callable[[Tensor], Tensor]:
         """The loss of the tile's rows as a function of their logits."""
@@ -185,35 +193,30 @@ def pgd(
     while True:
         started = time.perf_counter()
         problem.refill(slots, waiting)
-        live = int(slots.live.sum())
-        if not live:
+        if not slots.count:
             return result
-        if classifier.tile_for(live) < len(slots.live):
-            slots.shrink(classifier.tile_for(live))
+        if classifier.tile_for(slots.count) < len(slots.live):
+            slots.shrink(classifier.tile_for(slots.count))
+        fresh = slots.live if active_set else slots.live & ~result.found[slots.sample]
         logits, gradient = classifier.logits_and_gradient(
             slots.current, problem.loss(slots, classes)
         )
         gap = margin(logits, aim[slots.sample])
-        fresh = slots.live & ~result.found[slots.sample]
         hit = fresh & ((gap < 0) if targets is None else (gap > 0))
-        result.record(slots.sample[hit], slots.current[hit], slots.restart[hit], slots.step[hit])
-        met = slots.sample[fresh]
-        result.lowest[met] = torch.fmin(result.lowest[met], gap[fresh])
-        result.not_finite[slots.sample[fresh & ~gap.isfinite()]] = True
         over = slots.step >= config.steps
         leaving = slots.live & ((hit | over) if active_set else over)
-        result.forwards[met] += 1
-        result.backwards[slots.sample[fresh & ~hit & ~over]] += 1
-        slots.live &= ~leaving
-        moved = slots.ball.step(slots.current, gradient, step_length)
-        slots.current = torch.where(slots.live.view(-1, *[1] * (x.dim() - 1)), moved, slots.current)
-        slots.step += slots.live
-        left = slots.sample[leaving]
-        again = ~result.found[left] & (slots.restart[leaving] + 1 < config.restarts)
-        waiting.extend(
-            zip(left[again].tolist(), (slots.restart[leaving][again] + 1).tolist(), strict=True)
-        )
-        finished += int((~again).sum())
-        result.seconds[met] += (time.perf_counter() - started) / live
-        if len(left) and progress is not None:
+        live, count = slots.live, slots.count
+        if bool((hit | leaving).any()):
+            result.record(
+                slots.sample[hit], slots.current[hit], slots.restart[hit], slots.step[hit]
+            )
+            left, restart = slots.leave(leaving)
+            again = ~result.found[left] & (restart + 1 < config.restarts)
+            waiting.extend(zip(left[again].tolist(), (restart[again] + 1).tolist(), strict=True))
+            finished += int((~again).sum())
+        slots.current = slots.ball.step(slots.current, gradient, step_length)
+        slots.step += 1
+        share = (time.perf_counter() - started) / count
+        result.count(slots.sample, fresh, fresh & ~hit & ~over, gap, live.double() * share)
+        if count > slots.count and progress is not None:
             progress(finished, int(result.found.sum()))

@@ -63,3 +63,23 @@ class AttackResult:
         self.found[samples] = True
         self.restart[samples] = restart
         self.iteration[samples] = iteration
+
+    def count(
+        self, samples: Tensor, fresh: Tensor, moved: Tensor, margins: Tensor, seconds: Tensor
+    ) -> None:
+        """Add one pass to the books.
+
+        Args:
+            samples: Sample of each row of the tile, (tile,).
+            fresh: Rows whose sample was looked at, bool.
+            moved: Rows whose gradient was needed, bool.
+            margins: Margin of each row.
+            seconds: Time of each row, float64.
+        """
+        known = fresh & margins.isfinite()
+        self.forwards.index_add_(0, samples, fresh.long())
+        self.backwards.index_add_(0, samples, moved.long())
+        self.seconds.index_add_(0, samples, seconds)
+        margins = torch.where(known, margins, torch.inf)
+        self.lowest.scatter_reduce_(0, samples, margins, "amin")
+        self.not_finite.index_fill_(0, samples[fresh & ~known], True)
