@@ -9,6 +9,7 @@ the tile, for this model on this machine.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -212,19 +213,20 @@ def prepare(module: nn.Module, x: Tensor, batch_size: int | None = None) -> Tile
             f"the model cannot evaluate samples of shape {tuple(x.shape[1:])}: {reason}"
         ) from error
     _check(reference, again, rolled)
-    tiles, speeds = [candidates[0]], [min(again.seconds, rolled.seconds) / candidates[0]]
+    tiles = [candidates[0]]
     for size in candidates[1:]:
         if size > (batch_size or 4 * len(x)):
             break
         try:
-            straight = _probe(classifier, samples, size)
-            moved = _probe(classifier, samples, size, roll=13)
+            if all(_probe(classifier, samples, size, r).same(reference) for r in (0, 13)):
+                tiles.append(size)
         except torch.cuda.OutOfMemoryError:
             torch.cuda.empty_cache()
             break
-        if straight.same(reference) and moved.same(straight):
-            tiles.append(size)
-            speeds.append(min(straight.seconds, moved.seconds) / size)
+    speeds = [math.inf] * len(tiles)
+    for _ in range(3):  # in turns, so that a slow moment of the machine hits all sizes
+        for i, size in enumerate(tiles):
+            speeds[i] = min(speeds[i], _probe(classifier, samples, size).seconds / size)
     if batch_size is None:
         # the largest that is about as fast as any: the attack's own bookkeeping is per pass
         fast = [i for i, taken in enumerate(speeds) if taken <= 1.1 * min(speeds)]
@@ -233,7 +235,7 @@ def prepare(module: nn.Module, x: Tensor, batch_size: int | None = None) -> Tile
     # sizes between, so that few samples are not padded far: the same test, no timing
     for size in range(candidates[0], tiles[-1], max(candidates[0], tiles[-1] // 8)):
         if size not in tiles and all(
-            _probe(classifier, samples, size, roll).same(reference) for roll in (0, 13)
+            _probe(classifier, samples, size, r).same(reference) for r in (0, 13)
         ):
             tiles.append(size)
     return TiledClassifier(module, tuple(tiles), rolled.same(reference), speed)

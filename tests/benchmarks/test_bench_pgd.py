@@ -1,6 +1,6 @@
 """PGD-40 on the small CNN and 1,000 images: as strong as foolbox's, and faster; all in one run.
 
-    make bench        or: python -m pytest tests/benchmarks --benchmark-only -s
+make bench        or: python -m pytest tests/benchmarks --benchmark-only -s
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import Subject, Timings, load_subject  # type: ignore[import-not-found]
 
 from attacks.balls import Ball
 from attacks.classifier import prepare
@@ -17,7 +18,6 @@ from attacks.driver import inside_box
 from attacks.pgd import PGDConfig, pgd
 from attacks.randomness import stream_keys
 from attacks.threat import ThreatModel
-from conftest import Subject, Timings, load_subject  # type: ignore[import-not-found]
 
 pytestmark = pytest.mark.bench
 
@@ -61,7 +61,9 @@ def foolbox_pgd(subject: Subject, batch: int) -> float:
     return survived / len(subject.x)
 
 
-@pytest.mark.parametrize(("name", "target"), [("fmnist-cnn-pgd", 2.0), ("fmnist-cnn-standard", 5.0)])
+@pytest.mark.parametrize(
+    ("name", "target"), [("fmnist-cnn-pgd", 2.0), ("fmnist-cnn-standard", 5.0)]
+)
 def test_pgd_against_foolbox(benchmark: Any, timings: Timings, name: str, target: float) -> None:
     subject = load_subject(name)
     accuracy: dict[str, float] = {}
