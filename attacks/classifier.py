@@ -9,7 +9,6 @@ the tile, for this model on this machine.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,8 +19,8 @@ from torch import Tensor, nn
 
 from attacks.errors import ClassifierError
 
-CPU_TILES = (32, 64, 128, 256, 512)
-CUDA_TILES = (256, 512, 1024, 2048, 4096)
+CPU_TILES = (32, 64, 128, 256)
+CUDA_TILES = (256, 512, 1024, 2048)
 
 
 @contextmanager
@@ -218,24 +217,19 @@ def prepare(module: nn.Module, x: Tensor, batch_size: int | None = None) -> Tile
         if size > (batch_size or 4 * len(x)):
             break
         try:
-            if all(_probe(classifier, samples, size, r).same(reference) for r in (0, 13)):
+            if _probe(classifier, samples, size, roll=13).same(reference):
                 tiles.append(size)
         except torch.cuda.OutOfMemoryError:
             torch.cuda.empty_cache()
             break
-    speeds = [math.inf] * len(tiles)
-    for _ in range(3):  # in turns, so that a slow moment of the machine hits all sizes
-        for i, size in enumerate(tiles):
-            speeds[i] = min(speeds[i], _probe(classifier, samples, size).seconds / size)
+    speeds = [_probe(classifier, samples, size).seconds / size for size in tiles]  # warm by now
     if batch_size is None:
         # the largest that is about as fast as any: the attack's own bookkeeping is per pass
-        fast = [i for i, taken in enumerate(speeds) if taken <= 1.1 * min(speeds)]
+        fast = [i for i, taken in enumerate(speeds) if taken <= 1.15 * min(speeds)]
         tiles = tiles[: fast[-1] + 1]
     speed = speeds[len(tiles) - 1]
     # sizes between, so that few samples are not padded far: the same test, no timing
     for size in range(candidates[0], tiles[-1], max(candidates[0], tiles[-1] // 8)):
-        if size not in tiles and all(
-            _probe(classifier, samples, size, r).same(reference) for r in (0, 13)
-        ):
+        if size not in tiles and _probe(classifier, samples, size, roll=13).same(reference):
             tiles.append(size)
     return TiledClassifier(module, tuple(tiles), rolled.same(reference), speed)
