@@ -121,7 +121,7 @@ def evaluate(
         logits = classifier.logits(x)
         clean_seconds = time.perf_counter() - started
         check_logits(logits, dataset)
-        precise_module = in_float64(loaded.module)
+        precise_module = in_float64(loaded.module, x)
         lines = [*loaded.notices, *notices]
         lines += _notices(classifier, precise_module, logits, dataset)
         manifest = new_manifest(

@@ -116,7 +116,7 @@ def _replay(
     if clean.shape[1:] != data.shape or not torch.equal(clean, data.x[own]):
         return [f"step {step}: the stored clean samples are not those of {data.name}"], 0, len(rows)
     labels, threat = data.y[own], threat_of(store, data)
-    precise_module = in_float64(model.module)
+    precise_module = in_float64(model.module, clean)
     tiles = store.manifest.tiles
     with exact_passes():
         check = recheck(
