@@ -12,6 +12,7 @@ from attack_checks import (
     Case,
     Norm,
     check_active_set,
+    check_early_ends,
     check_honest,
     check_order_free,
 )
@@ -121,6 +122,15 @@ def places_mixed_up(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(attacks.pgd._Slots, "shrink", shrink)
 
 
+def ends_at_once(patch: pytest.MonkeyPatch) -> None:
+    """A restart ends when half of the features repeat themselves, not only when all do."""
+
+    def repeats(slots: attacks.pgd._Slots, moved: Tensor) -> Tensor:
+        return (slots.step > 0) & ((moved == slots.older).double().flatten(1).mean(1) > 0.5)
+
+    patch.setattr(attacks.pgd._Slots, "repeats", repeats)
+
+
 def balls_mixed_up(patch: pytest.MonkeyPatch) -> None:
     """A refilled row keeps the ball of the sample before it."""
     patch.setattr(attacks.balls.Ball, "replace", lambda ball, rows, other, count: None)
@@ -138,6 +148,7 @@ PLANTS: list[tuple[Plant, Norm, list[Check]]] = [
     (wrong_slot, "linf", [honest]),
     (a_step_late, "linf", [honest]),
     (places_mixed_up, "linf", [honest, order_free, check_active_set]),
+    (ends_at_once, "linf", [check_early_ends]),
     (balls_mixed_up, "linf", [honest, order_free]),
 ]
 
@@ -154,7 +165,7 @@ def the_case(norm: Norm) -> Case:
 
 
 @pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("check", [honest, order_free, check_active_set])
+@pytest.mark.parametrize("check", [honest, order_free, check_active_set, check_early_ends])
 def test_without_a_bug_the_checks_hold(check, norm):
     check(the_case(norm))
 
