@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from attacks.convolution import FastInputGradients
 from attacks.errors import ClassifierError
 
 CPU_TILES = (32, 64, 128, 256)
@@ -127,7 +128,8 @@ class TiledClassifier:
         """
         x = x.detach().requires_grad_()
         with torch.enable_grad():
-            logits = self._forward(x)
+            with FastInputGradients():
+                logits = self._forward(x)
             gradient = None
             if logits.requires_grad:
                 (gradient,) = torch.autograd.grad(loss(logits).sum(), x, allow_unused=True)
