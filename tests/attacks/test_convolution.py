@@ -1,16 +1,17 @@
-"""The faster input gradient of a first convolution is that of autograd, and touches nothing else."""
+"""The faster input gradient of a first convolution is autograd's, and touches nothing else."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 from attacks.convolution import FastInputGradients
 
 
+@settings(deadline=None)
 @given(
     channels=st.integers(1, 5),
     kernel=st.tuples(st.integers(1, 5), st.integers(1, 5)),
