@@ -95,23 +95,30 @@ def verify(
     dataset = options.load_data(
         data or manifest.data.name, manifest.data.split, data_dir, label_column, box
     )
+    # the device of the record, unless another is asked for: others round differently
+    where = "cpu" if device == "auto" and manifest.device == "cpu" else options.pick_device(device)
     loaded = options.load_model(
         model or manifest.model.name,
         dataset,
-        options.pick_device(device),
+        where,
         arch,
         arch_args,
         mean,
         std,
         trust_checkpoint,
     )
-    result = check(store, loaded, dataset)
+    result = check(store, loaded, dataset, where)
     for problem in result.problems:
         print(f"problem: {problem}")
-    print(f"replayed {result.replayed} adversarial examples of {result.broken} broken samples")
-    if result.problems:
-        raise CheckFailedError(f"{run}: {len(result.problems)} problems")
-    if result.replayed < result.broken:
-        print("the record is consistent; --save-adversarial keeps examples to replay")
+    if not result.kept and result.broken:
+        print(
+            f"the {result.broken} adversarial examples were not stored, so they were not replayed "
+            "(robust-eval --save-adversarial stores them)"
+        )
     else:
-        print("everything holds")
+        print(f"replayed {result.replayed} of {result.broken} adversarial examples")
+    if result.problems:
+        raise CheckFailedError(
+            f"{run}: {len(result.problems)} problems, the first: {result.problems[0]}"
+        )
+    print("everything that was checked holds")

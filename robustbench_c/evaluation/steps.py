@@ -18,6 +18,9 @@ from leaderboards.columns import COLUMNS
 from leaderboards.verdicts import Verdict
 from robustbench_c.errors import CheckFailedError
 
+_MARGIN_TOLERANCE = 1e-3
+"""Of the largest margin: more than machines differ by, less than models do."""
+
 
 def _frame(ids: Tensor, y: Tensor, **columns: object) -> pd.DataFrame:
     """Rows of a shard; columns that are not given are null."""
@@ -48,6 +51,23 @@ def clean_rows(logits: Tensor, y: Tensor, ids: Tensor, seconds: float) -> pd.Dat
         backwards=np.zeros(len(ids), dtype=np.int64),
         seconds=np.full(len(ids), seconds / len(ids)),
     )
+
+
+def clean_fault(recorded: pd.DataFrame, rows: pd.DataFrame) -> str | None:
+    """Say where clean rows differ from those on record by more than rounding; None if nowhere."""
+    there = recorded.set_index("sample_id")
+    here = rows.set_index("sample_id").loc[there.index]
+    other = here["label"] != there["label"]
+    gap = (here["margin"] - there["margin"]).abs()
+    far = ~(gap <= _MARGIN_TOLERANCE * here["margin"].abs().max())
+    for name, bad in (("label", other.to_numpy()), ("margin", far.to_numpy())):
+        if bad.any():
+            row = int(bad.argmax())
+            return (
+                f"clean sample {there.index[row]} has the {name} {there[name].iloc[row]:g} on "
+                f"record, {here[name].iloc[row]:g} now ({int(bad.sum())} samples differ)"
+            )
+    return None
 
 
 @dataclass(eq=False)
