@@ -26,39 +26,44 @@ def ls(root: Annotated[Path, typer.Argument(help="Folder of the runs.")] = Path(
     """List the runs in a folder."""
     from rich.table import Table
 
+    from leaderboards.errors import one_line
     from leaderboards.listing import list_runs
     from robustbench_c.cli.tables import wide_console
 
     table = Table("run", "state", "samples", "clean", "robust", box=None)
-    for listed in list_runs(root):
+    found = list_runs(root)
+    if not found:
+        print(f"no runs in {root}")
+        return
+    for listed in found:
         if listed.manifest is None or listed.summary is None:
-            table.add_row(listed.folder.name, listed.problem or "no summary yet", "", "", "")
+            table.add_row(one_line(listed.folder.name), listed.problem or "", "", "", "")
             continue
         rates = (listed.summary.clean_accuracy, listed.summary.robust_accuracy)
         table.add_row(
-            listed.folder.name,
+            one_line(listed.folder.name),
             "complete" if listed.summary.complete else "unfinished",
             str(listed.summary.samples),
             *("-" if rate is None else f"{rate.value:.2%}" for rate in rates),
         )
-    wide_console().print(table, highlight=False)
+    wide_console().print(table)
 
 
 @app.command()
 def status(run: Folder) -> None:
     """Show what a run found so far, from its shards."""
+    from leaderboards.errors import one_line
     from leaderboards.store import RunStore
     from leaderboards.summary import summarise
     from robustbench_c.cli.tables import cost_line, run_table, verdict_line, wide_console
 
     store = RunStore.open(run)
     summary = summarise(store)
-    console = wide_console()
-    console.print(run_table(store.manifest, summary), highlight=False)
-    console.print(verdict_line(summary), highlight=False)
-    console.print(cost_line(summary), highlight=False)
+    wide_console().print(run_table(store.manifest, summary))
+    print(verdict_line(summary))
+    print(cost_line(summary))
     for notice in store.manifest.notices:
-        console.print(f"notice: {notice}", highlight=False, markup=False)
+        print(one_line(f"notice: {notice}", limit=3000))
 
 
 @app.command()
@@ -92,20 +97,15 @@ def verify(
         raise UsageError(f"'{manifest.model.name}' is not in the zoo: give its file by --model")
     if data is None and manifest.data.name not in names():
         raise UsageError(f"'{manifest.data.name}' is not a known set: give its file by --data")
+    name = model or manifest.model.name
+    card = options.card_of(name)
     dataset = options.load_data(
         data or manifest.data.name, manifest.data.split, data_dir, label_column, box
     )
     # the device of the record, unless another is asked for: others round differently
     where = "cpu" if device == "auto" and manifest.device == "cpu" else options.pick_device(device)
     loaded = options.load_model(
-        model or manifest.model.name,
-        dataset,
-        where,
-        arch,
-        arch_args,
-        mean,
-        std,
-        trust_checkpoint,
+        name, card, dataset, where, arch, arch_args, mean, std, trust_checkpoint
     )
     result = check(store, loaded, dataset, where)
     for problem in result.problems:

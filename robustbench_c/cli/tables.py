@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import sys
+
 from rich.console import Console
 from rich.table import Table
 
+from leaderboards.errors import one_line
 from leaderboards.manifest import Manifest
 from leaderboards.summary import Rate, Summary
 
 
 def wide_console() -> Console:
-    """Standard output; wide enough for its tables where it is no terminal."""
-    console = Console()
-    return console if console.is_terminal else Console(width=120)
+    """Standard output, for the texts of strangers; wide where it is no terminal."""
+    width = None if sys.stdout.isatty() else 200
+    return Console(width=width, markup=False, emoji=False, highlight=False)
 
 
 def _percent(rate: Rate | None) -> tuple[str, str, str]:
@@ -30,8 +33,8 @@ def run_table(manifest: Manifest, summary: Summary) -> Table:
     threat = manifest.protocol.threat
     unit = "" if threat.eps_unit == "input" else " of each feature's range"
     table = Table(
-        title=f"{manifest.model.name} on {manifest.data.name}, "
-        f"{threat.norm} eps {threat.eps:g}{unit}",
+        title=one_line(f"{manifest.model.name} on {manifest.data.name}")
+        + f", {threat.norm} eps {threat.eps:g}{unit}",
         title_justify="left",
     )
     for name, justify in (("", "left"), ("accuracy", "right"), ("95% interval", "left")):

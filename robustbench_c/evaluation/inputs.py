@@ -47,7 +47,13 @@ def check_logits(logits: Tensor, data: Dataset) -> None:
         raise ModelError(f"the model's logits are NaN or Inf on sample {int(data.ids[row])}")
     unnamed = data.classes == tuple(str(label) for label in range(data.n_classes))
     outputs = logits.shape[1]
-    if outputs < data.n_classes or (outputs > data.n_classes and not unnamed):
+    if unnamed and outputs < data.n_classes:
+        row = int(data.y.argmax())
+        raise DataError(
+            f"the model has {outputs} classes, but sample {int(data.ids[row])} of {data.name} has "
+            f"the label {int(data.y[row])}"
+        )
+    if not unnamed and outputs != data.n_classes:
         raise DataError(
             f"the model has {outputs} classes, but {data.name} has {data.n_classes}: "
             "evaluate it on the data it was made for"
