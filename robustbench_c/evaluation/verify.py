@@ -151,7 +151,7 @@ def _replay(store: RunStore, step: str, rows: pd.DataFrame, on: _Replayed) -> tu
             problems.append(f"step {step}: the stored clean samples are not those of the data")
             continue
         check = recheck(on.classifier, on.precise, x, adversarial, on.y[place], on.threat)
-        recorded = torch.from_numpy(rows.loc[ids.tolist(), "distance"].to_numpy()).to(x.device)
+        recorded = torch.tensor(rows.loc[ids.tolist(), "distance"].tolist(), dtype=torch.float64).to(x.device)
         gap = (check.distance - recorded).abs()
         for bad, what in (
             (~check.legal, "its example is outside of the threat model"),
