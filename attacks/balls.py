@@ -78,7 +78,8 @@ class Ball:
             # the largest of d uniforms is distributed as the radius of a uniform point of a ball
             direction = gaussian(keys, d, offset=d).double()
             radius = uniform(keys, d).double().amax(1, keepdim=True)
-            noise = eps * radius * direction / direction.norm(dim=1, keepdim=True)
+            length = direction.norm(dim=1, keepdim=True).clamp_min(1e-300)  # 0 happens where d is 1
+            noise = eps * radius * direction / length
         else:
             # spacings of d sorted uniforms: a uniform point of the simplex with its interior
             points = uniform(keys, d).double().sort(1).values
@@ -92,7 +93,8 @@ class Ball:
 
         Linf moves along the sign of the gradient; L2 along the gradient; L1 along the largest
         components of the gradient (the top 1%, at least one, as in SLIDE: Tramer and Boneh 2019).
-        For L2 and L1 only features that can still move that way count.
+        For L2 and L1 the length is that of the features which can still move that way. Those at a
+        limit are pushed along, or the projection would take them off it again at every step.
 
         Args:
             current: Legal inputs, like `x`.
@@ -105,14 +107,15 @@ class Ball:
                 direction = direction * self.threat.scale
             return torch.add(current, direction, alpha=size).clamp_(self.low, self.high)
         gradient = gradient.nan_to_num(0.0, 0.0, 0.0)
-        free = torch.where(gradient > 0, current < self.high, current > self.low)
+        free = torch.where(gradient > 0, current < self.high, current > self.low).flatten(1)
         unit = self._unit()
-        slope = (gradient.double() * unit * free).flatten(1)
-        if self.threat.norm == "l2":
-            direction = slope / slope.norm(dim=1, keepdim=True).clamp_min(1e-300)
-        else:
-            k = max(1, slope.shape[1] // 100)
-            top = slope.abs().topk(k, dim=1)
-            direction = torch.zeros_like(slope).scatter(1, top.indices, 1.0 / k) * slope.sign()
+        direction = (gradient.double() * unit).flatten(1)
+        order = 2
+        if self.threat.norm == "l1":
+            order, k = 1, max(1, direction.shape[1] // 100)
+            least = (direction.abs() * free).topk(k, dim=1).values[:, -1:]
+            direction = torch.where(direction.abs() >= least, direction.sign(), 0.0)
+        length = torch.linalg.vector_norm(direction * free, order, dim=1, keepdim=True)
+        direction = torch.where(length > 0, direction / length, 0.0)
         offset = (current.double() - self.x.double()) / unit
         return self._place(offset + size * direction.view_as(offset))

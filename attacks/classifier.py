@@ -9,7 +9,6 @@ the tile, for this model on this machine.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,8 +19,8 @@ from torch import Tensor, nn
 
 from attacks.errors import ClassifierError
 
-CPU_TILES = (32, 64, 128, 256, 512)
-CUDA_TILES = (256, 512, 1024, 2048, 4096)
+CPU_TILES = (32, 64, 128, 256)
+CUDA_TILES = (256, 512, 1024, 2048)
 
 
 @contextmanager
@@ -129,12 +128,14 @@ class TiledClassifier:
         x = x.detach().requires_grad_()
         with torch.enable_grad():
             logits = self._forward(x)
-            if not logits.requires_grad:
+            gradient = None
+            if logits.requires_grad:
+                (gradient,) = torch.autograd.grad(loss(logits).sum(), x, allow_unused=True)
+            if gradient is None:
                 raise ClassifierError(
                     "the model's output has no gradient with respect to its input: "
                     "an attack by gradient cannot run on it"
                 )
-            (gradient,) = torch.autograd.grad(loss(logits).sum(), x)
         self.work.backwards += len(x)
         return logits.detach(), gradient
 
@@ -153,20 +154,24 @@ class _Probe:
         )
 
 
-def _probe(classifier: TiledClassifier, x: Tensor, size: int, roll: int = 0) -> _Probe:
-    """Run the samples `x`, repeated to fill one tile and moved on by `roll` places."""
+def _probe(classifier: TiledClassifier, x: Tensor, size: int, blanks: int = 0) -> _Probe:
+    """Run the samples `x`, repeated to fill one tile, behind `blanks` rows of zeros.
+
+    The blanks give a sample another place and other company: a mean over the batch moves.
+    """
     repeats = -(-size // len(x))
-    tile = x.repeat(repeats, *[1] * (x.dim() - 1))[:size].roll(roll, 0)
+    tile = x.repeat(repeats, *[1] * (x.dim() - 1))
+    tile = torch.cat([torch.zeros_like(tile[:blanks]), tile])[:size]
     started = time.perf_counter()
     logits, gradient = classifier.logits_and_gradient(tile, lambda z: z.logsumexp(1) - z[:, 0])
     if x.is_cuda:
         torch.cuda.synchronize(x.device)
     seconds = time.perf_counter() - started
-    n = min(size, len(x))
-    return _Probe(logits.roll(-roll, 0)[:n], gradient.roll(-roll, 0)[:n], seconds)
+    rows = slice(blanks, blanks + len(x))
+    return _Probe(logits[rows], gradient[rows], seconds)
 
 
-def _check(plain: _Probe, again: _Probe, rolled: _Probe) -> None:
+def _check(plain: _Probe, again: _Probe, moved: _Probe) -> None:
     if not torch.isfinite(plain.logits).all():
         row = int((~torch.isfinite(plain.logits)).any(1).nonzero()[0])
         raise ClassifierError(f"the model's logits are NaN or Inf on sample {row} of the data")
@@ -176,7 +181,7 @@ def _check(plain: _Probe, again: _Probe, rolled: _Probe) -> None:
             f"the model's output is random: two passes on the same input differ by up to {gap:.3g}"
             "; make it deterministic to evaluate it"
         )
-    gap = float((plain.logits - rolled.logits).abs().max())
+    gap = float((plain.logits[: len(moved.logits)] - moved.logits).abs().max())
     if gap > 1e-2 * (float(plain.logits.abs().max()) + 1e-12):
         raise ClassifierError(
             "the output for a sample depends on the other samples of its batch: such a model has "
@@ -206,36 +211,33 @@ def prepare(module: nn.Module, x: Tensor, batch_size: int | None = None) -> Tile
     try:
         reference = _probe(classifier, samples, candidates[0])
         again = _probe(classifier, samples, candidates[0])
-        rolled = _probe(classifier, samples, candidates[0], roll=13)
-    except (RuntimeError, TypeError, IndexError) as error:
+        elsewhere = _probe(classifier, samples, candidates[0], blanks=13)
+    except ClassifierError:
+        raise
+    except Exception as error:  # a stranger's forward can raise anything
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise ClassifierError(
             f"the model cannot evaluate samples of shape {tuple(x.shape[1:])}: {reason}"
         ) from error
-    _check(reference, again, rolled)
+    _check(reference, again, elsewhere)
     tiles = [candidates[0]]
     for size in candidates[1:]:
         if size > (batch_size or 4 * len(x)):
             break
         try:
-            if all(_probe(classifier, samples, size, r).same(reference) for r in (0, 13)):
+            if _probe(classifier, samples, size, blanks=13).same(reference):
                 tiles.append(size)
         except torch.cuda.OutOfMemoryError:
             torch.cuda.empty_cache()
             break
-    speeds = [math.inf] * len(tiles)
-    for _ in range(3):  # in turns, so that a slow moment of the machine hits all sizes
-        for i, size in enumerate(tiles):
-            speeds[i] = min(speeds[i], _probe(classifier, samples, size).seconds / size)
+    speeds = [_probe(classifier, samples, size).seconds / size for size in tiles]  # warm by now
     if batch_size is None:
         # the largest that is about as fast as any: the attack's own bookkeeping is per pass
-        fast = [i for i, taken in enumerate(speeds) if taken <= 1.1 * min(speeds)]
+        fast = [i for i, taken in enumerate(speeds) if taken <= 1.15 * min(speeds)]
         tiles = tiles[: fast[-1] + 1]
     speed = speeds[len(tiles) - 1]
     # sizes between, so that few samples are not padded far: the same test, no timing
     for size in range(candidates[0], tiles[-1], max(candidates[0], tiles[-1] // 8)):
-        if size not in tiles and all(
-            _probe(classifier, samples, size, r).same(reference) for r in (0, 13)
-        ):
+        if size not in tiles and _probe(classifier, samples, size, blanks=13).same(reference):
             tiles.append(size)
-    return TiledClassifier(module, tuple(tiles), rolled.same(reference), speed)
+    return TiledClassifier(module, tuple(tiles), elsewhere.same(reference), speed)

@@ -32,12 +32,20 @@ def inside_box(x: Tensor, threat: ThreatModel) -> Tensor:
     return ((x >= threat.lower) & (x <= threat.upper)).flatten(1).all(1)
 
 
-def in_float64(module: nn.Module) -> nn.Module | None:
-    """A copy of the model in float64, or None where it cannot be converted."""
+def in_float64(module: nn.Module, x: Tensor) -> nn.Module | None:
+    """A copy of the model in float64, or None where it has no such form.
+
+    Args:
+        module: The model in float32.
+        x: Samples, float32, (n, *shape), n >= 1: the first is tried on the copy.
+    """
     try:
-        return copy.deepcopy(module).double().eval()
-    except (RuntimeError, TypeError, NotImplementedError):
+        precise = copy.deepcopy(module).double().eval()
+        with torch.no_grad():
+            logits = precise(x[:1].double())
+    except Exception:  # a stranger's module can refuse in any way, and also only when called
         return None
+    return precise if logits.dtype == torch.float64 else None
 
 
 @dataclass(eq=False)

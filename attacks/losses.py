@@ -36,13 +36,17 @@ def _dlr_scale(logits: Tensor, targeted: bool) -> Tensor:
 
 
 def _cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    """Cross-entropy; logits that range over more than 60 are shrunk to that first.
+    """Cross-entropy, in a form whose gradient survives a confident model.
 
-    In float32 the gradient of cross-entropy vanishes on a confident model (all of it is rounded
-    away), which has passed for robustness before. The shrinking changes no other model.
+    `softmax(z)_y - 1` is 0 in float32 once the margin exceeds 17, so the usual form stops pulling
+    at the true class, and a gradient of zero has passed for robustness before. The log-odds form
+    does not subtract. Logits that range over more than 60 are shrunk to that first, or `exp`
+    underflows; this changes no other model.
     """
     spread = (logits.amax(1, keepdim=True) - logits.amin(1, keepdim=True)).detach()
-    return F.cross_entropy(logits / (spread / 60.0).clamp_min(1.0), y, reduction="none")
+    z = logits / (spread / 60.0).clamp_min(1.0)
+    own, others = z.gather(1, y[:, None])[:, 0], z.scatter(1, y[:, None], -torch.inf)
+    return -F.logsigmoid(own - others.logsumexp(1))
 
 
 def attack_loss(name: LossName, classes: int, targeted: bool) -> Loss:

@@ -180,7 +180,7 @@ def pgd(
             dim=1, descending=True, stable=True
         )
         raised = ranked[:, :-1]
-    aim = y if targets is None else targets
+    aim, side = (y, 1.0) if targets is None else (targets, -1.0)
     streams = [stream_keys(seed, "pgd", ids.tolist(), r) for r in range(config.restarts)]
     problem = _Problem(
         x, y, torch.stack(streams, 1).to(x.device), raised, threat, config, classifier.tiles[0]
@@ -201,8 +201,8 @@ def pgd(
         logits, gradient = classifier.logits_and_gradient(
             slots.current, problem.loss(slots, classes)
         )
-        gap = margin(logits, aim[slots.sample])
-        hit = fresh & ((gap < 0) if targets is None else (gap > 0))
+        gap = side * margin(logits, aim[slots.sample])
+        hit = fresh & (gap < 0) & gap.isfinite()
         over = slots.step >= config.steps
         leaving = slots.live & ((hit | over) if active_set else over)
         live, count = slots.live, slots.count

@@ -63,6 +63,9 @@ def project_l1(v: Tensor, low: Tensor, high: Tensor, eps: float) -> Tensor:
     rise = slope.gather(1, index).clamp_min(1.0)
     s = (at - (eps - norm.gather(1, index)) / rise).clamp_min(0.0)
     shrunk = torch.sign(v) * torch.minimum((size - s).clamp_min(0.0), cap)
+    # size - s cancels where |v| is far beyond eps: what is left of its rounding goes here
+    total = shrunk.abs().sum(1, keepdim=True).clamp_min(1e-300)
+    shrunk = shrunk * (eps / total).clamp_max(1.0)
     return torch.where(z.abs().sum(1, keepdim=True) <= eps, z, shrunk)
 
 

@@ -20,7 +20,8 @@ class AttackResult:
         found: bool, (n,).
         restart: int64, (n,), the restart that found it, -1 for none.
         iteration: int64, (n,), the step that found it (0: the starting point), -1 for none.
-        lowest: float32, (n,), smallest margin met on the way; infinite where none was.
+        lowest: float32, (n,), smallest margin met on the way (of the true class; towards a target:
+            of the others over it), negative once found; infinite where none was.
         forwards: int64, (n,), forward passes the search needed for the sample.
         backwards: int64, (n,), gradients it needed.
         not_finite: bool, (n,), a logit was NaN or Inf on the way.

@@ -117,7 +117,11 @@ class ThreatModel:
             `(low, high)`, float32, of the shape of `x`, with `low <= x <= high`.
         """
         exact = x.double()
-        radius = self.eps if self.scale is None else self.eps * self.scale.double()
+        radius: float | Tensor = self.eps
+        if self.scale is not None:
+            # rounded down: measured in units of `scale`, it may be eps and one bit otherwise
+            unit = self.scale.double()
+            radius = torch.nextafter(self.eps * unit, torch.zeros_like(unit))
         low = torch.maximum(exact - radius, self.lower.double())
         high = torch.minimum(exact + radius, self.upper.double())
         low32, high32 = low.float(), high.float()

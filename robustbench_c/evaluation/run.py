@@ -25,8 +25,7 @@ from robustbench_c.evaluation import artefacts
 from robustbench_c.evaluation.attacking import PGD, Attacked, Progress, attack_samples
 from robustbench_c.evaluation.inputs import chance_notice, check_data, check_logits
 from robustbench_c.evaluation.manifests import new_manifest
-from robustbench_c.evaluation.precise import precise_form
-from robustbench_c.evaluation.steps import clean_fault, clean_rows
+from robustbench_c.evaluation.steps import clean_fault, clean_rows, precise_form
 from robustbench_c.evaluation.subject import subject
 from robustbench_c.evaluation.threats import settled
 from robustbench_c.zoo.devices import parse_device

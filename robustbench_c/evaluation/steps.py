@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from attacks.classifier import TiledClassifier
-from attacks.driver import Recheck, recheck
+from attacks.driver import Recheck, in_float64, recheck
 from attacks.losses import margin
 from attacks.result import AttackResult
 from attacks.threat import ThreatModel
@@ -20,6 +20,15 @@ from robustbench_c.errors import CheckFailedError
 
 _MARGIN_TOLERANCE = 1e-3
 """Of the largest margin: more than machines differ by, less than models do."""
+
+
+def precise_form(module: nn.Module, x: Tensor, tiles: tuple[int, ...]) -> TiledClassifier | None:
+    """Return the model in float64, in the smallest tile alone, or None if it has no such form.
+
+    That larger tiles give the same bits was measured in float32.
+    """
+    converted = in_float64(module, x)
+    return None if converted is None else TiledClassifier(converted, tiles[:1])
 
 
 def _frame(ids: Tensor, y: Tensor, **columns: object) -> pd.DataFrame:

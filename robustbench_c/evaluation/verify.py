@@ -17,8 +17,7 @@ from leaderboards.verdicts import CLEAN_STEP, Verdict
 from robustbench_c.data import Dataset
 from robustbench_c.errors import DataError, ModelError
 from robustbench_c.evaluation import artefacts
-from robustbench_c.evaluation.precise import precise_form
-from robustbench_c.evaluation.steps import clean_fault, clean_rows
+from robustbench_c.evaluation.steps import clean_fault, clean_rows, precise_form
 from robustbench_c.evaluation.subject import subject
 from robustbench_c.evaluation.threats import threat_of
 from robustbench_c.zoo.devices import parse_device
@@ -151,7 +150,9 @@ def _replay(store: RunStore, step: str, rows: pd.DataFrame, on: _Replayed) -> tu
             problems.append(f"step {step}: the stored clean samples are not those of the data")
             continue
         check = recheck(on.classifier, on.precise, x, adversarial, on.y[place], on.threat)
-        recorded = torch.tensor(rows.loc[ids.tolist(), "distance"].tolist(), dtype=torch.float64).to(x.device)
+        recorded = torch.tensor(
+            rows.loc[ids.tolist(), "distance"].tolist(), dtype=torch.float64
+        ).to(x.device)
         gap = (check.distance - recorded).abs()
         for bad, what in (
             (~check.legal, "its example is outside of the threat model"),

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from robustbench_c.errors import RunError
-from robustbench_c.training.files import write_atomically
+from robustbench_c.files import write_atomically
 from robustbench_c.training.log import EpochRow
 
 CHECKPOINT = "checkpoint.pt"

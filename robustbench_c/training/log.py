@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from robustbench_c.training.files import write_atomically
+from robustbench_c.files import write_atomically
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from robustbench_c.training.files import write_atomically
+from robustbench_c.files import write_atomically
 from robustbench_c.training.log import EpochRow
 
 _TRAIN, _CLEAN, _ROBUST, _LOSS = "#8c8c8c", "#0072b2", "#d55e00", "#333333"

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from pathlib import Path
 
 import safetensors.torch
 import torch
 from torch import nn
 
-from robustbench_c.errors import ModelError, RunError
+from robustbench_c.errors import ModelError
+from robustbench_c.files import write_atomically
 from robustbench_c.zoo.cards import Card, Draft
 from robustbench_c.zoo.normalized import Normalized
 from robustbench_c.zoo.spec import from_draft
@@ -57,26 +56,8 @@ def save(module: nn.Module, draft: Draft, folder: Path) -> Card:
     # Cloned: tensors may share memory, which safetensors refuses.
     data = safetensors.torch.save({key: t.clone().contiguous() for key, t in fitted.items()})
     card = Card(**dict(draft), sha256=hashlib.sha256(data).hexdigest())
-    _write(folder / f"{draft.name}.safetensors", data)
-    _write(folder / f"{draft.name}.json", (card.model_dump_json(indent=2) + "\n").encode())
+    write_atomically(folder / f"{draft.name}.safetensors", data)
+    write_atomically(
+        folder / f"{draft.name}.json", (card.model_dump_json(indent=2) + "\n").encode()
+    )
     return card
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    temporary: Path | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as f:
-            temporary = Path(f.name)
-            f.write(data)
-            f.flush()
-            os.fsync(f.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-        raise RunError(f"cannot write {path}: {error.strerror}") from error

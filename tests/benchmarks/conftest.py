@@ -43,7 +43,7 @@ def timings() -> Timings:
     return Timings()
 
 
-def load_subject(name: str) -> Subject:
+def load_subject(name: str, samples: int = 1000) -> Subject:
     """A model of the zoo, prepared as a run prepares it."""
-    loaded, test = zoo.load(name), data.load("fashion-mnist-mini")
+    loaded, test = zoo.load(name), data.load("fashion-mnist-mini").head(samples)
     return Subject(prepare(loaded.module, test.x), test.x, test.y, test.ids)

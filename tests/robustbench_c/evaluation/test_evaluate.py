@@ -110,9 +110,7 @@ def run_on(out, model, data, eps, **options):
     )
 
 
-def test_results_do_not_depend_on_how_it_is_run(
-    classified, tmp_path, monkeypatch, hashes, rows
-):
+def test_results_do_not_depend_on_how_it_is_run(classified, tmp_path, monkeypatch, hashes, rows):
     model, data, eps = classified
     reference = run_on(tmp_path / "reference", model, data, eps, batch_size=1000)
     counts = reference.summary.counts

@@ -185,9 +185,7 @@ def test_killed_and_gone_on_with(tmp_path, hashes):
     assert 0 < before.counts.not_run < 40
     assert run_until(tmp_path / "killed", 10**9) == 0
     assert run_until(tmp_path / "whole", 10**9) == 0
-    killed, whole = (
-        RunStore.open(tmp_path / name / folder.name) for name in ("killed", "whole")
-    )
+    killed, whole = (RunStore.open(tmp_path / name / folder.name) for name in ("killed", "whole"))
     assert [s.content_sha256 for s in summarise(killed).steps] == [
         s.content_sha256 for s in summarise(whole).steps
     ]

@@ -349,7 +349,7 @@ def test_full_disk_keeps_the_checkpoint_before(tmp_path, blobs, make_model, nois
     with pytest.raises(RunError, match=r"cannot write .*: No space left on device"):
         fit(make_model(), blobs, noisy, CONFIG, folder=tmp_path, resume=True)
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
-    assert not list(tmp_path.glob(".*.part"))
+    assert not list(tmp_path.glob(".*.tmp"))
 
 
 def test_folder_that_cannot_be_made_is_one_line(tmp_path, blobs, make_model, noisy):

@@ -107,7 +107,7 @@ def test_saving_checks_the_module_against_the_card(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(RunError, match="cannot write"):
+    with pytest.raises(RunError, match="cannot make the folder"):
         zoo.save(network(), draft(), tmp_path / "file" / "folder")
 
 
