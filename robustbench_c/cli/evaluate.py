@@ -192,11 +192,9 @@ def _immutable(data: Dataset, text: str | None) -> Tensor | None:
 
 
 def _show(run: Run) -> None:
-    from robustbench_c.cli.tables import cost_line, run_table, verdict_line, wide_console
+    from robustbench_c.cli.tables import print_run
 
-    wide_console().print(run_table(run.store.manifest, run.summary))
-    print(verdict_line(run.summary))
-    print(cost_line(run.summary))
+    print_run(run.store, run.summary)
     if run.resumed:
         print("went on with the record that was there (--overwrite starts afresh)")
     print(f"record: {run.folder}")

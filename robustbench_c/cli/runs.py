@@ -13,6 +13,8 @@ from robustbench_c.errors import CheckFailedError, UsageError
 
 app = new_app()
 
+_SHOWN = 20
+
 Folder = Annotated[Path, typer.Argument(help="Folder of one run.")]
 
 
@@ -55,13 +57,10 @@ def status(run: Folder) -> None:
     from leaderboards.errors import one_line
     from leaderboards.store import RunStore
     from leaderboards.summary import summarise
-    from robustbench_c.cli.tables import cost_line, run_table, verdict_line, wide_console
+    from robustbench_c.cli.tables import print_run
 
     store = RunStore.open(run)
-    summary = summarise(store)
-    wide_console().print(run_table(store.manifest, summary))
-    print(verdict_line(summary))
-    print(cost_line(summary))
+    print_run(store, summarise(store))
     for notice in store.manifest.notices:
         print(one_line(f"notice: {notice}", limit=3000))
 
@@ -86,6 +85,7 @@ def verify(
     Model and data are found by the names in the record where they are in the zoo and registry;
     their hashes have to be those of the record.
     """
+    from leaderboards.errors import one_line
     from leaderboards.store import RunStore
     from robustbench_c import zoo
     from robustbench_c.data import names
@@ -108,8 +108,8 @@ def verify(
         name, card, dataset, where, arch, arch_args, mean, std, trust_checkpoint
     )
     result = check(store, loaded, dataset, where)
-    for problem in result.problems:
-        print(f"problem: {problem}")
+    for problem in result.problems[:_SHOWN]:
+        print(f"problem: {one_line(problem)}")
     if not result.kept and result.broken:
         print(
             f"the {result.broken} adversarial examples were not stored, so they were not replayed "

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from leaderboards import shard
 from leaderboards.errors import RecordError
-from leaderboards.files import atomic_write_bytes, make_folder, read_bytes
+from leaderboards.files import atomic_write_bytes, make_folder, read_bytes, remove_temporaries
 from leaderboards.sample_ids import Ids
 from leaderboards.store import RunStore
 
@@ -50,7 +50,7 @@ def kept(store: RunStore, step: str) -> bool:
 
 
 def keep(store: RunStore, step: str) -> None:
-    """Note that the run keeps the examples of a step.
+    """Note that the run keeps the examples of a step, and remove what a crash left of them.
 
     Raises:
         RecordError: Shards are there whose examples were not kept, or no folder can be made.
@@ -61,6 +61,7 @@ def keep(store: RunStore, step: str) -> None:
             "to run it again with them"
         )
     make_folder(_folder(store, step))
+    remove_temporaries(store.folder, _folder(store, step))
 
 
 def write(store: RunStore, step: str, sample_ids: Ids, examples: Examples) -> None:

@@ -144,7 +144,7 @@ def evaluate(
         recorded = store.read_step("clean")
         if fault := clean_fault(recorded, clean):
             raise RunError(f"{folder} is not about this model or these data: {fault}")
-        if save_adversarial:
+        if save_adversarial or artefacts.kept(store, PGD):
             artefacts.keep(store, PGD)
         if len(recorded) < len(dataset):
             store.write_shard("clean", clean)

@@ -18,7 +18,7 @@ from leaderboards.columns import COLUMNS
 from leaderboards.verdicts import Verdict
 from robustbench_c.errors import CheckFailedError
 
-_MARGIN_TOLERANCE = 1e-3
+MARGIN_TOLERANCE = 1e-3
 """Of the largest margin: more than machines differ by, less than models do."""
 
 
@@ -68,7 +68,7 @@ def clean_fault(recorded: pd.DataFrame, rows: pd.DataFrame) -> str | None:
     here = rows.set_index("sample_id").loc[there.index]
     other = here["label"] != there["label"]
     gap = (here["margin"] - there["margin"]).abs()
-    far = ~(gap <= _MARGIN_TOLERANCE * here["margin"].abs().max())
+    far = ~(gap <= MARGIN_TOLERANCE * here["margin"].abs().max())
     for name, bad in (("label", other.to_numpy()), ("margin", far.to_numpy())):
         if bad.any():
             row = int(bad.argmax())

@@ -17,7 +17,7 @@ from leaderboards.verdicts import CLEAN_STEP, Verdict
 from robustbench_c.data import Dataset
 from robustbench_c.errors import DataError, ModelError
 from robustbench_c.evaluation import artefacts
-from robustbench_c.evaluation.steps import clean_fault, clean_rows, precise_form
+from robustbench_c.evaluation.steps import MARGIN_TOLERANCE, clean_fault, clean_rows, precise_form
 from robustbench_c.evaluation.subject import subject
 from robustbench_c.evaluation.threats import threat_of
 from robustbench_c.zoo.devices import parse_device
@@ -46,7 +46,7 @@ class Verification:
 
 @dataclass(frozen=True, eq=False)
 class _Replayed:
-    """The model, and the samples of the run in the order of their ids, on one device."""
+    """The model, the samples of the run in the order of their ids, and its rows on them now."""
 
     classifier: TiledClassifier
     precise: TiledClassifier | None
@@ -54,6 +54,12 @@ class _Replayed:
     x: Tensor
     y: Tensor
     threat: ThreatModel
+    clean: pd.DataFrame
+
+    @property
+    def margin_tolerance(self) -> float:
+        """By how much margins may differ from those on record."""
+        return MARGIN_TOLERANCE * float(self.clean["margin"].abs().max())
 
 
 def verify(
@@ -81,16 +87,19 @@ def verify(
     x, tiles = own.x.to(target), store.manifest.tiles
     kept, replayed, broken = False, 0, 0
     with exact_passes():
+        classifier, y = TiledClassifier(loaded.module, tiles), own.y.to(target)
         on = _Replayed(
-            TiledClassifier(loaded.module, tiles),
+            classifier,
             precise_form(loaded.module, x, tiles),
             own,
             x,
-            own.y.to(target),
+            y,
             threat_of(store.manifest.protocol.threat, own).to(target),
+            clean_rows(classifier.logits(x), y, own.ids, 0.0),
         )
         try:
-            problems += _clean_problems(store, on)
+            if fault := clean_fault(store.read_step(CLEAN_STEP), on.clean):
+                problems.append(fault)
             for step in store.manifest.protocol.steps:
                 if step.kind == "attack":
                     rows = store.read_step(step.name).set_index("sample_id")
@@ -126,13 +135,6 @@ def _samples(store: RunStore, model: LoadedModel, data: Dataset) -> Dataset:
     return data.subset([place[i] for i in wanted])
 
 
-def _clean_problems(store: RunStore, on: _Replayed) -> list[str]:
-    recorded = store.read_step(CLEAN_STEP)
-    rows = clean_rows(on.classifier.logits(on.x), on.y, on.data.ids, 0.0)
-    fault = clean_fault(recorded, rows)
-    return [] if fault is None else [fault]
-
-
 def _replay(store: RunStore, step: str, rows: pd.DataFrame, on: _Replayed) -> tuple[list[str], int]:
     """Replay the stored examples of a step whose broken samples are `rows`."""
     problems: list[str] = []
@@ -150,14 +152,19 @@ def _replay(store: RunStore, step: str, rows: pd.DataFrame, on: _Replayed) -> tu
             problems.append(f"step {step}: the stored clean samples are not those of the data")
             continue
         check = recheck(on.classifier, on.precise, x, adversarial, on.y[place], on.threat)
-        recorded = torch.tensor(
-            rows.loc[ids.tolist(), "distance"].tolist(), dtype=torch.float64
-        ).to(x.device)
-        gap = (check.distance - recorded).abs()
+        distance, margin = (
+            torch.tensor(rows.loc[ids.tolist(), name].tolist(), dtype=torch.float64)
+            for name in ("distance", "margin")
+        )
+        gap = (check.margin.cpu() - margin).abs()
         for bad, what in (
             (~check.legal, "its example is outside of the threat model"),
             (check.legal & ~check.broken, "its example is classified rightly"),
-            (~(gap <= _DISTANCE_TOLERANCE * recorded), "its example is not at its distance"),
+            (
+                ~torch.isclose(check.distance.cpu(), distance, rtol=_DISTANCE_TOLERANCE, atol=0.0),
+                "its example is not at its distance",
+            ),
+            (~(gap <= on.margin_tolerance), "its example has another margin"),
         ):
             problems += [f"step {step}, sample {i}: {what}" for i in ids[bad.cpu()].tolist()]
         replayed |= set(ids.tolist())

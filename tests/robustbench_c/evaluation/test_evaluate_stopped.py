@@ -12,14 +12,18 @@ from pathlib import Path
 import pytest
 import torch
 
+from attacks.pgd import PGDConfig
+from attacks.threat import ThreatModel
 from leaderboards.errors import RecordError
 from leaderboards.listing import list_runs
 from leaderboards.store import RunStore
 from leaderboards.summary import summarise
-from robustbench_c.data import load
+from robustbench_c import evaluate, zoo
+from robustbench_c.data import from_tensors, load
 from robustbench_c.evaluation import artefacts
 from robustbench_c.evaluation.verify import verify
 
+HERE = Path(__file__).parents[3]
 pytestmark = pytest.mark.usefixtures("small_shards")
 
 
@@ -67,18 +71,12 @@ def test_gone_on_with_in_another_way(linear, tmp_path, finished, hashes, monkeyp
         linear.evaluate(tmp_path, progress=stop, save_adversarial=True)
     monkeypatch.setattr("robustbench_c.evaluation.attacking._SHARD_SAMPLES", 1000)
     order = torch.randperm(60, generator=torch.Generator().manual_seed(2))
-    from robustbench_c import evaluate
-    from robustbench_c.data import from_tensors
-
     data = from_tensors(linear.x, linear.y).subset(order)
-    config = {"steps": 10, "restarts": 2, "loss": "margin", "goal": "multi-targeted"}
-    from attacks.pgd import PGDConfig
-
     run = evaluate(
         linear.model,
         data,
         threat=linear.threat(),
-        attack=PGDConfig(**config),
+        attack=PGDConfig(steps=10, restarts=2, loss="margin", goal="multi-targeted"),
         device="cpu",
         out=tmp_path,
         batch_size=1,
@@ -104,29 +102,32 @@ def each_sync(monkeypatch, fail_at: int, error: BaseException) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("error", "raised", "words"),
+    ("error", "raised", "words", "every"),
     [
-        (OSError(errno.ENOSPC, "No space left on device"), RecordError, "No space left on device"),
-        (KeyboardInterrupt(), KeyboardInterrupt, ""),
+        (OSError(errno.ENOSPC, "No space left on device"), RecordError, "No space left", 1),
+        (KeyboardInterrupt(), KeyboardInterrupt, "", 3),
     ],
     ids=["disk full", "Ctrl-C"],
 )
 def test_stopped_at_every_write(
-    linear, tmp_path, finished, hashes, monkeypatch, error, raised, words
+    linear, tmp_path, finished, hashes, monkeypatch, error, raised, words, every
 ):
-    for number in range(1, 200):
+    monkeypatch.setattr("robustbench_c.evaluation.attacking._SHARD_SAMPLES", 30)
+    for number in range(1, 200, every):
         out = tmp_path / str(number)
         with monkeypatch.context() as patch:
             calls = each_sync(patch, number, error)
+            stopped = None
             try:
                 linear.evaluate(out, save_adversarial=True)
-            except raised as stopped:
-                assert words in str(stopped)
-                assert "\n" not in str(stopped)
-            else:
-                assert calls[0] < number  # nothing failed: all writes have had their turn
-                assert number > 20
-                break
+            except raised as caught:
+                stopped = caught
+        if stopped is None:
+            assert calls[0] < number  # nothing failed: every write has had its turn
+            assert number > 15
+            break
+        assert words in str(stopped)
+        assert "\n" not in str(stopped)
         assert leftovers(out) == []
         folder = out / finished[0].folder.name
         if (folder / "manifest.json").exists():
@@ -141,8 +142,7 @@ def test_stopped_at_every_write(
 
 
 KILLED = """
-import os, signal, sys
-import torch
+import os, signal, stat, sys
 sys.path.insert(0, sys.argv[3])
 from robustbench_c import data, evaluate, zoo
 from robustbench_c.evaluation import attacking
@@ -155,7 +155,7 @@ real, calls, at = os.fsync, 0, int(sys.argv[2])
 
 def fsync(handle):
     global calls
-    calls += 1
+    calls += stat.S_ISREG(os.fstat(handle).st_mode)
     if calls == at:
         os.kill(os.getpid(), signal.SIGKILL)
     real(handle)
@@ -170,30 +170,34 @@ evaluate(
 """
 
 
-def run_until(out: Path, at: int) -> int:
-    here = Path(__file__).parents[3]
-    command = [sys.executable, "-c", KILLED, str(out), str(at), str(here)]
-    return subprocess.run(command, check=False, timeout=120).returncode
-
-
-def test_killed_and_gone_on_with(tmp_path, hashes):
-    """SIGKILL between the write of an example file and its name: what is left is removed."""
-    assert run_until(tmp_path / "killed", 17) == -signal.SIGKILL
+# the files: manifest, clean shard, then examples and shard by turns
+@pytest.mark.parametrize("at", [5, pytest.param(6, marks=pytest.mark.slow)])
+def test_killed_and_gone_on_with(tmp_path, hashes, at):
+    """SIGKILL between the writing and the naming of a file: what is left is removed."""
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "killed"), str(at), str(HERE)]
+    assert subprocess.run(command, check=False, timeout=120).returncode == -signal.SIGKILL
     (folder,) = (tmp_path / "killed").iterdir()
     assert len(leftovers(folder)) == 1
     before = summarise(RunStore.open(folder))
     assert 0 < before.counts.not_run < 40
-    assert run_until(tmp_path / "killed", 10**9) == 0
-    assert run_until(tmp_path / "whole", 10**9) == 0
-    killed, whole = (RunStore.open(tmp_path / name / folder.name) for name in ("killed", "whole"))
-    assert [s.content_sha256 for s in summarise(killed).steps] == [
-        s.content_sha256 for s in summarise(whole).steps
-    ]
-    assert leftovers(folder) == []
-    from robustbench_c import zoo
-
+    assert RunStore.open(folder).verify_bytes() == []  # unfinished, but sound
     model, data = zoo.load("fmnist-cnn-standard"), load("fashion-mnist-mini")
-    result = verify(killed, model, data)
+    resumed, whole = (
+        evaluate(
+            model,
+            data.head(40),
+            threat=ThreatModel("linf", 0.02, data.lower, data.upper),
+            attack=PGDConfig(steps=4, restarts=1),
+            out=tmp_path / name,
+            device="cpu",
+            save_adversarial=True,
+        )
+        for name in ("killed", "whole")
+    )
+    assert (resumed.folder, resumed.resumed, whole.resumed) == (folder, True, False)
+    assert hashes(resumed) == hashes(whole)
+    assert leftovers(folder) == []
+    result = verify(resumed.store, model, data)
     assert result.problems == ()
     assert result.replayed == result.broken > 0
 
