@@ -3,6 +3,7 @@
 One pass evaluates an iterate and gives the gradient for the next one, so a sample is known to be
 broken at no extra cost, and leaves at once; the next sample waiting takes its place in the tile.
 A sample's path depends on its own noise and gradient alone, so none of this changes a verdict.
+Nor does ending a restart whose path has come to go back and forth between two points.
 """
 
 from __future__ import annotations
@@ -76,6 +77,7 @@ class _Slots:
     def __init__(self, ball: Ball) -> None:
         self.ball = ball
         self.current = ball.x.clone()
+        self.older = self.current
         size, device = len(ball.x), ball.x.device
         self.sample = torch.zeros(size, dtype=torch.int64, device=device)
         self.restart = torch.zeros_like(self.sample)
@@ -89,11 +91,25 @@ class _Slots:
         self.count -= int(rows.sum())
         return self.sample[rows], self.restart[rows]
 
+    def repeats(self, moved: Tensor) -> Tensor:
+        """Rows whose next iterate is the one before the present one.
+
+        A step depends on the iterate alone, so such a run goes back and forth for ever between two
+        points that have been looked at: ending it changes no result. Most runs of signed steps end
+        like that, long before their last step.
+        """
+        return (self.step > 0) & (moved == self.older).flatten(1).all(1)
+
+    def advance(self, moved: Tensor) -> None:
+        """Make `moved` the present iterate."""
+        self.older, self.current = self.current, moved
+        self.step += 1
+
     def shrink(self, size: int) -> None:
         """Keep the live rows, padded by idle ones to `size`."""
         order = torch.argsort(~self.live, stable=True)[:size]
         self.ball = self.ball.select(order)
-        for name in ("current", "sample", "restart", "step", "live"):
+        for name in ("current", "older", "sample", "restart", "step", "live"):
             setattr(self, name, getattr(self, name)[order])
 
 
@@ -203,7 +219,9 @@ def pgd(
         )
         gap = side * margin(logits, aim[slots.sample])
         hit = fresh & (gap < 0) & gap.isfinite()
-        over = slots.step >= config.steps
+        moved = slots.ball.step(slots.current, gradient, step_length)
+        last = slots.step >= config.steps
+        over = last | slots.repeats(moved) if classifier.invariant else last
         leaving = slots.live & ((hit | over) if active_set else over)
         live, count = slots.live, slots.count
         if bool((hit | leaving).any()):
@@ -214,9 +232,8 @@ def pgd(
             again = ~result.found[left] & (restart + 1 < config.restarts)
             waiting.extend(zip(left[again].tolist(), (restart[again] + 1).tolist(), strict=True))
             finished += int((~again).sum())
-        slots.current = slots.ball.step(slots.current, gradient, step_length)
-        slots.step += 1
+        slots.advance(moved)
         share = (time.perf_counter() - started) / count
-        result.count(slots.sample, fresh, fresh & ~hit & ~over, gap, live.double() * share)
+        result.count(slots.sample, fresh, fresh & ~hit & ~last, gap, live.double() * share)
         if count > slots.count and progress is not None:
             progress(finished, int(result.found.sum()))
