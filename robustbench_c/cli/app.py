@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -47,6 +48,8 @@ def run_app(
     Raises:
         SystemExit: Always.
     """
+    if not sys.warnoptions:  # those of libraries; ours are notices
+        warnings.simplefilter("ignore")
     try:
         _check_siblings()
         code = app(arguments, prog_name=command, standalone_mode=False)

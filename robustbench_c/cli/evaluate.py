@@ -51,7 +51,7 @@ def evaluate(
     step_size: Annotated[float | None, typer.Option(help="Length of a step [eps/4].")] = None,
     loss: Annotated[str, typer.Option(help="ce, margin or dlr.")] = "ce",
     goal: Annotated[str, typer.Option(help="untargeted or multi-targeted.")] = "untargeted",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of all noise.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**53, help="Seed of all noise.")] = 0,
     batch_size: Annotated[
         str, typer.Option(help="Most samples in a pass; changes no verdict.")
     ] = "auto",

@@ -33,20 +33,17 @@ def _percent(rate: Rate | None) -> tuple[str, str, str]:
 
 def print_run(store: RunStore, summary: Summary) -> None:
     """Print the table of a run, its verdicts, its cost, and what was unusual."""
+    model, data, threat = store.manifest.model, store.manifest.data, store.manifest.protocol.threat
+    unit = "" if threat.eps_unit == "input" else " of each feature's range"
+    print(one_line(f"{model.name} on {data.name}, {threat.norm} eps {threat.eps:g}{unit}"))
     wide_console().print(_table(store.manifest, summary))
     for line in (_verdict_line(summary), *_detail_lines(store), _cost_line(summary)):
         print(line)
 
 
 def _table(manifest: Manifest, summary: Summary) -> Table:
-    """The closing table: rates with intervals, verdicts, cost."""
-    threat = manifest.protocol.threat
-    unit = "" if threat.eps_unit == "input" else " of each feature's range"
-    table = Table(
-        title=one_line(f"{manifest.model.name} on {manifest.data.name}")
-        + f", {threat.norm} eps {threat.eps:g}{unit}",
-        title_justify="left",
-    )
+    """Rates with their intervals."""
+    table = Table()
     for name, justify in (("", "left"), ("accuracy", "right"), ("95% interval", "left")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     table.add_column("samples", justify="right")
