@@ -96,7 +96,7 @@ def test_tabular_with_immutable_features(robust_eval, robust_runs, only_run):
 def test_data_and_model_of_ones_own(robust_eval, robust_runs, factories, own, only_run, kind):
     source = ("--model", f"{factories}:means", "--data", own[kind], "--trust-checkpoint")
     box = () if kind == "folder" else ("--box", "0,1")
-    ended = robust_eval(*source, *box, "--eps", 0.1, "--save-adversarial", "--steps", 5)
+    ended = robust_eval(*source, *box, "--eps", 0.1, "--save-adversarial", "--steps", 10)
     assert ended.code == 0, ended.err
     run = only_run()
     # the model looks at the mean alone: within 0.1 of one half it is broken
