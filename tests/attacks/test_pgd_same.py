@@ -12,6 +12,7 @@ from attack_checks import (
     NORMS,
     Case,
     check_active_set,
+    check_early_ends,
     check_order_free,
     check_same,
 )
@@ -65,6 +66,16 @@ def test_shards_give_the_rows_of_the_whole(norm):
 def test_broken_samples_that_stay_change_nothing(name, norm):
     case, _ = whole(name, norm)
     check_active_set(replace(case, tiles=(32, 64)))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("name", MODELS)
+def test_restarts_that_repeat_themselves_end_early_and_change_nothing(name, norm):
+    case, _ = whole(name, norm)
+    case = replace(case, config=PGDConfig(steps=25, restarts=2, step_size=case.threat.eps))
+    short = check_early_ends(case)
+    if norm == "linf":
+        assert (short.forwards < 52)[~short.found].any(), "none ended early"
 
 
 @pytest.mark.parametrize("loss", LOSSES)

@@ -105,7 +105,7 @@ def test_the_reference_itself_agrees_with_a_linear_program():
         for _ in range(20):
             slope, cap, eps = rng.uniform(size=6), rng.uniform(size=6), float(rng.uniform(0, 3))
             rows = np.ones((1, 6)) if norm == "l1" else np.eye(6)
-            lp = linprog(-slope, rows, np.full(len(rows), eps), bounds=list(zip(0 * cap, cap)))
+            lp = linprog(-slope, rows, np.full(len(rows), eps), bounds=np.c_[0 * cap, cap])
             assert reach(norm, slope, cap, eps) == pytest.approx(-lp.fun, abs=1e-9)
 
 

@@ -19,7 +19,7 @@ from attacks.pgd import PGDConfig, pgd
 from attacks.randomness import stream_keys
 from attacks.threat import ThreatModel
 
-EPS, STEPS, STEP_SIZE = 0.1, 40, 0.01
+EPS, STEPS, STEP_SIZE = 0.1, 40, 0.025
 THREAT = ThreatModel.box("linf", EPS)
 CONFIG = PGDConfig(steps=STEPS, restarts=1, step_size=STEP_SIZE, loss="ce")
 FOOLBOX_BATCHES = (100, 250, 500, 1000)
