@@ -25,6 +25,7 @@ from robustbench_c.evaluation import artefacts
 from robustbench_c.evaluation.attacking import PGD, Attacked, Progress, attack_samples
 from robustbench_c.evaluation.inputs import chance_notice, check_data, check_logits
 from robustbench_c.evaluation.manifests import new_manifest
+from robustbench_c.evaluation.passes import passes_of
 from robustbench_c.evaluation.steps import clean_fault, clean_rows, precise_form
 from robustbench_c.evaluation.subject import subject
 from robustbench_c.evaluation.threats import settled
@@ -135,19 +136,20 @@ def evaluate(
             )
         except ValidationError as error:
             raise UsageError(f"a record cannot hold this run: {explain(error)}") from error
-        folder = Path(out) / manifest.run_id
-        resumed = is_run(folder) and not overwrite
-        if overwrite and is_run(folder):
-            _remove(folder)
-        store = RunStore.create(folder, manifest)
-        classifier.tiles = store.manifest.tiles
-        recorded = store.read_step("clean")
-        if fault := clean_fault(recorded, clean):
-            raise RunError(f"{folder} is not about this model or these data: {fault}")
-        if save_adversarial or artefacts.kept(store, PGD):
-            artefacts.keep(store, PGD)
-        if len(recorded) < len(dataset):
-            store.write_shard("clean", clean)
+    folder = Path(out) / manifest.run_id
+    if overwrite and is_run(folder):
+        _remove(folder)
+    resumed = is_run(folder)
+    store = RunStore.create(folder, manifest)
+    classifier.tiles = store.manifest.tiles
+    recorded = store.read_step("clean")
+    if fault := clean_fault(recorded, clean):
+        raise RunError(f"{folder} is not about this model or these data: {fault}")
+    if save_adversarial or artefacts.kept(store, PGD):
+        artefacts.keep(store, PGD)
+    if len(recorded) < len(dataset):
+        store.write_shard("clean", clean)
+    with passes_of(store.manifest):
         on = Attacked(store, dataset, x, labels, threat.to(target), classifier, precise)
         attack_samples(on, config, seed, progress)
     return Run(folder, store, store.write_summary(), resumed)

@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from attacks.classifier import TiledClassifier, exact_passes
+from attacks.classifier import TiledClassifier
 from attacks.driver import recheck
 from attacks.threat import ThreatModel
 from leaderboards.errors import RecordError
@@ -17,6 +17,7 @@ from leaderboards.verdicts import CLEAN_STEP, Verdict
 from robustbench_c.data import Dataset
 from robustbench_c.errors import DataError, ModelError
 from robustbench_c.evaluation import artefacts
+from robustbench_c.evaluation.passes import passes_of
 from robustbench_c.evaluation.steps import MARGIN_TOLERANCE, clean_fault, clean_rows, precise_form
 from robustbench_c.evaluation.subject import subject
 from robustbench_c.evaluation.threats import threat_of
@@ -86,7 +87,7 @@ def verify(
     problems = store.verify_bytes()
     x, tiles = own.x.to(target), store.manifest.tiles
     kept, replayed, broken = False, 0, 0
-    with exact_passes():
+    with passes_of(store.manifest):
         classifier, y = TiledClassifier(loaded.module, tiles), own.y.to(target)
         on = _Replayed(
             classifier,

@@ -87,6 +87,27 @@ def test_gone_on_with_in_another_way(linear, tmp_path, finished, hashes, monkeyp
     assert verify(run.store, linear.model, data).problems == ()
 
 
+def test_gone_on_with_by_as_many_threads(linear, tmp_path, hashes):
+    """Another number of them rounds differently."""
+    threads = torch.get_num_threads()
+
+    def stop(step, done, total, broken):
+        if done > 7:
+            raise KeyboardInterrupt
+
+    seen = set()
+    try:
+        torch.set_num_threads(3)
+        with pytest.raises(KeyboardInterrupt):
+            linear.evaluate(tmp_path, progress=stop)
+        torch.set_num_threads(1)
+        linear.evaluate(tmp_path, progress=lambda *_: seen.add(torch.get_num_threads()))
+        assert seen == {3}
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(threads)
+
+
 def each_sync(monkeypatch, fail_at: int, error: BaseException) -> list[int]:
     """Let the n-th `fsync` from now on fail, once."""
     real, calls = os.fsync, [0]
