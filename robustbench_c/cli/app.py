@@ -5,11 +5,18 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import warnings
 from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
 from typing import NoReturn
 
 import typer
 
+from robustbench_c.errors import UsageError
+
+_HOME = Path(__file__).parents[2]
+_SIBLINGS = ("attacks", "certify", "leaderboards")
 _INTERRUPTED = 130
 _STORAGE = 6
 
@@ -41,7 +48,10 @@ def run_app(
     Raises:
         SystemExit: Always.
     """
+    if not sys.warnoptions:  # those of libraries; ours are notices
+        warnings.simplefilter("ignore")
     try:
+        _check_siblings()
         code = app(arguments, prog_name=command, standalone_mode=False)
     except KeyboardInterrupt:
         code = _INTERRUPTED
@@ -54,6 +64,23 @@ def run_app(
     if code == _INTERRUPTED:
         print(f"\n{command}: {stopped}", file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _check_siblings() -> None:
+    """Refuse packages of others under the names of ours; imports none of them.
+
+    Raises:
+        UsageError: Says which package hides which.
+    """
+    for name in _SIBLINGS:
+        own, spec = _HOME / name / "__init__.py", find_spec(name)
+        origin = spec.origin if spec else None
+        if origin is None or Path(origin).resolve() != own.resolve():
+            raise UsageError(
+                f"the package '{name}' beside {_HOME / 'robustbench_c'} is "
+                f"{f'hidden by {origin}' if origin else 'missing'}: mend PYTHONPATH or the "
+                "installation"
+            )
 
 
 def _as_line(error: Exception) -> tuple[str, int] | None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 app = new_app()
 
 _ATTACKS = ["pgd"]
+_MOST = 1_000_000
 _SHIPPED = {"fashion-mnist": "fashion-mnist-mini"}
 """Data sets that need a download, and the part of them that is in the package."""
 
@@ -45,12 +46,12 @@ def evaluate(
     immutable: Annotated[
         str | None, typer.Option(help="Features that may not change: names or places, a,b,c.")
     ] = None,
-    steps: Annotated[int, typer.Option(help="Gradient steps of one restart.")] = 40,
-    restarts: Annotated[int, typer.Option(help="Restarts.")] = 5,
+    steps: Annotated[int, typer.Option(max=_MOST, help="Gradient steps of one restart.")] = 40,
+    restarts: Annotated[int, typer.Option(max=_MOST, help="Restarts.")] = 5,
     step_size: Annotated[float | None, typer.Option(help="Length of a step [eps/4].")] = None,
     loss: Annotated[str, typer.Option(help="ce, margin or dlr.")] = "ce",
     goal: Annotated[str, typer.Option(help="untargeted or multi-targeted.")] = "untargeted",
-    seed: Annotated[int, typer.Option(help="Seed of all noise.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**53, help="Seed of all noise.")] = 0,
     batch_size: Annotated[
         str, typer.Option(help="Most samples in a pass; changes no verdict.")
     ] = "auto",
@@ -83,27 +84,31 @@ def evaluate(
         raise UsageError("give a --model (robust-eval --list shows those of the zoo)")
     if attack not in _ATTACKS:
         raise UsageError(f"no attack '{attack}'; {did_you_mean(attack, _ATTACKS)}")
+    if eps_unit not in ("input", "range"):
+        raise UsageError(f"--eps-unit '{eps_unit}' is neither input nor range")
     most = _batch_size(batch_size)
 
     from rich.console import Console
 
     from attacks.pgd import PGDConfig
-    from robustbench_c import evaluation, zoo
+    from robustbench_c import evaluation
     from robustbench_c.cli.run_progress import RunProgress
 
-    card = zoo.card(model) if model in zoo.names() else None
-    dataset = options.load_data(_data_name(data, card), split, data_dir, label_column, box)
-    if samples is not None:
-        dataset = dataset.head(samples)
-    where = options.pick_device(device)
-    loaded = options.load_model(model, dataset, where, arch, arch_args, mean, std, trust_checkpoint)
-    threat = _threat(dataset, loaded.card, norm, eps, eps_unit, immutable)
     config = PGDConfig(
         steps=steps,
         restarts=restarts,
         step_size=step_size,
         loss=loss,  # type: ignore[arg-type]
         goal=goal,  # type: ignore[arg-type]
+    )
+    card = options.card_of(model)
+    dataset = options.load_data(_data_name(data, card), split, data_dir, label_column, box)
+    if samples is not None:
+        dataset = dataset.head(samples)
+    where = options.pick_device(device)
+    threat = _threat(dataset, card, norm, eps, eps_unit, immutable)
+    loaded = options.load_model(
+        model, card, dataset, where, arch, arch_args, mean, std, trust_checkpoint
     )
     stderr = Console(stderr=True)
     with RunProgress(stderr) as progress:
@@ -121,7 +126,7 @@ def evaluate(
             progress=progress,
         )
     for notice in run.store.manifest.notices:
-        stderr.print(f"notice: {notice}", highlight=False, markup=False)
+        stderr.print(f"notice: {notice}", highlight=False, markup=False, soft_wrap=True)
     if as_json:
         print(run.summary.to_bytes().decode(), end="")
         return
@@ -156,13 +161,11 @@ def _threat(
 
     trained = card.threat if card else None
     if eps is None:
-        if trained is None or (norm is not None and norm != trained.norm):
-            raise UsageError("give --eps: the model's card names none for this norm")
+        if trained is None or norm not in (None, trained.norm) or eps_unit != "input":
+            raise UsageError("give --eps: the model's card names none for this norm and unit")
         eps = trained.eps
     if norm is None:
         norm = trained.norm if trained else "linf"
-    if eps_unit not in ("input", "range"):
-        raise UsageError(f"--eps-unit '{eps_unit}' is neither input nor range")
     ranged = eps_unit == "range"
     scale = feature_ranges(data.lower, data.upper, data.shape) if ranged else None
     mask = _immutable(data, immutable)
@@ -177,7 +180,7 @@ def _immutable(data: Dataset, text: str | None) -> Tensor | None:
     known = list(data.feature_names)
     size = data.x[0].numel()
     mask = torch.zeros(size, dtype=torch.bool)
-    for part in text.split(","):
+    for part in map(str.strip, text.split(",")):
         if part in known:
             mask[known.index(part)] = True
         elif part.isascii() and part.isdigit() and int(part) < size:
@@ -189,15 +192,14 @@ def _immutable(data: Dataset, text: str | None) -> Tensor | None:
 
 
 def _show(run: Run) -> None:
-    from robustbench_c.cli.tables import cost_line, run_table, verdict_line, wide_console
+    from robustbench_c.cli.tables import print_run
 
-    console = wide_console()
-    console.print(run_table(run.store.manifest, run.summary), highlight=False)
-    console.print(verdict_line(run.summary), highlight=False)
-    console.print(cost_line(run.summary), highlight=False)
+    print_run(run.store, run.summary)
     if run.resumed:
-        console.print("the record was there and was gone on with; --overwrite runs it again")
-    console.print(f"record: {run.folder}", highlight=False, soft_wrap=True)
+        print("went on with the record that was there (--overwrite starts afresh)")
+    print(f"record: {run.folder}")
+    if (sheet := run.folder / "contact-sheet.png").exists():
+        print(f"pictures: {sheet}")
 
 
 def _show_known() -> None:
@@ -207,7 +209,6 @@ def _show_known() -> None:
     from robustbench_c.cli.tables import wide_console
     from robustbench_c.data.registry import REGISTRY
 
-    console = wide_console()
     models = Table("model", "architecture", "data", "trained for", "clean", box=None)
     for name in zoo.names():
         card = zoo.card(name)
@@ -217,7 +218,9 @@ def _show_known() -> None:
     sets = Table("data", "what it is", box=None)
     for name, entry in REGISTRY.items():
         sets.add_row(name, entry.description)
-    console.print(models, sets, f"attacks: {', '.join(_ATTACKS)}", sep="\n\n", highlight=False)
+    console = wide_console()
+    for part in (models, "", sets, "", f"attacks: {', '.join(_ATTACKS)}"):
+        console.print(part)
 
 
 def _show_versions() -> None:

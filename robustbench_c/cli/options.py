@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustbench_c.errors import UsageError
+from robustbench_c.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from robustbench_c.data import Dataset
+    from robustbench_c.zoo.cards import Card
     from robustbench_c.zoo.loading import LoadedModel
 
 Model = Annotated[
@@ -66,8 +67,27 @@ def load_data(
     return data.load(name, split=split, data_dir=data_dir, label_column=label_column, box=pair)
 
 
+def card_of(model: str) -> Card | None:
+    """Return the card of a model of the zoo, or the one beside a weight file; None without.
+
+    Raises:
+        ModelError: There is no such model.
+    """
+    from robustbench_c import zoo
+    from robustbench_c.zoo.cards import read_card
+
+    if model in zoo.names():
+        return zoo.card(model)
+    path = Path(model)
+    if ":" not in model and not path.exists():
+        zoo.load(model)  # says what is missing, and what may have been meant
+    beside = path.with_suffix(".json")
+    return read_card(beside) if path.suffix == ".safetensors" and beside.exists() else None
+
+
 def load_model(
     name: str,
+    card: Card | None,
     data: Dataset,
     device: str,
     arch: str | None,
@@ -76,9 +96,17 @@ def load_model(
     std: str | None,
     trust: bool,
 ) -> LoadedModel:
-    """Load the model that the options name, for samples of these data."""
+    """Load the model that the options name, for samples of these data.
+
+    A model with a card knows its classes; unnamed data may show fewer of them.
+    """
     from robustbench_c import zoo
 
+    if card is not None and card.input_shape != data.shape:
+        raise DataError(
+            f"'{card.name}' takes samples of shape {card.input_shape}, but those of {data.name} "
+            f"have the shape {data.shape}"
+        )
     try:
         arguments = None if arch_args is None else json.loads(arch_args)
     except ValueError:
@@ -93,7 +121,7 @@ def load_model(
         mean=numbers(mean, "--mean"),
         std=numbers(std, "--std"),
         input_shape=data.shape,
-        n_classes=data.n_classes,
+        n_classes=None if card else data.n_classes,
         trust_checkpoint=trust,
     )
 

@@ -13,6 +13,8 @@ from robustbench_c.errors import CheckFailedError, UsageError
 
 app = new_app()
 
+_SHOWN = 20
+
 Folder = Annotated[Path, typer.Argument(help="Folder of one run.")]
 
 
@@ -26,39 +28,41 @@ def ls(root: Annotated[Path, typer.Argument(help="Folder of the runs.")] = Path(
     """List the runs in a folder."""
     from rich.table import Table
 
+    from leaderboards.errors import one_line
     from leaderboards.listing import list_runs
     from robustbench_c.cli.tables import wide_console
 
     table = Table("run", "state", "samples", "clean", "robust", box=None)
-    for listed in list_runs(root):
+    found = list_runs(root)
+    if not found:
+        print(f"no runs in {root}")
+        return
+    for listed in found:
         if listed.manifest is None or listed.summary is None:
-            table.add_row(listed.folder.name, listed.problem or "no summary yet", "", "", "")
+            table.add_row(one_line(listed.folder.name), listed.problem or "", "", "", "")
             continue
         rates = (listed.summary.clean_accuracy, listed.summary.robust_accuracy)
         table.add_row(
-            listed.folder.name,
+            one_line(listed.folder.name),
             "complete" if listed.summary.complete else "unfinished",
             str(listed.summary.samples),
             *("-" if rate is None else f"{rate.value:.2%}" for rate in rates),
         )
-    wide_console().print(table, highlight=False)
+    wide_console().print(table)
 
 
 @app.command()
 def status(run: Folder) -> None:
     """Show what a run found so far, from its shards."""
+    from leaderboards.errors import one_line
     from leaderboards.store import RunStore
     from leaderboards.summary import summarise
-    from robustbench_c.cli.tables import cost_line, run_table, verdict_line, wide_console
+    from robustbench_c.cli.tables import print_run
 
     store = RunStore.open(run)
-    summary = summarise(store)
-    console = wide_console()
-    console.print(run_table(store.manifest, summary), highlight=False)
-    console.print(verdict_line(summary), highlight=False)
-    console.print(cost_line(summary), highlight=False)
+    print_run(store, summarise(store))
     for notice in store.manifest.notices:
-        console.print(f"notice: {notice}", highlight=False, markup=False)
+        print(one_line(f"notice: {notice}", limit=3000))
 
 
 @app.command()
@@ -81,6 +85,7 @@ def verify(
     Model and data are found by the names in the record where they are in the zoo and registry;
     their hashes have to be those of the record.
     """
+    from leaderboards.errors import one_line
     from leaderboards.store import RunStore
     from robustbench_c import zoo
     from robustbench_c.data import names
@@ -92,26 +97,28 @@ def verify(
         raise UsageError(f"'{manifest.model.name}' is not in the zoo: give its file by --model")
     if data is None and manifest.data.name not in names():
         raise UsageError(f"'{manifest.data.name}' is not a known set: give its file by --data")
+    name = model or manifest.model.name
+    card = options.card_of(name)
     dataset = options.load_data(
         data or manifest.data.name, manifest.data.split, data_dir, label_column, box
     )
+    # the device of the record, unless another is asked for: others round differently
+    where = "cpu" if device == "auto" and manifest.device == "cpu" else options.pick_device(device)
     loaded = options.load_model(
-        model or manifest.model.name,
-        dataset,
-        options.pick_device(device),
-        arch,
-        arch_args,
-        mean,
-        std,
-        trust_checkpoint,
+        name, card, dataset, where, arch, arch_args, mean, std, trust_checkpoint
     )
-    result = check(store, loaded, dataset)
-    for problem in result.problems:
-        print(f"problem: {problem}")
-    print(f"replayed {result.replayed} adversarial examples of {result.broken} broken samples")
-    if result.problems:
-        raise CheckFailedError(f"{run}: {len(result.problems)} problems")
-    if result.replayed < result.broken:
-        print("the record is consistent; --save-adversarial keeps examples to replay")
+    result = check(store, loaded, dataset, where)
+    for problem in result.problems[:_SHOWN]:
+        print(f"problem: {one_line(problem)}")
+    if not result.kept and result.broken:
+        print(
+            f"the {result.broken} adversarial examples were not stored, so they were not replayed "
+            "(robust-eval --save-adversarial stores them)"
+        )
     else:
-        print("everything holds")
+        print(f"replayed {result.replayed} of {result.broken} adversarial examples")
+    if result.problems:
+        raise CheckFailedError(
+            f"{run}: {len(result.problems)} problems, the first: {result.problems[0]}"
+        )
+    print("everything that was checked holds")

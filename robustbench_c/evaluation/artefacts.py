@@ -1,7 +1,14 @@
-"""Adversarial examples on disk: one safetensors file beside each shard of an attack."""
+"""Adversarial examples on disk: one safetensors file for each shard of an attack.
+
+A file has the name of its shard and is written before it, so a shard is never without its
+examples; what a crash leaves is a file without a shard, which is passed over. The folder itself
+says that a run keeps its examples.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors
@@ -9,59 +16,88 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from leaderboards import shard
 from leaderboards.errors import RecordError
-from leaderboards.files import atomic_write_bytes, make_folder, read_bytes
+from leaderboards.files import atomic_write_bytes, make_folder, read_bytes, remove_temporaries
+from leaderboards.sample_ids import Ids
+from leaderboards.store import RunStore
 
 MAX_BYTES = 4 << 30
 
 
-def folder(run: Path, step: str) -> Path:
-    """Where the adversarial examples of a step lie."""
-    return run / "adversarial" / step
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """The broken samples of one shard.
 
-
-def write(run: Path, step: str, name: str, ids: Tensor, x: Tensor, adversarial: Tensor) -> None:
-    """Write the broken samples of one shard, clean and adversarial.
-
-    Args:
-        run: Folder of the run.
-        step: Name of the attack's step.
-        name: Stem of the file.
+    Attributes:
         ids: int64, (n,).
-        x: Clean samples, float32, (n, *shape).
-        adversarial: float32, like `x`.
+        clean: Clean samples, float32, (n, *shape).
+        adversarial: Adversarial examples, float32, likewise.
     """
-    tensors = {"ids": ids, "clean": x, "adversarial": adversarial}
-    data = safetensors.torch.save({k: v.cpu().contiguous() for k, v in tensors.items()})
-    make_folder(folder(run, step))
-    atomic_write_bytes(folder(run, step) / f"{name}.safetensors", data)
+
+    ids: Tensor
+    clean: Tensor
+    adversarial: Tensor
 
 
-def read(run: Path, step: str) -> tuple[Tensor, Tensor, Tensor] | None:
-    """Return (ids, clean, adversarial) of all stored examples of a step, or None without any.
+def _folder(store: RunStore, step: str) -> Path:
+    return store.folder / "adversarial" / step
+
+
+def kept(store: RunStore, step: str) -> bool:
+    """Whether the run keeps the examples of a step."""
+    return _folder(store, step).is_dir()
+
+
+def keep(store: RunStore, step: str) -> None:
+    """Note that the run keeps the examples of a step, and remove what a crash left of them.
+
+    Raises:
+        RecordError: Shards are there whose examples were not kept, or no folder can be made.
+    """
+    if not kept(store, step) and store.shard_paths(step):
+        raise RecordError(
+            f"{store.folder} was begun without keeping adversarial examples: add --overwrite "
+            "to run it again with them"
+        )
+    make_folder(_folder(store, step))
+    remove_temporaries(store.folder, _folder(store, step))
+
+
+def write(store: RunStore, step: str, sample_ids: Ids, examples: Examples) -> None:
+    """Write the broken samples of the shard that is about `sample_ids`."""
+    tensors = {name: value.cpu().contiguous() for name, value in vars(examples).items()}
+    name = Path(shard.file_name(sample_ids)).with_suffix(".safetensors")
+    atomic_write_bytes(_folder(store, step) / name, safetensors.torch.save(tensors))
+
+
+def read(store: RunStore, step: str) -> Iterator[Examples]:
+    """Yield the stored examples of each shard of a step.
 
     Raises:
         RecordError: A file is damaged or not of this form.
     """
-    ids, clean, adversarial = [], [], []
-    for path in sorted(folder(run, step).glob("*.safetensors")):
-        try:
-            held = safetensors.torch.load(read_bytes(run, path, MAX_BYTES))
-        except (safetensors.SafetensorError, ValueError) as error:
-            raise RecordError(f"{path} is damaged: {error}") from None
-        if set(held) != {"ids", "clean", "adversarial"}:
-            raise RecordError(f"{path} does not hold ids, clean and adversarial")
-        a, b, c = held["ids"], held["clean"], held["adversarial"]
-        if a.dtype != torch.int64 or a.dim() != 1 or b.dtype != torch.float32:
-            raise RecordError(f"{path}: ids have to be int64 (n,), samples float32")
-        if c.dtype != torch.float32 or b.shape != c.shape or len(a) != len(b):
-            raise RecordError(f"{path}: clean and adversarial samples differ in shape")
-        ids.append(a)
-        clean.append(b)
-        adversarial.append(c)
-    if not ids:
-        return None
+    for path in store.shard_paths(step):
+        file = _folder(store, step) / path.with_suffix(".safetensors").name
+        if file.exists():
+            yield _decode(read_bytes(store.folder, file, MAX_BYTES), file)
+
+
+def _decode(data: bytes, path: Path) -> Examples:
     try:
-        return torch.cat(ids), torch.cat(clean), torch.cat(adversarial)
-    except RuntimeError as error:
-        raise RecordError(f"{folder(run, step)}: files of different shapes: {error}") from None
+        held = safetensors.torch.load(data)
+    except (safetensors.SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        raise RecordError(f"{path} is damaged: {error}") from None
+    if set(held) != {"ids", "clean", "adversarial"}:
+        raise RecordError(f"{path} does not hold ids, clean and adversarial")
+    found = Examples(**held)
+    ids, clean, adversarial = found.ids, found.clean, found.adversarial
+    if (
+        ids.dtype != torch.int64
+        or ids.dim() != 1
+        or {clean.dtype, adversarial.dtype} != {torch.float32}
+    ):
+        raise RecordError(f"{path}: ids have to be int64 (n,), samples float32")
+    if clean.shape != adversarial.shape or clean.dim() < 2 or len(clean) != len(ids):
+        raise RecordError(f"{path}: ids, clean and adversarial samples differ in shape")
+    return found

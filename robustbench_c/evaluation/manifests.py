@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import platform
 import re
@@ -10,28 +9,21 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 
 import torch
-from torch import Tensor
 
 import robustbench_c
 from attacks.pgd import PGDConfig
 from attacks.threat import ThreatModel
-from leaderboards.manifest import DataInfo, Manifest, Protocol, StepInfo, ThreatInfo
+from leaderboards.manifest import DataInfo, Manifest, Protocol, StepInfo
 from leaderboards.sample_ids import format_ids
 from leaderboards.verdicts import RULES_VERSION
 from robustbench_c.data import Dataset
+from robustbench_c.evaluation.digest import digest
 from robustbench_c.evaluation.subject import model_info
+from robustbench_c.evaluation.threats import threat_info
 from robustbench_c.zoo.loading import LoadedModel
 
 PGD_VERSION = 1
 _LIBRARIES = ("torch", "numpy", "scipy", "pandas", "pyarrow")
-
-
-def _hash(*tensors: Tensor) -> str:
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(f"{tuple(tensor.shape)}|".encode())
-        digest.update(tensor.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def pgd_step(config: PGDConfig, threat: ThreatModel) -> StepInfo:
@@ -51,18 +43,7 @@ def _data_info(data: Dataset, classes: int) -> DataInfo:
         classes=names,
         box_lower=(float(data.lower.min()), float(data.lower.max())),
         box_upper=(float(data.upper.min()), float(data.upper.max())),
-        box_sha256=_hash(data.lower, data.upper),
-    )
-
-
-def _threat_info(threat: ThreatModel) -> ThreatInfo:
-    fixed = None if threat.immutable is None else threat.immutable.flatten().nonzero()[:, 0].cpu()
-    return ThreatInfo(
-        norm=threat.norm,
-        eps=threat.eps,
-        eps_unit="input" if threat.scale is None else "range",
-        sha256=threat.to("cpu").sha256(),
-        immutable="" if fixed is None or not len(fixed) else format_ids(fixed.numpy()),
+        box_sha256=digest(data.lower, data.upper),
     )
 
 
@@ -84,10 +65,14 @@ def new_manifest(
     notices: tuple[str, ...],
     protocol_name: str | None = None,
 ) -> Manifest:
-    """Return the manifest of a run; its id names the model, data, attack and identity."""
+    """Return the manifest of a run; its id names the model, data, attack and identity.
+
+    Raises:
+        pydantic.ValidationError: A name, a seed or a notice that a record cannot hold.
+    """
     protocol = Protocol(
         name=protocol_name,
-        threat=_threat_info(threat),
+        threat=threat_info(threat),
         steps=(pgd_step(config, threat),),
         rules=RULES_VERSION,
     )

@@ -7,16 +7,28 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from attacks.classifier import TiledClassifier
-from attacks.driver import Recheck, recheck
+from attacks.driver import Recheck, in_float64, recheck
 from attacks.losses import margin
 from attacks.result import AttackResult
 from attacks.threat import ThreatModel
 from leaderboards.columns import COLUMNS
 from leaderboards.verdicts import Verdict
 from robustbench_c.errors import CheckFailedError
+
+MARGIN_TOLERANCE = 1e-3
+"""Of the largest margin: more than machines differ by, less than models do."""
+
+
+def precise_form(module: nn.Module, x: Tensor, tiles: tuple[int, ...]) -> TiledClassifier | None:
+    """Return the model in float64, in the smallest tile alone, or None if it has no such form.
+
+    That larger tiles give the same bits was measured in float32.
+    """
+    converted = in_float64(module, x)
+    return None if converted is None else TiledClassifier(converted, tiles[:1])
 
 
 def _frame(ids: Tensor, y: Tensor, **columns: object) -> pd.DataFrame:
@@ -48,6 +60,23 @@ def clean_rows(logits: Tensor, y: Tensor, ids: Tensor, seconds: float) -> pd.Dat
         backwards=np.zeros(len(ids), dtype=np.int64),
         seconds=np.full(len(ids), seconds / len(ids)),
     )
+
+
+def clean_fault(recorded: pd.DataFrame, rows: pd.DataFrame) -> str | None:
+    """Say where clean rows differ from those on record by more than rounding; None if nowhere."""
+    there = recorded.set_index("sample_id")
+    here = rows.set_index("sample_id").loc[there.index]
+    other = here["label"] != there["label"]
+    gap = (here["margin"] - there["margin"]).abs()
+    far = ~(gap <= MARGIN_TOLERANCE * here["margin"].abs().max())
+    for name, bad in (("label", other.to_numpy()), ("margin", far.to_numpy())):
+        if bad.any():
+            row = int(bad.argmax())
+            return (
+                f"clean sample {there.index[row]} has the {name} {there[name].iloc[row]:g} on "
+                f"record, {here[name].iloc[row]:g} now ({int(bad.sum())} samples differ)"
+            )
+    return None
 
 
 @dataclass(eq=False)

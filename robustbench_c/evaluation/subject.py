@@ -2,29 +2,77 @@
 
 from __future__ import annotations
 
+import inspect
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from leaderboards.manifest import ModelInfo
 from robustbench_c.errors import ModelError
+from robustbench_c.evaluation.digest import digest
 from robustbench_c.zoo.hashing import state_hash
 from robustbench_c.zoo.loading import LoadedModel
 from robustbench_c.zoo.normalized import Normalized
+from robustbench_c.zoo.states import check_finite
+
+_TORCHS = frozenset(vars(nn.Module()))
+"""Attributes of a module that are torch's own."""
 
 
 def subject(model: nn.Module | LoadedModel) -> LoadedModel:
     """Return a model that `load` gave as it is, and any other module with its hash.
 
     Raises:
-        ModelError: A weight is NaN or Inf.
+        ModelError: A part in training mode, weights that are not float32, a NaN, or an Inf among
+            the weights.
     """
     if isinstance(model, LoadedModel):
         return model
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise ModelError(f"the model's tensor '{name}' holds NaN or Inf")
-    name = type(model).__name__
-    return LoadedModel(model, name, None, state_hash(model, str(model)), name, ())
+    kind = type(model).__name__
+    for name, part in model.named_modules():
+        if part.training:
+            raise ModelError(
+                f"{f'the part {name!r} of ' if name else ''}the model is in training mode "
+                "(dropout and batch norm would be live): call model.eval()"
+            )
+    for name, weight in model.named_parameters():
+        if weight.dtype != torch.float32:
+            raise ModelError(f"{kind}: {name} is {weight.dtype}: call model.float()")
+        check_finite(name, weight.detach(), kind)
+    for name, buffer in model.named_buffers():
+        if bool(buffer.isnan().any()):  # Inf is legal here: attention masks hold it
+            raise ModelError(f"{kind}: the buffer {name} holds NaN")
+    return LoadedModel(model, kind, None, state_hash(model, _how_it_computes(model)), kind, ())
+
+
+def _how_it_computes(model: nn.Module) -> str:
+    """What determines a model's output besides its weights, as far as it can be seen.
+
+    Its structure, the source of the methods that are not torch's own, and plain attributes. A run
+    is taken up by the hash of this: two models that compute differently may not share one.
+    """
+    parts = [str(model)]
+    for name, part in model.named_modules():
+        own = [c for c in type(part).__mro__ if not c.__module__.startswith(("torch.", "builtins"))]
+        methods = [m for c in own for m in vars(c).values() if inspect.isfunction(m)]
+        plain = {key: _plain(value) for key, value in vars(part).items() if key not in _TORCHS}
+        parts += [name, *(c.__qualname__ for c in own), *map(_source, methods), repr(plain)]
+    return "\n".join(parts)
+
+
+def _source(method: object) -> str:
+    try:
+        return inspect.getsource(method)  # type: ignore[arg-type]  # a function: see its caller
+    except OSError:  # typed into an interpreter that keeps no source
+        return ""
+
+
+def _plain(value: object) -> str | None:
+    if isinstance(value, Tensor):
+        return digest(value.detach())
+    if isinstance(value, tuple | list):
+        return repr([_plain(item) for item in value])
+    return repr(value) if isinstance(value, bool | int | float | str | bytes) else None
 
 
 def model_info(model: LoadedModel) -> ModelInfo:

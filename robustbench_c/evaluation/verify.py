@@ -1,21 +1,31 @@
-"""Checking a run again from its files: the record's own rules, then every stored example."""
+"""Checking a run again: the record's own rules, its clean step, and every stored example."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pandas as pd
 import torch
+from torch import Tensor, nn
 
-from attacks.classifier import TiledClassifier, exact_passes
-from attacks.driver import in_float64, recheck
-from attacks.threat import ThreatModel, feature_ranges
-from leaderboards.sample_ids import parse_ids
+from attacks.classifier import TiledClassifier
+from attacks.driver import recheck
+from attacks.threat import ThreatModel
+from leaderboards.errors import RecordError
 from leaderboards.store import RunStore
-from leaderboards.verdicts import Verdict
+from leaderboards.verdicts import CLEAN_STEP, Verdict
 from robustbench_c.data import Dataset
 from robustbench_c.errors import DataError, ModelError
 from robustbench_c.evaluation import artefacts
+from robustbench_c.evaluation.passes import passes_of
+from robustbench_c.evaluation.steps import MARGIN_TOLERANCE, clean_fault, clean_rows, precise_form
+from robustbench_c.evaluation.subject import subject
+from robustbench_c.evaluation.threats import threat_of
+from robustbench_c.zoo.devices import parse_device
 from robustbench_c.zoo.loading import LoadedModel
+
+_DISTANCE_TOLERANCE = 1e-9
+"""Relative: sums can be split differently on another machine."""
 
 
 @dataclass(frozen=True)
@@ -24,37 +34,90 @@ class Verification:
 
     Attributes:
         problems: One line for each thing that does not hold; empty if all is well.
-        replayed: Stored adversarial examples that were replayed on the model.
+        kept: Whether the run kept its adversarial examples.
+        replayed: Those that were replayed on the model.
         broken: Broken samples in the record.
     """
 
     problems: tuple[str, ...]
+    kept: bool
     replayed: int
     broken: int
 
 
-def threat_of(store: RunStore, data: Dataset) -> ThreatModel:
-    """The threat model of a run, rebuilt from its manifest and its data's box."""
-    info = store.manifest.protocol.threat
-    immutable = None
-    if info.immutable:
-        places = parse_ids(info.immutable)
-        immutable = torch.zeros(data.shape, dtype=torch.bool)
-        if places[-1] >= immutable.numel():
-            raise DataError(f"{store.folder}: an immutable feature lies outside of the sample")
-        immutable.view(-1)[torch.from_numpy(places)] = True
-    ranged = info.eps_unit == "range"
-    scale = feature_ranges(data.lower, data.upper, data.shape) if ranged else None
-    return ThreatModel(info.norm, info.eps, data.lower, data.upper, immutable, scale)
+@dataclass(frozen=True, eq=False)
+class _Replayed:
+    """The model, the samples of the run in the order of their ids, and its rows on them now."""
+
+    classifier: TiledClassifier
+    precise: TiledClassifier | None
+    data: Dataset
+    x: Tensor
+    y: Tensor
+    threat: ThreatModel
+    clean: pd.DataFrame
+
+    @property
+    def margin_tolerance(self) -> float:
+        """By how much margins may differ from those on record."""
+        return MARGIN_TOLERANCE * float(self.clean["margin"].abs().max())
 
 
-def check_same(store: RunStore, model: LoadedModel, data: Dataset) -> None:
-    """Raise unless model and data are those of the run.
+def verify(
+    store: RunStore,
+    model: nn.Module | LoadedModel,
+    data: Dataset,
+    device: torch.device | str = "cpu",
+) -> Verification:
+    """Check a run's bytes and rules, its clean step, and every stored adversarial example.
+
+    Args:
+        store: The record.
+        model: The model that was evaluated.
+        data: The whole set of data, or any part that holds the run's samples.
+        device: Where to replay.
 
     Raises:
-        ModelError: Other weights.
-        DataError: Another set of data.
+        ModelError: Not the run's model.
+        DataError: Not the run's data, or not a threat model on them.
     """
+    loaded, target = subject(model), parse_device(device)
+    own = _samples(store, loaded, data)
+    loaded.module.to(target)
+    problems = store.verify_bytes()
+    x, tiles = own.x.to(target), store.manifest.tiles
+    kept, replayed, broken = False, 0, 0
+    with passes_of(store.manifest):
+        classifier, y = TiledClassifier(loaded.module, tiles), own.y.to(target)
+        on = _Replayed(
+            classifier,
+            precise_form(loaded.module, x, tiles),
+            own,
+            x,
+            y,
+            threat_of(store.manifest.protocol.threat, own).to(target),
+            clean_rows(classifier.logits(x), y, own.ids, 0.0),
+        )
+        try:
+            if fault := clean_fault(store.read_step(CLEAN_STEP), on.clean):
+                problems.append(fault)
+            for step in store.manifest.protocol.steps:
+                if step.kind == "attack":
+                    rows = store.read_step(step.name).set_index("sample_id")
+                    rows = rows[rows["verdict"].isin([Verdict.BROKEN])]
+                    broken += len(rows)
+                    if artefacts.kept(store, step.name):
+                        kept = True
+                        found, count = _replay(store, step.name, rows, on)
+                        problems += found
+                        replayed += count
+        except RecordError as error:
+            problems.append(str(error))
+    return Verification(tuple(dict.fromkeys(problems)), kept, replayed, broken)
+
+
+def _samples(store: RunStore, model: LoadedModel, data: Dataset) -> Dataset:
+    """The samples of the run, in the order of their ids; an error unless all is the run's own."""
     manifest = store.manifest
     if model.sha256 != manifest.model.sha256:
         raise ModelError(
@@ -66,76 +129,48 @@ def check_same(store: RunStore, model: LoadedModel, data: Dataset) -> None:
             f"{store.folder} is about data of hash {manifest.data.sha256[:12]}, "
             f"'{data.name}' has {data.sha256[:12]}: give the data that were used"
         )
-
-
-def verify(store: RunStore, model: LoadedModel, data: Dataset) -> Verification:
-    """Check a run's bytes and rules, and replay every stored adversarial example.
-
-    Args:
-        store: The record.
-        model: The model that was evaluated.
-        data: The whole set of data, or any part that holds the run's samples.
-
-    Raises:
-        ModelError: Not the run's model.
-        DataError: Not the run's data.
-        RecordError: A file that cannot be read at all.
-    """
-    check_same(store, model, data)
-    problems = store.verify_bytes()
-    replayed = broken = 0
-    for step in store.manifest.protocol.steps:
-        if step.kind == "attack":
-            found, count, total = _replay(store, step.name, model, data)
-            problems += found
-            replayed += count
-            broken += total
-    return Verification(tuple(problems), replayed, broken)
-
-
-def _replay(
-    store: RunStore, step: str, model: LoadedModel, data: Dataset
-) -> tuple[list[str], int, int]:
-    rows = store.read_step(step).set_index("sample_id")
-    rows = rows[rows["verdict"].isin([Verdict.BROKEN])]
-    stored = artefacts.read(store.folder, step)
-    if stored is None:
-        return [], 0, len(rows)
-    ids, clean, adversarial = stored
-    numbers = ids.tolist()
-    if len(set(numbers)) < len(numbers) or set(numbers) != set(rows.index.tolist()):
-        return (
-            [f"step {step}: the stored examples are not those of the broken samples"],
-            0,
-            len(rows),
-        )
-    place = {int(sample): row for row, sample in enumerate(data.ids.tolist())}
-    if missing := [i for i in numbers if i not in place]:
+    place = {sample: row for row, sample in enumerate(data.ids.tolist())}
+    wanted = manifest.data.sample_ids.tolist()
+    if missing := [i for i in wanted if i not in place]:
         raise DataError(f"{data.name} does not hold sample {missing[0]} of the run")
-    own = torch.tensor([place[i] for i in numbers])
-    if clean.shape[1:] != data.shape or not torch.equal(clean, data.x[own]):
-        return [f"step {step}: the stored clean samples are not those of {data.name}"], 0, len(rows)
-    labels, threat = data.y[own], threat_of(store, data)
-    precise_module = in_float64(model.module, clean)
-    tiles = store.manifest.tiles
-    with exact_passes():
-        check = recheck(
-            TiledClassifier(model.module, tiles),
-            TiledClassifier(precise_module, tiles) if precise_module else None,
-            clean,
-            adversarial,
-            labels,
-            threat,
+    return data.subset([place[i] for i in wanted])
+
+
+def _replay(store: RunStore, step: str, rows: pd.DataFrame, on: _Replayed) -> tuple[list[str], int]:
+    """Replay the stored examples of a step whose broken samples are `rows`."""
+    problems: list[str] = []
+    replayed: set[int] = set()
+    for examples in artefacts.read(store, step):
+        ids = examples.ids
+        if strangers := set(ids.tolist()) - set(rows.index):
+            problems.append(
+                f"step {step}, sample {min(strangers)}: an example, but it is not broken"
+            )
+            continue
+        place = torch.searchsorted(on.data.ids, ids).to(on.x.device)
+        x, adversarial = on.x[place], examples.adversarial.to(on.x.device)
+        if not torch.equal(examples.clean.to(on.x.device), x):
+            problems.append(f"step {step}: the stored clean samples are not those of the data")
+            continue
+        check = recheck(on.classifier, on.precise, x, adversarial, on.y[place], on.threat)
+        distance, margin = (
+            torch.tensor(rows.loc[ids.tolist(), name].tolist(), dtype=torch.float64)
+            for name in ("distance", "margin")
         )
-    problems = []
-    recorded = rows.loc[numbers]
-    far = torch.tensor(recorded["distance"].to_numpy()) != check.distance
-    other = torch.tensor(recorded["label"].to_numpy()) != labels
-    for bad, what in (
-        (~check.legal, "its example is outside of the threat model"),
-        (check.legal & ~check.broken, "its example is classified rightly"),
-        (far, "its example is not at the recorded distance"),
-        (other, "its recorded label is not that of the data"),
-    ):
-        problems += [f"step {step}, sample {i}: {what}" for i in ids[bad].tolist()]
-    return problems, len(numbers), len(rows)
+        gap = (check.margin.cpu() - margin).abs()
+        for bad, what in (
+            (~check.legal, "its example is outside of the threat model"),
+            (check.legal & ~check.broken, "its example is classified rightly"),
+            (
+                ~torch.isclose(check.distance.cpu(), distance, rtol=_DISTANCE_TOLERANCE, atol=0.0),
+                "its example is not at its distance",
+            ),
+            (~(gap <= on.margin_tolerance), "its example has another margin"),
+        ):
+            problems += [f"step {step}, sample {i}: {what}" for i in ids[bad.cpu()].tolist()]
+        replayed |= set(ids.tolist())
+    if missing := sorted(set(rows.index) - replayed):
+        problems.append(
+            f"step {step}: {len(missing)} broken samples without an example, such as {missing[0]}"
+        )
+    return problems, len(replayed)

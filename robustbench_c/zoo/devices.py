@@ -18,6 +18,8 @@ def parse_device(device: torch.device | str) -> torch.device:
         found = torch.device(device)
     except RuntimeError as error:
         raise UsageError(f"no device named '{device}': use cpu, cuda or cuda:1") from error
+    if found.type not in ("cpu", "cuda"):
+        raise UsageError(f"'{device}' is not supported: use cpu, cuda or cuda:1")
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
         raise UsageError(f"no CUDA device '{device}' on this machine: use cpu")
     return found

@@ -70,7 +70,7 @@ def from_factory(spec: str, arguments: Mapping[str, object]) -> Foreign:
     except (Exception, SystemExit) as error:
         raise ModelError(f"{label} failed: {type(error).__name__}: {one_line(error)}") from error
     identity = f"{attribute}({sorted(arguments.items())!r}) of code {source}"
-    return Foreign(module, label, identity)
+    return Foreign(module, one_line(f"{Path(where).name}:{attribute}"), identity)
 
 
 def _from_file(path: Path) -> ModuleType:

@@ -66,7 +66,7 @@ def test_a_factory_runs_only_when_trusted(code: Path) -> None:
     assert torch.equal(model.module(torch.ones(1, 2)), torch.full((1, 2), 3.0))
     assert not model.module.training
     assert not any(parameter.requires_grad for parameter in model.module.parameters())
-    assert model.name == f"{code}:make"
+    assert model.name == model.architecture == "torch.py:make"  # not where it lies
     assert sys.modules["torch"] is torch
 
 

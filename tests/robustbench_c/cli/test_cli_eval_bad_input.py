@@ -1,0 +1,282 @@
+"""Bad input: one line, the right exit code, nothing on disk."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+STANDARD = ("--model", "fmnist-cnn-standard", "--norm", "linf", "--eps", 0.1, "--samples", 8)
+USAGE, MODEL, DATA, ATTACK, RECORD = 2, 3, 4, 5, 6
+
+
+@pytest.fixture
+def refused(robust_eval, tmp_path):
+    """Run what must fail; check how it fails."""
+
+    def check(code: int, words: str, *arguments: object) -> str:
+        ended = robust_eval(*arguments)
+        assert ended.out == ""
+        assert len(ended.lines) == 1, ended.err
+        assert ended.lines[0].startswith("robust-eval: error: ")
+        assert "Traceback" not in ended.err
+        assert words in ended.err
+        assert ended.code == code
+        assert not (tmp_path / "runs").exists()
+        return ended.lines[0]
+
+    return check
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "arguments"),
+    [
+        (USAGE, "--list", ()),
+        (USAGE, "No such option", ("--frobnicate",)),
+        (USAGE, "extra argument", ("fmnist-cnn-standard",)),
+        (MODEL, "did you mean 'fmnist-cnn-standard'?", ("--model", "fmnist-cnn-standart")),
+        (MODEL, "no such file", ("--model", "nowhere/model.pt", "--data", "digits", "--eps", 1)),
+        (DATA, "did you mean 'digits'?", (*STANDARD, "--data", "digit")),
+        (DATA, "no such file or folder", (*STANDARD, "--data", "nowhere/data.npz")),
+        (USAGE, "did you mean 'pgd'?", (*STANDARD, "--attack", "pdg")),
+        (USAGE, "no split 'tset'; did you mean 'test'?", (*STANDARD, "--split", "tset")),
+        (DATA, "has no split 'train'", (*STANDARD, "--split", "train")),
+        (ATTACK, "use one of linf, l2, l1", (*STANDARD, "--norm", "l3")),
+        (ATTACK, "use one of ce, margin, dlr", (*STANDARD, "--loss", "hinge")),
+        (ATTACK, "untargeted or multi-targeted", (*STANDARD, "--goal", "chaos")),
+        (ATTACK, "must be finite and not negative", (*STANDARD, "--eps", "-0.1")),
+        (ATTACK, "must be finite and not negative", (*STANDARD, "--eps", "nan")),
+        (ATTACK, "must be finite and not negative", (*STANDARD, "--eps", "inf")),
+        (USAGE, "--eps", (*STANDARD, "--eps", "tiny")),
+        (USAGE, "neither input nor range", (*STANDARD, "--eps-unit", "percent")),
+        (USAGE, "give --eps", ("--model", "fmnist-cnn-standard")),
+        (USAGE, "give --eps", ("--model", "fmnist-cnn-pgd", "--norm", "l2")),
+        (USAGE, "give --eps", ("--model", "fmnist-cnn-pgd", "--eps-unit", "range")),
+        (ATTACK, "must be at least 1", (*STANDARD, "--steps", 0)),
+        (ATTACK, "must be at least 1", (*STANDARD, "--steps", 3, "--restarts", 0)),
+        (USAGE, "--steps", (*STANDARD, "--steps", "many")),
+        (USAGE, "--steps", (*STANDARD, "--steps", 10**12)),
+        (USAGE, "--restarts", (*STANDARD, "--restarts", 10**12)),
+        (ATTACK, "must be positive and finite", (*STANDARD, "--step-size", 0)),
+        (ATTACK, "must be positive and finite", (*STANDARD, "--step-size", "nan")),
+        (USAGE, "neither auto nor a number", (*STANDARD, "--batch-size", 0)),
+        (USAGE, "neither auto nor a number", (*STANDARD, "--batch-size", "-1")),
+        (USAGE, "neither auto nor a number", (*STANDARD, "--batch-size", "big")),
+        (DATA, "0 samples asked for, the set has 1000", (*STANDARD, "--samples", 0)),
+        (DATA, "1001 samples asked for", (*STANDARD, "--samples", 1001)),
+        (USAGE, "--seed", (*STANDARD, "--seed", -1)),
+        (USAGE, "--seed", (*STANDARD, "--seed", 2**53 + 1)),
+        (USAGE, "use cpu, cuda", (*STANDARD, "--device", "gpu")),
+        (USAGE, "use cpu, cuda", (*STANDARD, "--device", "meta")),
+        (USAGE, "no CUDA device", (*STANDARD, "--device", "cuda:99")),
+        (USAGE, "takes no data folder", (*STANDARD, "--data-dir", "/")),
+        (USAGE, "takes no label column", (*STANDARD, "--label-column", "y")),
+        (USAGE, "has its own box", (*STANDARD, "--box", "0,1")),
+        (USAGE, "LOWER,UPPER", (*STANDARD, "--box", "1")),
+        (USAGE, "not a list of numbers", (*STANDARD, "--mean", "grey", "--std", "1")),
+        (MODEL, "its card says", (*STANDARD, "--mean", "0.1", "--std", "1")),
+        (MODEL, "its card says", (*STANDARD, "--arch", "mlp")),
+        (USAGE, "not JSON", (*STANDARD, "--arch-args", "{")),
+        (USAGE, "not a JSON object", (*STANDARD, "--arch-args", "[1]")),
+        (DATA, "takes samples of shape (1, 28, 28)", (*STANDARD, "--data", "digits")),
+        (USAGE, "places go from 0 to 783", (*STANDARD, "--immutable", "784")),
+        (USAGE, "no feature '-1'", (*STANDARD, "--immutable", "-1")),
+        (
+            USAGE,
+            "did you mean 'mean radius'?",
+            ("--model", "breast-cancer-mlp", "--eps", 1, "--immutable", "mean radiuss"),
+        ),
+    ],
+)
+def test_settings(refused, code, words, arguments):
+    refused(code, words, *arguments)
+
+
+def test_wrong_number_of_classes(refused, tmp_path):
+    x = np.random.RandomState(0).rand(5, 1, 28, 28).astype(np.float32)
+    np.savez(tmp_path / "a.npz", x=x, y=np.arange(5), classes=np.array(["a", "b", "c", "d", "e"]))
+    np.savez(tmp_path / "b.npz", x=x, y=np.array([0, 1, 2, 3, 57]))
+    words = "the model has 10 classes, but a has 5"
+    refused(DATA, words, *STANDARD[:-2], "--data", tmp_path / "a.npz")
+    words = "the model has 10 classes, but sample 4 of b has the label 57"
+    refused(DATA, words, *STANDARD[:-2], "--data", tmp_path / "b.npz")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"x": np.full((3, 1, 28, 28), 1.5, np.float32)}, "sample 0, feature (0, 0, 0) is 1.5"),
+        ({"x": np.full((3, 1, 28, 28), np.nan, np.float32)}, "not a finite number"),
+        ({"y": np.array([0, -1, 2])}, "sample 1 has the label -1"),
+        ({"y": np.array([0.0, 1.0, 2.0])}, "not integer labels"),
+        ({"y": np.array([0, 1])}, "y has shape (2,)"),
+        ({"x": np.zeros((3, 28, 28), np.int64)}, "save it as float32"),
+        ({"x": np.zeros((0, 1, 28, 28), np.float32), "y": np.zeros(0, np.int64)}, "at least one"),
+        ({"x": np.array([{}, {}, {}])}, "not a readable .npz"),
+    ],
+)
+def test_data(refused, tmp_path, change, words):
+    arrays = {"x": np.zeros((3, 1, 28, 28), np.float32), "y": np.array([0, 1, 2])} | change
+    np.savez(tmp_path / "d.npz", **arrays)
+    refused(DATA, words, *STANDARD[:-2], "--data", tmp_path / "d.npz")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"\0" * 100])
+def test_damaged_data(refused, tmp_path, content):
+    (tmp_path / "d.npz").write_bytes(content)
+    refused(DATA, "not a readable .npz file", *STANDARD, "--data", tmp_path / "d.npz")
+
+
+class TestCheckpoint:
+    OPTIONS = ("--data", "fashion-mnist-mini", "--eps", 0.1, "--samples", 8)
+
+    @pytest.fixture
+    def refused(self, refused):
+        return lambda words, path, *more: refused(
+            MODEL, words, "--model", path, *self.OPTIONS, *(more or ("--arch", "cnn-small"))
+        )
+
+    def test_without_an_architecture(self, refused, checkpoint, weights):
+        words = "name its architecture with --arch"
+        assert "its shapes fit cnn-small" in refused(words, checkpoint(weights), "--seed", 0)
+
+    def test_missing_extra_and_misshapen(self, refused, checkpoint, weights):
+        first, *_, last = weights
+        refused(f"missing: {last}", checkpoint({k: v for k, v in weights.items() if k != last}))
+        refused("unexpected: more", checkpoint(weights | {"more": torch.zeros(2)}))
+        refused(
+            f"of the wrong shape: {first}", checkpoint(weights | {first: weights[first][..., :2]})
+        )
+
+    def test_nan_and_inf(self, refused, checkpoint, weights):
+        first = next(iter(weights))
+        for value in (torch.nan, torch.inf):
+            weights[first].view(-1)[0] = value
+            refused("NaN or Inf", checkpoint(weights))
+
+    def test_pickle_that_needs_code(self, refused, checkpoint, tmp_path):
+        path = checkpoint({"state_dict": os.system})
+        refused("--trust-checkpoint", path)
+        path = checkpoint(torch.nn.Linear(2, 2))
+        refused("--trust-checkpoint", path)
+
+    def test_factory_that_is_not_trusted(self, refused, factories):
+        refused("--trust-checkpoint", f"{factories}:means", "--seed", 0)
+
+    @pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
+    def test_damaged(self, refused, tmp_path, name, checkpoint, weights):
+        import safetensors.torch
+
+        path = checkpoint(weights, name)
+        if name.endswith("safetensors"):
+            safetensors.torch.save_file(weights, path)
+        whole = path.read_bytes()
+        for content in (
+            b"",
+            b"\0" * 4096,
+            b"<html>404</html>",
+            whole[:-100],
+            whole[: len(whole) // 2],
+        ):
+            path.write_bytes(content)
+            refused("", path)
+
+    def test_folder_and_strange_suffix(self, refused, tmp_path):
+        refused("is a folder", tmp_path)
+        (tmp_path / "model.onnx").write_bytes(b"x")
+        refused("is no model file", tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize(
+    ("factory", "words"),
+    [
+        ("Nan", "logits are NaN or Inf on sample 5"),
+        ("Noisy", "the model's output is random"),
+        ("Constant", "no gradient with respect to its input"),
+        ("Raises", "cannot evaluate samples of shape (1, 4, 4): expected something"),
+        ("Flat", "a classifier returns logits of shape (batch, classes)"),
+        ("not_finite", "NaN or Inf"),
+        ("fails", "no network"),
+        ("number", "returned a int"),
+        ("absent", "absent"),
+    ],
+)
+def test_models_that_cannot_be_evaluated(refused, factories, own, factory, words):
+    arguments = ("--trust-checkpoint", "--data", own["npz"], "--eps", 0.1)
+    refused(MODEL, words, "--model", f"{factories}:{factory}", *arguments)
+
+
+def test_nan_after_the_probe_names_the_sample(refused, factories, tmp_path):
+    """Sample 200 of the set is past those that are looked at first."""
+    x = np.full((300, 3), 0.5, np.float32)
+    x[200] = 0.98
+    np.savez(tmp_path / "d.npz", x=x, y=np.arange(300) % 2)
+    arguments = ("--trust-checkpoint", "--data", tmp_path / "d.npz", "--eps", 0.1)
+    words = "the model's logits are NaN or Inf on sample 200"
+    refused(MODEL, words, "--model", f"{factories}:Nan", *arguments)
+
+
+@pytest.mark.parametrize("below", ["", "deeper/still"])
+def test_output_folder_that_is_a_file(robust_eval, tmp_path, below):
+    (tmp_path / "file").write_text("mine")
+    ended = robust_eval(*STANDARD, "--out", tmp_path / "file" / below)
+    assert ended.code == RECORD
+    assert len(ended.lines) == 1
+    assert ended.err.startswith("robust-eval: error: cannot make the folder")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_output_folder_on_a_read_only_mount(robust_eval):
+    ended = robust_eval(*STANDARD, "--out", "/proc/runs")
+    assert ended.code == RECORD
+    assert len(ended.lines) == 1
+
+
+def test_disk_full(robust_eval, tmp_path, monkeypatch):
+    """At the last write, after everything was computed."""
+    assert robust_eval(*STANDARD, "--out", tmp_path / "whole").code == 0
+    real = os.fsync
+
+    def full(handle: int) -> None:
+        if "summary" in str(Path(f"/proc/self/fd/{handle}").readlink()):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(handle)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        ended = robust_eval(*STANDARD)
+    assert ended.code == RECORD
+    assert ended.out == ""
+    last = ended.lines[-1]
+    assert last.startswith("robust-eval: error: cannot write ")
+    assert last.endswith("No space left on device")
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert not list(folder.glob("*summary*"))
+    assert robust_eval(*STANDARD).code == 0
+    assert (folder / "summary.json").exists()
+
+
+def test_interrupt(robust_eval, tmp_path, monkeypatch):
+    from robustbench_c.cli.run_progress import RunProgress
+
+    def stop(self, step, done, total, broken):
+        if done:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunProgress, "__call__", stop)
+        ended = robust_eval(*STANDARD)
+    assert ended.code == 130
+    assert ended.lines[-1] == "robust-eval: stopped; the same command goes on where it was"
+    assert "Traceback" not in ended.err
+    ended = robust_eval(*STANDARD)
+    assert ended.code == 0
+    assert "went on with the record that was there" in ended.out
+    assert robust_eval(*STANDARD, "--out", tmp_path / "whole").code == 0
+    (resumed,), (whole,) = ((tmp_path / n).iterdir() for n in ("runs", "whole"))
+    content = [p.parent.name + "/" + p.name for p in whole.rglob("*.parquet")]
+    assert [p.parent.name + "/" + p.name for p in resumed.rglob("*.parquet")] == content
