@@ -22,8 +22,9 @@ def distances(x: Tensor, other: Tensor, threat: ThreatModel) -> Tensor:
     difference = other.double() - x.double()
     if threat.scale is not None:
         difference = difference / threat.scale.double()
+    rows = TiledClassifier.pad(difference.flatten(1), max(len(x), 32))  # one row may sum otherwise
     order = {"linf": torch.inf, "l2": 2, "l1": 1}[threat.norm]
-    found: Tensor = torch.linalg.vector_norm(difference.flatten(1), ord=order, dim=1)
+    found: Tensor = torch.linalg.vector_norm(rows, ord=order, dim=1)[: len(x)]
     return found
 
 

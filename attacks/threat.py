@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -52,8 +51,10 @@ class ThreatModel:
     def __post_init__(self) -> None:
         if self.norm not in NORMS:
             raise AttackError(f"unknown norm '{self.norm}': use one of {', '.join(NORMS)}")
-        if not math.isfinite(self.eps) or self.eps < 0:
-            raise AttackError(f"eps is {self.eps}: it must be finite and not negative")
+        if not 0 <= self.eps <= torch.finfo(torch.float32).max:
+            raise AttackError(
+                f"eps is {self.eps}: it must be finite and not negative, and at most 3e38"
+            )
         if not (torch.isfinite(self.lower).all() and torch.isfinite(self.upper).all()):
             raise AttackError("the input box is not finite: give finite lower and upper ends")
         if bool((self.lower > self.upper).any()):

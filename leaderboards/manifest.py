@@ -233,6 +233,7 @@ class Manifest(Record):
             "seed": self.seed,
             "device": self.device.split(":")[0],
             "dtype": self.dtype,
+            "threads": self.threads if self.device == "cpu" else None,
             "versions.torch": self.versions["torch"],
         }
 
