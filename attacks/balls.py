@@ -65,6 +65,13 @@ class Ball:
         moved = torch.where(too_far, torch.nextafter(moved, self.x), moved)
         return torch.minimum(torch.maximum(moved, self.low), self.high)
 
+    def _ahead(self, current: Tensor, direction: Tensor, size: float) -> Tensor:
+        """`current + size * direction` in units of eps, inside the bounds (float32: Linf only)."""
+        if self.threat.scale is not None:
+            direction = direction * self.threat.scale
+        # not add(alpha=size): fused in a vector, but not in a loop's tail, it would round in two ways
+        return (direction * size).add_(current).clamp_(self.low, self.high)
+
     def start(self, keys: Tensor) -> Tensor:
         """A random legal input for each sample: uniform in the norm ball, then projected.
 
@@ -73,8 +80,9 @@ class Ball:
         """
         eps, d = self.threat.eps, self.x[0].numel()
         if self.threat.norm == "linf":
-            noise = (2.0 * uniform(keys, d).double() - 1.0) * eps
-        elif self.threat.norm == "l2":
+            noise = (2.0 * uniform(keys, d) - 1.0).view_as(self.x)
+            return self._ahead(self.x, noise, eps)
+        if self.threat.norm == "l2":
             # the largest of d uniforms is distributed as the radius of a uniform point of a ball
             direction = gaussian(keys, d, offset=d).double()
             radius = uniform(keys, d).double().amax(1, keepdim=True)
@@ -102,10 +110,7 @@ class Ball:
             size: Length of the step in units of eps.
         """
         if self.threat.norm == "linf":
-            direction = gradient.sign()  # of NaN: 0
-            if self.threat.scale is not None:
-                direction = direction * self.threat.scale
-            return torch.add(current, direction, alpha=size).clamp_(self.low, self.high)
+            return self._ahead(current, gradient.sign(), size)  # the sign of NaN is 0
         gradient = gradient.nan_to_num(0.0, 0.0, 0.0)
         free = torch.where(gradient > 0, current < self.high, current > self.low).flatten(1)
         unit = self._unit()

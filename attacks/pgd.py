@@ -188,10 +188,11 @@ def pgd(
     result = AttackResult.empty(x)
     if len(x) == 0:
         return result
-    first = classifier.logits(x)
+    ranks = config.goal == "multi-targeted" and targets is None
+    first = classifier.logits(x if ranks else x[:1])
     classes = first.shape[1]
     raised = targets[:, None] if targets is not None else None
-    if config.goal == "multi-targeted" and targets is None:
+    if ranks:
         ranked = first.scatter(1, y[:, None], -torch.inf).argsort(
             dim=1, descending=True, stable=True
         )
