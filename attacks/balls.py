@@ -69,7 +69,7 @@ class Ball:
         """`current + size * direction` in units of eps, inside the bounds (float32: Linf only)."""
         if self.threat.scale is not None:
             direction = direction * self.threat.scale
-        # not add(alpha=size): fused in a vector, but not in a loop's tail, it would round in two ways
+        # not add(alpha=size), which is fused, and rounds otherwise, except in a loop's tail
         return (direction * size).add_(current).clamp_(self.low, self.high)
 
     def start(self, keys: Tensor) -> Tensor:
