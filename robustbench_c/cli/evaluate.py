@@ -34,7 +34,11 @@ def main() -> None:
 
 @app.command()
 def evaluate(
+    context: typer.Context,
     model: options.Model = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="Named settings of data, threat and attack, or a .toml.")
+    ] = None,
     attack: Annotated[str, typer.Option(help="The attack: pgd.")] = "pgd",
     data: options.Data = None,
     samples: Annotated[int | None, typer.Option(help="The first N samples [all].")] = None,
@@ -73,7 +77,7 @@ def evaluate(
     std: options.Std = None,
     trust_checkpoint: options.Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
-    list_: Annotated[bool, typer.Option("--list", help="Show models, data and attacks.")] = False,
+    list_: Annotated[bool, typer.Option("--list", help="Show models, data, protocols.")] = False,
     version: Annotated[bool, typer.Option("--version", help="Show versions.")] = False,
 ) -> None:
     """Evaluate a model under attack; verdicts, table and record for every sample."""
@@ -87,6 +91,18 @@ def evaluate(
     if eps_unit not in ("input", "range"):
         raise UsageError(f"--eps-unit '{eps_unit}' is neither input nor range")
     most = _batch_size(batch_size)
+    if protocol is not None:
+        from robustbench_c.evaluation.protocols import load_protocol
+
+        named = load_protocol(protocol)
+        fixed = named.model_dump(exclude={"name", "description"})
+        given = [key for key in (*fixed, "eps_unit", "immutable") if _is_given(context, key)]
+        if given:
+            option = given[0].replace("_", "-")
+            raise UsageError(f"--protocol {protocol} fixes --{option}: leave one of them out")
+        data, norm, eps = named.data, named.norm, named.eps
+        steps, restarts, step_size = named.steps, named.restarts, named.step_size
+        loss, goal, protocol = named.loss, named.goal, named.name
 
     from rich.console import Console
 
@@ -123,6 +139,7 @@ def evaluate(
             out=out,
             save_adversarial=save_adversarial,
             overwrite=overwrite,
+            protocol_name=protocol,
             progress=progress,
         )
     for notice in run.store.manifest.notices:
@@ -131,6 +148,12 @@ def evaluate(
         print(run.summary.to_bytes().decode(), end="")
         return
     _show(run)
+
+
+def _is_given(context: typer.Context, option: str) -> bool:
+    """Whether the user set an option (and not its default)."""
+    source = context.get_parameter_source(option)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _batch_size(text: str) -> int | None:
@@ -208,6 +231,7 @@ def _show_known() -> None:
     from robustbench_c import zoo
     from robustbench_c.cli.tables import wide_console
     from robustbench_c.data.registry import REGISTRY
+    from robustbench_c.evaluation.protocols import known_protocols, load_protocol
 
     models = Table("model", "architecture", "data", "trained for", "clean", box=None)
     for name in zoo.names():
@@ -218,8 +242,11 @@ def _show_known() -> None:
     sets = Table("data", "what it is", box=None)
     for name, entry in REGISTRY.items():
         sets.add_row(name, entry.description)
+    protocols = Table("protocol", "what it is", box=None)
+    for name in known_protocols():
+        protocols.add_row(name, load_protocol(name).description)
     console = wide_console()
-    for part in (models, "", sets, "", f"attacks: {', '.join(_ATTACKS)}"):
+    for part in (models, "", sets, "", protocols, "", f"attacks: {', '.join(_ATTACKS)}"):
         console.print(part)
 
 
