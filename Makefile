@@ -5,6 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-warn-conflicts --constraint constraints.txt
 
+# as the package sets them for itself, here for tests that import torch first
+export MKL_CBWR := AUTO
+export OMP_WAIT_POLICY := passive
+
 .PHONY: eval test test-all lint bench zoo lirpa clean
 
 eval: $(VENV)/.eval

@@ -6,7 +6,12 @@ data, models and recipes. Light to import: torch is imported when it is needed.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
+
+# As in `attacks`, whose words these are; torch reads them once, when it is first imported.
+os.environ.setdefault("MKL_CBWR", "AUTO")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 if TYPE_CHECKING:
     from robustbench_c.evaluation import Run, evaluate
