@@ -53,7 +53,7 @@ def _pair(value: Any) -> Pair | None:
 
 
 def _conv2d(
-    x: Tensor,
+    input: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
     stride: Any = 1,
@@ -61,11 +61,14 @@ def _conv2d(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Tensor:
+    x = input
     steps, margins, holes = _pair(stride), _pair(padding), _pair(dilation)
     if (
         x.dim() == 4
         and x.device.type == "cpu"
         and x.requires_grad
+        and x.dtype == weight.dtype
+        and not torch.is_autocast_enabled("cpu")
         and x.shape[1] <= _FEW_CHANNELS
         and groups == 1
         and holes == (1, 1)

@@ -57,8 +57,10 @@ class Recheck:
         legal: Inside the box, within eps, immutable features unchanged.
         distance: Norm of the perturbation in units of eps, float64.
         prediction: Class predicted in float32.
-        margin: Logit margin of the true class in float32 (as float64); broken when negative.
+        margin: Logit margin of the true class in float32 (as float64).
         margin64: The same in float64; NaN where the model has no float64 form.
+        missed: Another class than the true one is predicted in float32.
+        missed64: The same in float64; true where the model has no float64 form.
     """
 
     legal: Tensor
@@ -66,16 +68,21 @@ class Recheck:
     prediction: Tensor
     margin: Tensor
     margin64: Tensor
+    missed: Tensor
+    missed64: Tensor
 
     @property
     def broken(self) -> Tensor:
         """Legal and misclassified in float32, and in float64 where that exists."""
-        return self.legal & (self.margin < 0) & ((self.margin64 < 0) | self.margin64.isnan())
+        return self.legal & self.missed & self.missed64
 
-    @property
-    def rounding(self) -> Tensor:
-        """Legal and misclassified in float32 only: the sign of the margin is a rounding error."""
-        return self.legal & (self.margin < 0) & (self.margin64 >= 0)
+
+def missed(logits: Tensor, y: Tensor) -> Tensor:
+    """Whether another class is predicted, by finite logits; bool, (n,).
+
+    The prediction is the first of the largest logits, for clean and attacked inputs alike.
+    """
+    return (logits.argmax(1) != y) & logits.isfinite().all(1)
 
 
 def recheck(
@@ -102,8 +109,8 @@ def recheck(
         legal &= ((adversarial == x) | ~threat.immutable).flatten(1).all(1)
     logits = classifier.logits(adversarial)
     gap = margin(logits, y).double()
-    if precise is None:
-        gap64 = torch.full_like(gap, torch.nan)
-    else:
-        gap64 = margin(precise.logits(adversarial.double()), y)
-    return Recheck(legal, distance, logits.argmax(1), gap, gap64)
+    gap64, missed64 = torch.full_like(gap, torch.nan), torch.ones_like(legal)
+    if precise is not None:
+        logits64 = precise.logits(adversarial.double())
+        gap64, missed64 = margin(logits64, y), missed(logits64, y)
+    return Recheck(legal, distance, logits.argmax(1), gap, gap64, missed(logits, y), missed64)

@@ -164,6 +164,7 @@ def pgd(
     seed: int,
     targets: Tensor | None = None,
     active_set: bool = True,
+    confirm: Callable[[Tensor, Tensor], Tensor] | None = None,
     progress: Progress | None = None,
 ) -> AttackResult:
     """Attack each sample until it breaks or its restarts are used up.
@@ -180,6 +181,8 @@ def pgd(
             wrong one. None otherwise.
         active_set: Whether broken samples leave. Off, they are carried to the end of the restart
             at full cost, for the test that this changes no result.
+        confirm: Says of inputs that are misclassified, and their true classes, which of them count
+            (float64 may disagree); the search goes on where one does not. None: all do.
         progress: Called with (samples finished, samples broken) as they change.
 
     Returns:
@@ -219,7 +222,14 @@ def pgd(
             slots.current, problem.loss(slots, classes)
         )
         gap = side * margin(logits, aim[slots.sample])
-        hit = fresh & (gap < 0) & gap.isfinite()
+        predicted = logits.argmax(1)
+        right = predicted == aim[slots.sample]
+        hit = fresh & gap.isfinite() & (right if targets is not None else ~right)
+        if confirm is not None and bool(hit.any()):
+            rows = hit.nonzero()[:, 0]
+            sure = confirm(slots.current[rows], y[slots.sample[rows]])
+            result.rounding[slots.sample[rows[~sure]]] = True
+            hit = hit.index_put((rows,), sure)
         moved = slots.ball.step(slots.current, gradient, step_length)
         last = slots.step >= config.steps
         over = last | slots.repeats(moved) if classifier.invariant else last
@@ -235,6 +245,8 @@ def pgd(
             finished += int((~again).sum())
         slots.advance(moved)
         share = (time.perf_counter() - started) / count
-        result.count(slots.sample, fresh, fresh & ~hit & ~last, gap, live.double() * share)
+        result.count(
+            slots.sample, fresh, fresh & ~hit & ~last, gap, gradient, live.double() * share
+        )
         if count > slots.count and progress is not None:
             progress(finished, int(result.found.sum()))

@@ -24,7 +24,9 @@ class AttackResult:
             of the others over it), negative once found; infinite where none was.
         forwards: int64, (n,), forward passes the search needed for the sample.
         backwards: int64, (n,), gradients it needed.
-        not_finite: bool, (n,), a logit was NaN or Inf on the way.
+        not_finite: bool, (n,), a logit or a gradient was NaN or Inf on the way.
+        flat: bool, (n,), a gradient was exactly zero on the way: there the search stood still.
+        rounding: bool, (n,), misclassified on the way, but not beyond rounding.
         seconds: float64, (n,), the sample's share of the time of its passes.
     """
 
@@ -36,6 +38,8 @@ class AttackResult:
     forwards: Tensor
     backwards: Tensor
     not_finite: Tensor
+    flat: Tensor
+    rounding: Tensor
     seconds: Tensor
 
     @classmethod
@@ -55,6 +59,8 @@ class AttackResult:
             forwards=integers(0),
             backwards=integers(0),
             not_finite=torch.zeros(n, dtype=torch.bool, device=device),
+            flat=torch.zeros(n, dtype=torch.bool, device=device),
+            rounding=torch.zeros(n, dtype=torch.bool, device=device),
             seconds=torch.zeros(n, dtype=torch.float64, device=device),
         )
 
@@ -66,7 +72,13 @@ class AttackResult:
         self.iteration[samples] = iteration
 
     def count(
-        self, samples: Tensor, fresh: Tensor, moved: Tensor, margins: Tensor, seconds: Tensor
+        self,
+        samples: Tensor,
+        fresh: Tensor,
+        moved: Tensor,
+        margins: Tensor,
+        gradient: Tensor,
+        seconds: Tensor,
     ) -> None:
         """Add one pass to the books.
 
@@ -75,6 +87,7 @@ class AttackResult:
             fresh: Rows whose sample was looked at, bool.
             moved: Rows whose gradient was needed, bool.
             margins: Margin of each row.
+            gradient: Gradient of each row, (tile, *shape).
             seconds: Time of each row, float64.
         """
         known = fresh & margins.isfinite()
@@ -83,4 +96,7 @@ class AttackResult:
         self.seconds.index_add_(0, samples, seconds)
         margins = torch.where(known, margins, torch.inf)
         self.lowest.scatter_reduce_(0, samples, margins, "amin")
-        self.not_finite.index_fill_(0, samples[fresh & ~known], True)
+        pull = gradient.flatten(1).abs().sum(1)
+        strange = (fresh & ~known) | (moved & ~pull.isfinite())
+        self.not_finite.index_fill_(0, samples[strange], True)
+        self.flat.index_fill_(0, samples[moved & (pull == 0)], True)

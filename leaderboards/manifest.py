@@ -192,7 +192,7 @@ class Manifest(Record):
     """Hash of `protocol`: what comparable records share."""
     seed: Count
     """Seed of all randomness."""
-    tiles: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1)
+    tiles: tuple[Annotated[int, Field(ge=1, le=2**16)], ...] = Field(min_length=1, max_length=64)
     """Sizes of a pass, measured to give the same bits; a resume goes on with them."""
     batch_size: Annotated[int, Field(ge=1)]
     """Samples worked on together; changes no result."""
@@ -202,7 +202,7 @@ class Manifest(Record):
     """The device's own name."""
     dtype: Text
     """Number format of the passes, such as `float32`."""
-    threads: Annotated[int, Field(ge=1)]
+    threads: Annotated[int, Field(ge=1, le=1024)]
     """Number of CPU threads."""
     versions: dict[Text, Text]
     """Versions of Python and of the libraries; `torch` is among them."""
@@ -234,6 +234,7 @@ class Manifest(Record):
             "device": self.device.split(":")[0],
             "dtype": self.dtype,
             "threads": self.threads if self.device == "cpu" else None,
+            "machine": f"{self.platform}, {self.device_name}",
             "versions.torch": self.versions["torch"],
         }
 

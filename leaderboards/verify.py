@@ -51,12 +51,23 @@ def _row_problems(store: RunStore, step: str, frame: pd.DataFrame) -> list[str]:
     failed = frame["verdict"].isin([Verdict.ERROR])
     misses = (frame["prediction"] != frame["label"]).fillna(False).astype(bool)
     rules = {
-        "broken, but the margin is not negative": broken & ~(frame["margin"] < 0),
-        "broken, but the float64 margin is not negative": broken & ~(frame["margin64"] < 0),
+        "broken, but its margin is positive": broken & ~(frame["margin"] <= 0),
+        "broken, but its float64 margin is positive": broken & (frame["margin64"] > 0),
         "broken, but the distance is not within eps": broken
         & ~(frame["distance"] <= store.manifest.protocol.threat.eps),
         "broken, but the prediction is the label": broken & ~misses,
     }
+    settings = next((s.parameters for s in store.manifest.protocol.steps if s.name == step), {})
+    steps, restarts = settings.get("steps"), settings.get("restarts")
+    if isinstance(steps, int) and isinstance(restarts, int):
+        rules |= {
+            "found after the last step": (frame["iteration"] > steps).fillna(False).astype(bool),
+            "found after the last restart": (frame["restart"] >= restarts)
+            .fillna(False)
+            .astype(bool),
+            "more passes than the protocol has": frame["forwards"] > restarts * (steps + 1),
+            "not looked at": frame["forwards"] < 1,
+        }
     if store.kind(step) == CLEAN_STEP:
         rules |= {
             "wrong, but the margin is positive": wrong & ~(frame["margin"] <= 0),

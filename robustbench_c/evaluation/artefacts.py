@@ -98,6 +98,6 @@ def _decode(data: bytes, path: Path) -> Examples:
         or {clean.dtype, adversarial.dtype} != {torch.float32}
     ):
         raise RecordError(f"{path}: ids have to be int64 (n,), samples float32")
-    if clean.shape != adversarial.shape or clean.dim() < 2 or len(clean) != len(ids):
+    if clean.shape != adversarial.shape or clean.dim() < 2 or not 0 < len(ids) == len(clean):
         raise RecordError(f"{path}: ids, clean and adversarial samples differ in shape")
     return found

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from attacks.classifier import TiledClassifier
+from attacks.driver import missed
 from attacks.pgd import PGDConfig, pgd
 from attacks.threat import ThreatModel
 from leaderboards.store import RunStore
@@ -75,6 +77,11 @@ def attack_samples(on: Attacked, config: PGDConfig, seed: int, progress: Progres
         _picture(on, part, judged)
 
 
+def _misses(precise: TiledClassifier, adversarial: Tensor, y: Tensor) -> Tensor:
+    """Which inputs are misclassified in float64 too."""
+    return missed(precise.logits(adversarial.double()), y)
+
+
 def _shard_size(on: Attacked, config: PGDConfig) -> int:
     worst = on.classifier.seconds * (config.steps + 1) * config.restarts
     samples = max(_SHARD_SECONDS / max(worst, 1e-9), on.classifier.tiles[-1])
@@ -87,7 +94,17 @@ def _shard(
     """Attack the samples at the places `part`, and write them down."""
     ids, place = on.data.ids[part], part.to(on.x.device)
     x, y = on.x[place], on.y[place]
-    result = pgd(on.classifier, x, y, ids, on.threat, config, seed, progress=report)
+    result = pgd(
+        on.classifier,
+        x,
+        y,
+        ids,
+        on.threat,
+        config,
+        seed,
+        confirm=None if on.precise is None else partial(_misses, on.precise),
+        progress=report,
+    )
     judged = attack_rows(on.classifier, on.precise, x, y, ids, on.threat, result)
     hit = judged.broken
     if artefacts.kept(on.store, PGD) and bool(hit.any()):

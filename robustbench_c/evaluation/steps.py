@@ -121,10 +121,8 @@ def attack_rows(
         )
     broken = result.found & check.broken
     hit = broken.cpu().numpy()
-    lowest = result.lowest.double()
-    shown = torch.where(result.found, check.margin, lowest)
-    # an open row is about the worst point met; what was found but does not hold is at a tie
-    shown = torch.where(result.found & ~broken, shown.clamp_min(0.0), shown)
+    # an open row is about the worst point met; what does not hold beyond rounding is at a tie
+    shown = torch.where(broken, check.margin, result.lowest.double().clamp_min(0.0))
     failed = (result.not_finite & ~broken) | ~shown.isfinite()
     known = ~failed.cpu().numpy()
     return Judged(
@@ -156,19 +154,22 @@ def _verdict(broken: bool, failed: bool) -> str | None:
 
 def _details(result: AttackResult, check: Recheck, failed: Tensor) -> list[str | None]:
     details: list[str | None] = []
-    for found, rounding, holds, nan in zip(
+    for found, rounding, holds, nan, flat in zip(
         result.found.tolist(),
-        check.rounding.tolist(),
+        (result.rounding & ~check.broken).tolist(),
         check.broken.tolist(),
         failed.tolist(),
+        (result.flat & ~check.broken).tolist(),
         strict=True,
     ):
         if nan:
-            details.append("a logit was NaN or Inf inside the threat model")
-        elif found and rounding:
-            details.append("rounding: misclassified in float32, not in float64")
+            details.append("a logit or a gradient was NaN or Inf inside the threat model")
         elif found and not holds:
             details.append("not reproduced: the example did not hold when it was re-checked")
+        elif rounding:
+            details.append("rounding: misclassified in float32, not in float64")
+        elif flat:
+            details.append("zero gradient: the attack stood still, robustness is not shown")
         else:
             details.append(None)
     return details

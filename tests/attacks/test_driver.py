@@ -95,7 +95,7 @@ def test_what_is_classified_rightly_is_not_broken():
     assert int(check.prediction) == 0
     assert float(check.margin) > 0
     assert not check.broken.any()
-    assert not check.rounding.any()
+    assert not check.missed.any()
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
@@ -122,12 +122,12 @@ def test_what_float64_does_not_confirm_is_rounding_and_not_broken():
     check = recheck(TiledClassifier(module), TiledClassifier(precise), x, x, y, threat)
     assert check.margin.tolist() == [-1.0, -1.0]
     assert check.margin64.tolist() == [2.0, -0.5]
-    assert check.rounding.tolist() == [True, False]
+    assert (check.missed & ~check.missed64).tolist() == [True, False]
     assert check.broken.tolist() == [False, True]
     alone = recheck(TiledClassifier(module), None, x, x, y, threat)
     assert alone.margin64.isnan().all()
     assert alone.broken.all()
-    assert not alone.rounding.any()
+    assert alone.missed64.all()
 
 
 def test_a_tie_is_not_broken():

@@ -132,9 +132,8 @@ def test_verify_sees_a_summary_that_lies(tmp_path: Path) -> None:
     [
         ("pgd", a_row(3, "broken", distance=0.1000001), "distance is not within eps"),
         ("pgd", a_row(3, "broken", distance=None), "distance is not within eps"),
-        ("pgd", a_row(3, "broken", margin64=None), "float64 margin is not negative"),
-        ("pgd", a_row(3, "broken", margin64=0.0), "float64 margin is not negative"),
-        ("pgd", a_row(3, "broken", margin=0.0), "the margin is not negative"),
+        ("pgd", a_row(3, "broken", margin64=0.1), "its float64 margin is positive"),
+        ("pgd", a_row(3, "broken", margin=0.1), "its margin is positive"),
         ("pgd", a_row(3, "broken", prediction=1), "the prediction is the label"),
         ("pgd", a_row(3, margin=-0.1), "sign and the prediction"),
         ("pgd", a_row(0), "ran on sample 0, which"),
