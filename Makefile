@@ -16,7 +16,7 @@ eval: $(VENV)/.eval
 
 # One thread each: two tests side by side are faster than one on two threads.
 test: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow and not bench and not gpu and not slurm and not vnncomp"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --benchmark-disable -m "not slow and not bench and not gpu and not slurm and not vnncomp"
 
 test-all: $(VENV)/.dev
 	$(BIN)/python -m pytest

@@ -52,6 +52,10 @@ def make(name: str, console: Console) -> None:
         raise RunError(f"{folder} holds no card: remove the folder and make the model again")
     draft = zoo.Draft(**{k: v for k, v in dict(loaded.card).items() if k != "sha256"})
     wanted = SHIPPED[name]
+    if draft.clean_accuracy is not None:
+        command = f"robust-eval --model {name} --data {recipe.data} --eps 0 --steps 1 --restarts 1"
+        clean = draft.clean_accuracy.model_copy(update={"command": command})
+        draft = draft.model_copy(update={"clean_accuracy": clean})
     if wanted.norm is not None:
         test = data.load(recipe.data, split="test")
         threat = ThreatModel(wanted.norm, wanted.eps, test.lower, test.upper)

@@ -94,13 +94,9 @@ def _as_line(error: Exception) -> tuple[str, int] | None:
         # typer brings a click of its own or the installed one: known by what they can do.
         describe = getattr(error, "format_message", None)
         return " ".join((describe() if describe else str(error)).split()), code
-    if isinstance(error, OSError) and error.errno in (
-        errno.ENOSPC,
-        errno.EDQUOT,
-        errno.EACCES,
-        errno.EPERM,
-        errno.EROFS,
+    if isinstance(error, OSError) and (
+        error.filename or error.errno in (errno.ENOSPC, errno.EDQUOT)
     ):
-        place = f": {error.filename}" if error.filename else ""
+        place = f": {str(error.filename)[:200]}" if error.filename else ""
         return f"{error.strerror}{place}", _STORAGE
     return None

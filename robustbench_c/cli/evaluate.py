@@ -29,7 +29,11 @@ _SHIPPED = {"fashion-mnist": "fashion-mnist-mini"}
 
 def main() -> None:
     """Run the command line."""
-    run_app(app, "robust-eval", stopped="stopped; the same command goes on where it was")
+    run_app(
+        app,
+        "robust-eval",
+        stopped="stopped; the same command goes on after the last finished shard",
+    )
 
 
 @app.command()

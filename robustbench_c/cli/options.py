@@ -60,6 +60,8 @@ def load_data(
     """Load the data that the options name."""
     from robustbench_c import data
 
+    if not name.strip():
+        raise UsageError("--data is empty: give a set of data or a file")
     ends = numbers(box, "--box")
     if ends is not None and len(ends) != 2:
         raise UsageError(f"--box '{box}' is not of the form LOWER,UPPER")
@@ -76,13 +78,16 @@ def card_of(model: str) -> Card | None:
     from robustbench_c import zoo
     from robustbench_c.zoo.cards import read_card
 
+    if not model.strip():
+        raise UsageError("--model is empty: give a zoo name or a file")
     if model in zoo.names():
         return zoo.card(model)
     path = Path(model)
     if ":" not in model and not path.exists():
         zoo.load(model)  # says what is missing, and what may have been meant
-    beside = path.with_suffix(".json")
-    return read_card(beside) if path.suffix == ".safetensors" and beside.exists() else None
+    if path.suffix != ".safetensors" or not path.with_suffix(".json").exists():
+        return None
+    return read_card(path.with_suffix(".json"))
 
 
 def load_model(

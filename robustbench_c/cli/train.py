@@ -93,7 +93,8 @@ def train(
     if trained.clean_accuracy is not None:
         print(f"clean accuracy on the test split of {chosen.data}: {trained.clean_accuracy:.2%}")
     print(f"wrote {trained.weights} with its card, log.csv, log.jsonl and training.png/.svg")
-    print(f"next: robust-eval --model {trained.weights} --data {chosen.data}")
+    radius = "" if "eps" in chosen.objective.settings else " --eps 0.1"
+    print(f"next: robust-eval --model {trained.weights} --data {chosen.data}{radius}")
 
 
 def _show_recipes() -> None:

@@ -130,6 +130,6 @@ def _picture(on: Attacked, part: Tensor, judged: Judged) -> None:
         [manifest.data.classes[int(label)] for label in frame["prediction"]],
         data.ids[part[chosen]].tolist(),
         (float(data.lower.min()), float(data.upper.max())),
-        f"{manifest.model.name}: {manifest.protocol.threat.norm} "
+        f"{manifest.model.name} on {manifest.data.name}, {manifest.protocol.threat.norm} "
         f"eps {manifest.protocol.threat.eps:g}",
     )

@@ -40,7 +40,7 @@ def contact_sheet(
     n = len(x)
     figure = Figure(figsize=(2.1 * n + 0.6, 7.2), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=13)
+    figure.suptitle(f"{title} (perturbation: blue darker, red lighter)", fontsize=13)
     axes = figure.subplots(3, n, squeeze=False)
     low, high = box
     grey = x.shape[1] == 1

@@ -98,7 +98,7 @@ def run(
     measured = None
     if train.split == "train":
         test = datasets.load(recipe.data, split="test", data_dir=data_dir)
-        measured = _measure(result.model, test, recipe.name, where)
+        measured = _measure(result.model, test, folder / f"{recipe.name}.safetensors", where)
     zoo.save(result.model, draft.model_copy(update={"clean_accuracy": measured}), folder)
     (folder / CHECKPOINT).unlink(missing_ok=True)
     weights = folder / f"{recipe.name}.safetensors"
@@ -134,13 +134,13 @@ def _draft(recipe: Recipe, train: Dataset, mean_std: Normalisation | None) -> zo
         ) from error
 
 
-def _measure(model: nn.Module, test: Dataset, name: str, device: torch.device) -> zoo.Measured:
+def _measure(model: nn.Module, test: Dataset, weights: Path, device: torch.device) -> zoo.Measured:
     samples = place(test, device)
     return zoo.Measured(
         accuracy=accuracy(model, samples.x, samples.y),
         samples=len(test),
         data=test.name,
-        command=f"robust-eval --model {name} --data {test.name}",
+        command=f"robust-eval --model {weights} --data {test.name} --eps 0 --steps 1 --restarts 1",
     )
 
 

@@ -96,6 +96,8 @@ def read_torch(path: Path, trust_checkpoint: bool) -> object:
     precheck(path)
     if not trust_checkpoint:
         _refuse_archives(path)
+    if (bad := _fails_checksum(path)) is not None:
+        raise ModelError(f"{path} is damaged: its part {bad} fails its checksum; copy it again")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     # A damaged pickle can raise anything at all.
@@ -130,6 +132,16 @@ def _refusal(path: Path, error: Exception) -> ModelError:
     if isinstance(error, EOFError) or "unexpected EOF" in str(error) or _is_cut_zip(path):
         return ModelError(f"{path} is truncated or damaged: copy or download it again")
     return ModelError(f"{path} is not a torch checkpoint, or is corrupt ({type(error).__name__})")
+
+
+def _fails_checksum(path: Path) -> str | None:
+    """Name of a part of a zip file whose checksum is wrong, which torch does not look at."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip()
+    # Not a zip file, or a damaged one, which can raise anything: torch says more of it.
+    except Exception:
+        return None
 
 
 def _unpacked_bytes(path: Path) -> int | None:

@@ -169,6 +169,8 @@ def _finish_foreign(
         except ValueError as error:
             raise ModelError(str(error)) from error
         module = Normalized(module, asked.mean or (), asked.std or (), asked.input_shape)
+    if any(part.training for part in module.modules()):
+        notices.append("the model was in training mode: it was set to evaluation mode")
     return _ready(module, name, None, foreign.architecture, foreign.identity, notices, device)
 
 

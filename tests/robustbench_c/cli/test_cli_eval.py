@@ -140,7 +140,9 @@ def test_near_chance_draws_one_line(robust_eval, robust_runs, factories, own, tm
         "--model", f"{factories}:means", "--trust-checkpoint", "--data", own["npz"], "--eps", 0
     )
     assert ended.code == 0
-    (notice,) = [line for line in ended.lines if line.startswith("notice: ")]
+    notices = [line for line in ended.lines if line.startswith("notice: ")]
+    assert "in training mode" in notices[0]  # a factory that forgot model.eval()
+    notice = notices[1]
     assert "is near chance (50.0%): is a normalisation missing" in notice
     assert len(notice) > 80  # not broken where stderr is no terminal
     assert notice in robust_runs("status", only_run().folder).out

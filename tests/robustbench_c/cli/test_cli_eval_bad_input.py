@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from robustbench_c import zoo
+
 STANDARD = ("--model", "fmnist-cnn-standard", "--norm", "linf", "--eps", 0.1, "--samples", 8)
 USAGE, MODEL, DATA, ATTACK, RECORD = 2, 3, 4, 5, 6
 
@@ -271,7 +273,7 @@ def test_interrupt(robust_eval, tmp_path, monkeypatch):
         patch.setattr(RunProgress, "__call__", stop)
         ended = robust_eval(*STANDARD)
     assert ended.code == 130
-    assert ended.lines[-1] == "robust-eval: stopped; the same command goes on where it was"
+    assert ended.lines[-1].startswith("robust-eval: stopped; the same command goes on after")
     assert "Traceback" not in ended.err
     ended = robust_eval(*STANDARD)
     assert ended.code == 0
@@ -280,3 +282,22 @@ def test_interrupt(robust_eval, tmp_path, monkeypatch):
     (resumed,), (whole,) = ((tmp_path / n).iterdir() for n in ("runs", "whole"))
     content = [p.parent.name + "/" + p.name for p in whole.rglob("*.parquet")]
     assert [p.parent.name + "/" + p.name for p in resumed.rglob("*.parquet")] == content
+
+
+@pytest.mark.parametrize("name", ["", " ", ".", "/", "x" * 300])
+def test_a_model_that_is_no_name_is_one_line(robust_eval, name):
+    ended = robust_eval("--model", name, "--data", "digits", "--eps", 0.1)
+    assert ended.code in (2, 3, 6)
+    assert len(ended.lines) == 1
+    assert ended.lines[0].startswith("robust-eval: error: ")
+
+
+def test_a_flipped_bit_in_a_checkpoint_is_found(robust_eval, tmp_path):
+    path = tmp_path / "net.pth"
+    torch.save(zoo.build("cnn-small", (1, 28, 28), 10).state_dict(), path)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 1
+    path.write_bytes(data)
+    ended = robust_eval("--model", path, "--arch", "cnn-small", "--data", "fashion-mnist-mini")
+    assert ended.code in (3, 2)
+    assert "fails its checksum" in ended.err

@@ -105,7 +105,10 @@ def test_factories_by_module_name_and_their_options(code: Path) -> None:
     )
     assert torch.equal(model.module(torch.zeros(1, 2)), torch.full((1, 2), -0.5))
     notices = zoo.load(f"{code}:double", trust_checkpoint=True).notices
-    assert notices == ("converted weights from torch.float64 to float32",)
+    assert notices == (
+        "converted weights from torch.float64 to float32",
+        "the model was in training mode: it was set to evaluation mode",
+    )
 
 
 class Net(nn.Module):
