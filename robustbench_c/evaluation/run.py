@@ -78,6 +78,9 @@ def evaluate(
     The run's folder is named after what determines its results. If it is there, the run goes on
     where it stopped; if it is complete, its record is returned.
 
+    A module given as such is known by its weights, its structure and the source of its classes, not
+    by hooks or by functions held as attributes: give another `out` where only those differ.
+
     Args:
         model: A classifier in eval mode: (batch, *shape) to logits (batch, classes).
         data: A `Dataset`, or samples (n, *shape) inside the threat model's box.
