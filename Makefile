@@ -22,7 +22,7 @@ test-all: $(VENV)/.dev
 	$(BIN)/python -m pytest
 
 bench: $(VENV)/.dev
-	$(BIN)/python -m pytest tests/benchmarks
+	env -u OMP_WAIT_POLICY $(BIN)/python -m pytest tests/benchmarks -s
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
