@@ -155,6 +155,27 @@ def test_verify_sees_rows_that_break_the_rules(
     assert any(problem in line for line in problems), problems
 
 
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"iteration": 41}, "found after the last step"),
+        ({"restart": 5}, "found after the last restart"),
+        ({"forwards": 206}, "more passes than the protocol has"),
+        ({"forwards": 0}, "not looked at"),
+    ],
+)
+def test_verify_holds_rows_to_the_protocol(
+    tmp_path: Path, change: dict[str, int], problem: str
+) -> None:
+    pgd = PGD.model_copy(update={"parameters": {"steps": 40, "restarts": 5}})
+    store = RunStore.create(tmp_path, a_manifest(steps=(pgd,)))
+    store.write_shard("clean", a_frame(a_row(2), a_row(3)))
+    store.write_shard("pgd", a_frame(a_row(2, "broken", iteration=40, restart=4, forwards=205)))
+    assert store.verify_bytes() == []
+    store.write_shard("pgd", a_frame(a_row(3, "broken", **change)))
+    assert any(problem in line for line in store.verify_bytes())
+
+
 def test_verify_sees_strange_folders(tmp_path: Path) -> None:
     store = RunStore.create(tmp_path, a_manifest())
     (tmp_path / "shards" / "fab").mkdir(parents=True)
