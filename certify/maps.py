@@ -130,9 +130,11 @@ class Convolution(LinearMap):
     ) -> None:
         """Take (out, in, *kernel) weights, the settings of `aten.convolution`, and x's shape."""
         self._weight, self._abs = weight, weight.abs()
-        self.bias, self.bias_size = bias, bias_size
+        by_channel = (1, -1, *(1,) * (len(shape) - 1))
+        self.bias = None if bias is None else bias.view(by_channel)
+        self.bias_size = None if bias_size is None else bias_size.view(by_channel)
         self.stride, self.padding, self.dilation, self.transposed, _, self.groups = settings
-        self._settings, self._shape = tuple(settings), tuple(shape)
+        self._settings, self.shape = tuple(settings), tuple(shape)
         kernel = math.prod(weight.shape[2:])
         per_group = weight.shape[0] // self.groups
         forward, backward = weight.shape[1] * kernel, per_group * kernel
@@ -160,7 +162,7 @@ class Convolution(LinearMap):
         s, p, d = self.stride, self.padding, self.dilation
         extra = [0] * len(s)
         if not self.transposed:
-            kernel, have, want = self._weight.shape[2:], rows.shape[2:], self._shape[1:]
+            kernel, have, want = self._weight.shape[2:], rows.shape[2:], self.shape[1:]
             extra = [
                 want[i] - ((have[i] - 1) * s[i] - 2 * p[i] + d[i] * (kernel[i] - 1) + 1)
                 for i in range(len(s))
