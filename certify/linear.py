@@ -210,8 +210,7 @@ class _Pass:
 
     def _sloped(self, lines: Lines, row: Coefficients, own: bool) -> Coefficients:
         if isinstance(row, Windows):
-            lower = row.gather(lines.lower_slope, self.rows.owner)
-            upper = row.gather(lines.upper_slope, self.rows.owner)
+            lower, upper = row.gather([lines.lower_slope, lines.upper_slope], self.rows.owner)
             return row.like(torch.where(row.values > 0, lower, upper).mul_(row.values))
         lower, flat = self.rows.spread(lines.lower_slope, row, own)
         upper, _ = self.rows.spread(lines.upper_slope, row, own)
@@ -224,8 +223,7 @@ class _Pass:
     ) -> None:
         """Add the minimum of `row @ v` over lower <= v <= upper, entry by entry."""
         if isinstance(row, Windows):
-            low = row.gather(lower, self.rows.owner)
-            high = row.gather(upper, self.rows.owner)
+            low, high = row.gather([lower, upper], self.rows.owner)
             least = torch.where(row.values > 0, low, high).mul_(row.values)
             self._add(least.flatten(1).sum(1))
             return
@@ -237,7 +235,7 @@ class _Pass:
     def _add_bias(self, bias: Tensor, node: Node, row: Coefficients) -> None:
         if isinstance(row, Windows):
             full = bias.expand(1, *node.shape[1:])
-            held = row.gather(full, torch.zeros_like(self.rows.owner))
+            (held,) = row.gather([full], torch.zeros_like(self.rows.owner))
             self._add((held * row.values).flatten(1).sum(1))
             return
         if bias.dim() > 2 and bias[0].numel() == bias.shape[1]:  # by channel: sum them first

@@ -13,10 +13,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from certify.graph import Node
 from certify.program import Program
 
+_FEW_CHANNELS = 4
 _BATCH = 2
 """The batch size that the shapes in a graph are of."""
 
@@ -145,6 +147,11 @@ class Convolution(LinearMap):
         """The kernels, (out, in / groups, *kernel)."""
         return self._weight
 
+    @property
+    def plain(self) -> bool:
+        """Whether it is neither transposed, nor grouped, nor dilated."""
+        return not self.transposed and self.groups == 1 and all(d == 1 for d in self.dilation)
+
     def apply(self, x: Tensor) -> Tensor:
         """See `LinearMap`."""
         bias = None if self.bias is None else self.bias.flatten()
@@ -160,6 +167,11 @@ class Convolution(LinearMap):
     def adjoint(self, rows: Tensor) -> Tensor:
         """See `LinearMap`."""
         s, p, d = self.stride, self.padding, self.dilation
+        if len(s) == 2 and self.plain and self._weight.shape[1] <= _FEW_CHANNELS:
+            full = transposed(rows, self._weight, (s[0], s[1]))
+            short = [p[i] + self.shape[1 + i] - full.shape[2 + i] for i in range(2)]
+            full = F.pad(full, (0, max(0, short[1]), 0, max(0, short[0])))
+            return full[:, :, p[0] : p[0] + self.shape[1], p[1] : p[1] + self.shape[2]]
         extra = [0] * len(s)
         if not self.transposed:
             kernel, have, want = self._weight.shape[2:], rows.shape[2:], self.shape[1:]
@@ -171,6 +183,26 @@ class Convolution(LinearMap):
             rows, self._weight, None, s, p, d, not self.transposed, extra, self.groups
         )
         return result
+
+
+def transposed(rows: Tensor, weight: Tensor, stride: tuple[int, int]) -> Tensor:
+    """The transpose of a plain 2-d convolution without padding.
+
+    To few channels (grey or RGB images) oneDNN takes several times as long as one convolution that
+    gives all phases of the stride as channels, which are then shuffled into place; it is the same
+    sum of products.
+    """
+    many, few, height, width = weight.shape
+    step = stride[0]
+    if few > _FEW_CHANNELS or step == 1 or stride != (step, step) or rows.device.type != "cpu":
+        return F.conv_transpose2d(rows, weight, stride=stride)
+    tall, wide = -(-height // step), -(-width // step)
+    phases = F.pad(weight, (0, wide * step - width, 0, tall * step - height))
+    phases = phases.view(many, few, tall, step, wide, step).permute(1, 3, 5, 0, 2, 4)
+    kernels = phases.reshape(few * step * step, many, tall, wide).flip(2, 3)
+    full = F.pixel_shuffle(F.conv2d(rows, kernels, padding=(tall - 1, wide - 1)), step)
+    size = [(rows.shape[2 + i] - 1) * step + weight.shape[2 + i] for i in range(2)]
+    return full[:, :, : size[0], : size[1]]
 
 
 class Scale(LinearMap):
