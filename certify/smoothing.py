@@ -114,7 +114,11 @@ class SmoothingConfig:
         raise SmoothingError(
             f"n = {self.n} draws cannot certify {what} at sigma {self.sigma:g} and alpha "
             f"{self.alpha:g}, even if all agree: "
-            + (f"at least {needed} are needed" if needed else "no number of draws can; raise sigma")
+            + (
+                f"at least {needed} are needed"
+                if needed
+                else f"more than {MAX_DRAWS} would be; raise sigma"
+            )
         )
 
 

@@ -31,7 +31,7 @@ def draw_certified_accuracy(folder: Path, result: SmoothedResult, model: str, da
         data: Name of the data.
     """
     config, end = result.config, result.largest_radius
-    figure = Figure(figsize=(7.2, 4.4), layout="constrained")
+    figure = Figure(figsize=(7.2, 4.6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     corners = np.unique([0.0, *result.radii, end])
@@ -61,12 +61,13 @@ def draw_certified_accuracy(folder: Path, result: SmoothedResult, model: str, da
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.set_xlabel("L2 radius of the perturbation, in units of the input")
     axes.set_ylabel(f"share of {result.samples:,} samples")
-    axes.legend(frameon=False, fontsize=9, loc="lower left")
+    figure.legend(frameon=False, fontsize=9, loc="outside lower center", ncols=2)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
+    settings = f"Gaussian noise {config.sigma:g}, {config.n0:,} + {config.n:,} draws"
     axes.set_title(
-        f"Smoothed classifier of {model} on {data}\nGaussian noise {config.sigma:g}, "
-        f"{config.n0:,} + {config.n:,} draws, each sample with probability 1 - {config.alpha:g}",
+        f"Smoothed classifier of {_short(model)} on {_short(data)}\n"
+        f"{settings}, each sample with probability 1 - {config.alpha:g}",
         loc="left",
         fontsize=10,
         parse_math=False,
@@ -78,3 +79,7 @@ def draw_certified_accuracy(folder: Path, result: SmoothedResult, model: str, da
             metadata = {"Date": None} if kind == "svg" else None
             figure.savefig(buffer, format=kind, dpi=150, metadata=metadata)
         atomic_write_bytes(folder / f"{NAME}.{kind}", buffer.getvalue())
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 36 else f"{name[:35]}…"
