@@ -9,6 +9,7 @@ from scipy.special import betaincinv, ndtri
 from leaderboards.manifest import Parameter, ThreatInfo
 from leaderboards.verdicts import Verdict
 
+_MAX_DRAWS = 2**53
 _TOLERANCE = 1e-9
 """Relative: scipy's functions differ by less between versions."""
 
@@ -26,7 +27,9 @@ def radius_rules(
     radius, votes = frame["radius"], frame["votes"]
     given = radius.notna()
     sigma, n, alpha = (settings.get(name) for name in ("sigma", "n", "alpha"))
-    if not (isinstance(sigma, float) and isinstance(n, int) and isinstance(alpha, float)):
+    if not (isinstance(sigma, float) and isinstance(alpha, float) and isinstance(n, int)):
+        return {"a radius, but the step does not smooth": given}
+    if not 0 < n <= _MAX_DRAWS:
         return {"a radius, but the step does not smooth": given}
     hits = votes.fillna(0).to_numpy(np.float64).clip(0, n)
     proven = sigma * ndtri(betaincinv(np.maximum(hits, 1), n - hits + 1, alpha))
