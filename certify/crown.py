@@ -30,7 +30,14 @@ _CHUNK_BYTES = 48 << 20
 """Memory for the rows of one pass."""
 
 
-def analyse(program: Program, inputs: InputSet, *, tighten: bool) -> Analysis:
+def analyse(
+    program: Program,
+    inputs: InputSet,
+    *,
+    tighten: bool,
+    lines: bool = True,
+    rounding: Rounding | None = None,
+) -> Analysis:
     """Bound every node of a program, and draw lines.
 
     Args:
@@ -38,16 +45,21 @@ def analyse(program: Program, inputs: InputSet, *, tighten: bool) -> Analysis:
         inputs: Sets of inputs.
         tighten: Bound nonlinearities' inputs by the linear domain too (CROWN), not by intervals
             alone (CROWN-IBP).
+        lines: Draw lines; without them every call that is not affine is cut: interval bounds, the
+            last affine calls folded in.
+        rounding: What to allow for rounding; None for that of the inputs' type.
 
     Raises:
         UnsupportedError: An operation has no rule.
     """
     (x,) = program.inputs.values()
-    known = Analysis(program, inputs, {x: inputs.box}, rounding=Rounding.of(inputs.box.lower.dtype))
+    known = Analysis(
+        program, inputs, {x: inputs.box}, rounding=rounding or Rounding.of(inputs.box.lower.dtype)
+    )
     depth = {x: 0 if inputs.center is None else 1}
     users = _users(program)
     for node in program.nodes:
-        relaxation = LINES.get(node.op)
+        relaxation = LINES.get(node.op) if lines else None
         sources = [i for i in node.inputs if i not in program.constants]
         if relaxation is not None and len(sources) == 1:
             (source,) = sources
@@ -63,19 +75,18 @@ def analyse(program: Program, inputs: InputSet, *, tighten: bool) -> Analysis:
     return known
 
 
-def output_bounds(known: Analysis, specification: Specification, *, stop: bool = False) -> Tensor:
+def output_bounds(known: Analysis, specification: Specification) -> Tensor:
     """Bound the rows of a specification from below: float64, (n, rows).
 
     Args:
         known: The analysis of the program.
         specification: Rows for each sample, of the program's outputs.
-        stop: Interval bounds, with the last affine calls folded in.
     """
     count = specification.coefficients.shape[1]
     rows = Rows.evenly(len(known.inputs), count, specification.coefficients.device)
     flat = specification.coefficients.flatten(0, 1)
     flat = flat.view(-1, *known.program.shape(known.program.output))
-    found = lower_bounds(known, known.program.output, flat, rows, stop=stop)
+    found = lower_bounds(known, known.program.output, flat, rows)
     return found.view(-1, count) + specification.offset.double()
 
 

@@ -114,7 +114,6 @@ def lower_bounds(
     *,
     extra: Mapping[int, Tensor] | None = None,
     own: Mapping[int, Lines] | None = None,
-    stop: bool = False,
     offset: Tensor | float = 0.0,
 ) -> Tensor:
     """Bound `coefficients @ value of start` from below.
@@ -127,14 +126,12 @@ def lower_bounds(
         extra: What to add to the coefficients of nodes when the pass reaches them, by row
             (multipliers of split constraints).
         own: Lines by row that replace those of `known`.
-        stop: Stop at the first call that is not affine, with its interval: interval bounds, the
-            last affine calls folded in.
         offset: Added to the result, by row.
 
     Returns:
         float64, (rows,).
     """
-    return _Pass(known, rows, extra or {}, own or {}, stop).run(start, coefficients) + offset
+    return _Pass(known, rows, extra or {}, own or {}).run(start, coefficients) + offset
 
 
 class _Pass:
@@ -146,9 +143,8 @@ class _Pass:
         rows: Rows,
         extra: Mapping[int, Tensor],
         own: Mapping[int, Lines],
-        stop: bool,
     ) -> None:
-        self.known, self.rows, self.extra, self.stop = known, rows, extra, stop
+        self.known, self.rows, self.extra = known, rows, extra
         self.lines, self.own = {**known.lines, **own}, own
         self.pending: dict[int, Coefficients] = {}
         self.total: Tensor | float = 0.0
@@ -173,7 +169,7 @@ class _Pass:
         parts = affine(self.known.program, node)
         if parts is not None:
             self._affine(node, parts, row)
-        elif node.index in self.lines and not self.stop:
+        elif node.index in self.lines:
             self._relaxed(node, self.lines[node.index], row)
         else:
             self._cut(node.index, row, exact=False)
