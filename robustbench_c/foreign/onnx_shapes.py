@@ -143,7 +143,7 @@ def concat(op: Operation) -> Value:
     if any(v.rank != first.rank or (not first.constant and v.shape[0] != 1) for v in values):
         raise ValueError("the inputs differ in their number of axes or in their first axis")
     if not first.constant:
-        values = [op.emit(_repeated, v, first) if v.constant else v for v in values]
+        values = [op.emit(_repeated, v, first, v.shape[1:]) if v.constant else v for v in values]
     return op.emit(torch.cat, values, axis)
 
 
@@ -209,8 +209,9 @@ def pad(op: Operation) -> Value:
     return op.emit(F.pad, x, tuple(flat), "constant", fill)
 
 
-def _repeated(constant: Tensor, like: Tensor) -> Tensor:
-    return constant.expand(like.shape[0], *constant.shape[1:])
+def _repeated(constant: Tensor, like: Tensor, sides: tuple[int, ...]) -> Tensor:
+    # The sides come as numbers since fx, which traces this to unpickle it, cannot iterate a shape.
+    return constant.expand(like.shape[0], *sides)
 
 
 def _any_axis(rank: int, axis: int) -> int:
