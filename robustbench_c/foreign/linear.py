@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Iterable
 from fractions import Fraction
+from functools import reduce
 from typing import NoReturn
 
 from robustbench_c.errors import DataError
@@ -37,51 +38,55 @@ def linear(node: Node, declared: set[str]) -> Linear:
     if len(node.items) < 2:
         fail(node, "a term is expected here, such as (+ Y_0 1)")
     head, *rest = node.items
-    terms = [linear(term, declared) for term in rest]
-    if head.atom not in _OPERATIONS:
-        fail(node, f"{printable(head.atom)} is not supported in a term; known: + - * /")
-    if head.atom == "-" and len(terms) == 1:
-        return scaled(terms[0], Fraction(-1))
-    result = terms[0]
-    for term in terms[1:]:
-        result = _OPERATIONS[head.atom](result, term, node)
-        numbers = (*result[0].values(), result[1])
-        if any((n.numerator * n.denominator).bit_length() > _MOST_BITS for n in numbers):
-            fail(node, "a number has too many digits")
-    return result
+    first, *more = [linear(term, declared) for term in rest]
+    match head.atom:
+        case "+":
+            return total([first, *more], node)
+        case "-" if not more:
+            return scaled(first, Fraction(-1), node)
+        case "-":
+            return total([first, *(scaled(term, Fraction(-1), node) for term in more)], node)
+        case "*":
+            return reduce(lambda left, right: _times(left, right, node), more, first)
+        case "/":
+            return reduce(lambda left, right: _divided(left, right, node), more, first)
+    fail(node, f"{printable(head.atom)} is not supported in a term; known: + - * /")
 
 
-def added(left: Linear, right: Linear) -> Linear:
-    """Return `left + right`."""
-    factors = dict(left[0])
-    for name, factor in right[0].items():
-        factors[name] = factors.get(name, Fraction(0)) + factor
-    return factors, left[1] + right[1]
+def total(terms: Iterable[Linear], node: Node) -> Linear:
+    """Return the sum."""
+    factors: dict[str, Fraction] = {}
+    constant = Fraction(0)
+    for term in terms:
+        for name, factor in term[0].items():
+            factors[name] = _checked(factors.get(name, Fraction(0)) + factor, node)
+        constant = _checked(constant + term[1], node)
+    return factors, constant
 
 
-def scaled(term: Linear, by: Fraction) -> Linear:
+def scaled(term: Linear, by: Fraction, node: Node) -> Linear:
     """Return `by * term`."""
-    return {name: factor * by for name, factor in term[0].items()}, term[1] * by
+    factors = {name: _checked(factor * by, node) for name, factor in term[0].items()}
+    return factors, _checked(term[1] * by, node)
 
 
 def _times(left: Linear, right: Linear, node: Node) -> Linear:
     if left[0] and right[0]:
         fail(node, "a product of variables is not linear")
-    return scaled(left, right[1]) if left[0] else scaled(right, left[1])
+    return scaled(left, right[1], node) if left[0] else scaled(right, left[1], node)
 
 
 def _divided(left: Linear, right: Linear, node: Node) -> Linear:
     if right[0] or not right[1]:
         fail(node, "a division by a variable, or by zero")
-    return scaled(left, 1 / right[1])
+    return scaled(left, 1 / right[1], node)
 
 
-_OPERATIONS: dict[str, Callable[[Linear, Linear, Node], Linear]] = {
-    "+": lambda left, right, node: added(left, right),
-    "-": lambda left, right, node: added(left, scaled(right, Fraction(-1))),
-    "*": _times,
-    "/": _divided,
-}
+def _checked(number: Fraction, node: Node) -> Fraction:
+    """Stop numbers that would grow until time or memory ends."""
+    if number.numerator.bit_length() + number.denominator.bit_length() > _MOST_BITS:
+        fail(node, "a number has too many digits")
+    return number
 
 
 def fail(node: Node, reason: str) -> NoReturn:

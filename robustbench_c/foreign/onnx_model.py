@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _MOST_BYTES = 1 << 30
 _MOST_NODES = 50_000
 _OLDEST_OPSET = 7  # broadcasting was another before
+_DOMAINS = ("", "ai.onnx")
 _DTYPES = {1: torch.float32, 11: torch.float64}  # of TensorProto.DataType
 
 
@@ -99,6 +100,8 @@ def _translate(model: onnx.ModelProto) -> OnnxModel:
         raise ModelError(f"{len(graph.node)} nodes; at most {_MOST_NODES} are read")
     if graph.sparse_initializer:
         raise ModelError("sparse initializers are not supported; save them dense")
+    if any(function.domain in _DOMAINS for function in model.functions):
+        raise ModelError("defines operators of ONNX's own domain anew, which is not supported")
     version = _opset(model)
     nodes = _needed(graph)
     _check_operators(nodes)
@@ -144,7 +147,7 @@ def _apply(graph: Graph, node: onnx.NodeProto, values: dict[str, Value], version
 def _opset(model: onnx.ModelProto) -> int:
     from onnx.defs import onnx_opset_version
 
-    versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
+    versions = [entry.version for entry in model.opset_import if entry.domain in _DOMAINS]
     newest = onnx_opset_version()
     if len(versions) != 1 or not _OLDEST_OPSET <= versions[0] <= newest:
         stated = versions[0] if versions else "none"
@@ -167,7 +170,7 @@ def _needed(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
 
 def _check_operators(nodes: list[onnx.NodeProto]) -> None:
     for node in nodes:
-        if node.domain not in ("", "ai.onnx"):
+        if node.domain not in _DOMAINS:
             raise ModelError(f"{_place(node)}: the domain {printable(node.domain)} is not known")
         if node.op_type not in RULES:
             hint = did_you_mean(node.op_type, list(RULES))

@@ -68,7 +68,8 @@ def _power(op: Operation) -> Value:
 def _clip(op: Operation) -> Value:
     x = op.input()
     if op.version >= 11:
-        return op.emit(torch.clamp, x, op.scalar(1), op.scalar(2))
+        least, most = op.scalar(1), op.scalar(2)
+        return x if least is most is None else op.emit(torch.clamp, x, least, most)
     lowest = torch.finfo(torch.float32)
     least, most = op.attribute("min", lowest.min), op.attribute("max", lowest.max)
     return op.emit(torch.clamp, x, least, most)

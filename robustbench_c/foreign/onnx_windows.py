@@ -43,6 +43,8 @@ def max_pool(op: Operation) -> Value:
     x = _network_value(op)
     window = _window(op, x, op.attribute("kernel_shape", ()))
     op.attribute("storage_order", 0)  # matters only to the second output
+    if any(p >= n for p, n in zip(window.begin + window.end, window.extent * 2, strict=True)):
+        raise ValueError("pads as wide as the window, which leave windows with no input in them")
     if op.attribute("ceil_mode", 0):
         window = window.with_ceil(x)
     same = window.begin

@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from robustbench_c.errors import DataError
-from robustbench_c.foreign.linear import VARIABLE, Linear, added, fail, linear, scaled
+from robustbench_c.foreign.linear import VARIABLE, Linear, fail, linear, scaled, total
 from robustbench_c.foreign.property import Case, Conjunction, Halfspace, Property
 from robustbench_c.foreign.reading import printable, read_limited
 from robustbench_c.foreign.sexpr import Node, parse
@@ -139,7 +139,7 @@ def _product(
 def _compare(relation: str, left: Linear, right: Linear, node: Node) -> _Atom:
     if relation in (">=", ">"):
         left, right = right, left
-    factors, constant = added(left, scaled(right, Fraction(-1)))
+    factors, constant = total([left, scaled(right, Fraction(-1), node)], node)
     kept = tuple(sorted((name, factor) for name, factor in factors.items() if factor))
     letters = {name[0] for name, _ in kept}
     strict = relation in ("<", ">")

@@ -68,6 +68,7 @@ ELEMENTWISE = [
     case(one("Elu", alpha=0.7)),
     case(one("Clip", "a", "b"), constants={"a": np.float32(-0.5), "b": np.float32(0.25)}),
     case(one("Clip", "", "b"), constants={"b": np.float32(0.25)}, id="Clip-above"),
+    case(one("Clip"), id="Clip-not-at-all"),
     case(one("Clip", min=-0.5, max=0.5), opset=9),
     *(
         case(one(op, "c"), shape, {"c": floats(*other)}, id=f"{op}-{other}")

@@ -90,6 +90,7 @@ def test_node(name, tmp_path):
         ({"kernel_shape": [3, 3], "strides": [0, 1]}, "below 1"),
         ({"kernel_shape": [3, 3], "pads": [-1, 0, 0, 0]}, "below 0"),
         ({"kernel_shape": [3]}, "do not fit"),
+        ({"kernel_shape": [1, 1], "pads": [1, 1, 1, 1]}, "pads"),
         ({"kernel_shape": [3, 3], "auto_pad": "SAME"}, "auto_pad"),
         ({"kernel_shape": [9, 9]}, "the_node"),
     ],
@@ -139,6 +140,14 @@ def test_graph(tmp_path):
     constant = [helper.make_node("Identity", ["c"], ["y"])]
     model = make_model(constant, (1, 6), {"c": floats(1, 6)})
     assert "does not depend" in refused(model, tmp_path)
+
+
+def test_own_definition_of_a_known_operator(tmp_path):
+    model = make_model(one("Relu"), (1, 6))
+    body = [helper.make_node("Neg", ["a"], ["b"])]
+    imports = [helper.make_opsetid("", 17)]
+    model.functions.append(helper.make_function("", "Relu", ["a"], ["b"], body, imports))
+    assert "anew" in refused(model, tmp_path)
 
 
 def test_a_tensor_in_another_file_is_not_opened(tmp_path):
@@ -197,7 +206,7 @@ def test_without_onnx(tmp_path, monkeypatch):
 
 
 @settings(
-    max_examples=200,
+    max_examples=120,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
