@@ -142,6 +142,11 @@ def test_graph(tmp_path):
     assert "does not depend" in refused(model, tmp_path)
 
 
+def test_an_attribute_that_onnx_knows_and_no_rule_reads(tmp_path):
+    model = make_model(one("Cast", to=1, round_mode="up"), (1, 6), opset=24)
+    assert "attribute 'round_mode' is not supported" in refused(model, tmp_path)
+
+
 def test_own_definition_of_a_known_operator(tmp_path):
     model = make_model(one("Relu"), (1, 6))
     body = [helper.make_node("Neg", ["a"], ["b"])]
