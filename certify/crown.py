@@ -172,24 +172,20 @@ def _tightened(known: Analysis, node: int, box: Interval, open_: Tensor) -> Inte
 def _both(known: Analysis, node: int, owner: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
     """Lower and upper bounds of single entries of a node, rounded outwards to its type."""
     box = as_interval(known.values[node]).lower
-    sign = torch.ones(2 * len(owner), dtype=box.dtype, device=box.device)
-    sign[len(owner) :] = -1
-    rows, place = Rows(owner.repeat(2)), place.repeat(2)
-    found = _started_in_windows(known, node, rows, place, sign)
+    rows = Rows(owner, 2)
+    found = _started_in_windows(known, node, rows, place)
     if found is None:
         size = math.prod(known.program.shape(node)) * (box.shape[0] // len(known.inputs))
-        unit = box.new_zeros(len(place), size)
-        unit[torch.arange(len(place), device=box.device), place] = sign
-        unit = unit.view(-1, *known.program.shape(node))
-        found = lower_bounds(known, node, unit, rows)
+        unit = box.new_zeros(len(place), 2, size)
+        entry = torch.arange(len(place), device=box.device)
+        unit[entry, 0, place], unit[entry, 1, place] = 1.0, -1.0
+        found = lower_bounds(known, node, unit.view(-1, *known.program.shape(node)), rows)
     found = found - found.abs() * torch.finfo(box.dtype).eps
-    low, high = found.to(box.dtype).chunk(2)
+    low, high = found.to(box.dtype).view(-1, 2).unbind(1)
     return low, -high
 
 
-def _started_in_windows(
-    known: Analysis, node: int, rows: Rows, place: Tensor, sign: Tensor
-) -> Tensor | None:
+def _started_in_windows(known: Analysis, node: int, rows: Rows, place: Tensor) -> Tensor | None:
     """Bounds of a convolution's neurons, by windows; None where that is not possible."""
     call = known.program.graph.nodes[node]
     parts = affine(known.program, call) if call.op is not None else None
@@ -198,16 +194,16 @@ def _started_in_windows(
     source, linear = parts[0]
     assert isinstance(linear, Convolution)
     shape = known.program.shape(node)
-    windows = Windows.of_neurons(linear, place, sign, shape)
+    windows = Windows.of_neurons(linear, place, shape)
     if windows is None:
         return None
-    offset = torch.zeros_like(sign, dtype=torch.float64)
+    offset = torch.zeros(len(place), 2, dtype=torch.float64, device=place.device)
     if linear.bias is not None:
-        channel = place // math.prod(shape[1:])
-        offset = offset + (linear.bias.flatten()[channel] * sign).double()
+        bias = linear.bias.flatten()[place // math.prod(shape[1:])].double()
+        offset += torch.stack([bias, -bias], 1)
     if (error := known.errors.get(node)) is not None:
-        offset = offset - error.flatten(1)[rows.owner, place].double()
-    return lower_bounds(known, source, windows, rows, offset=offset)
+        offset -= error.flatten(1)[rows.group, place].double()[:, None]
+    return lower_bounds(known, source, windows, rows, offset=offset.flatten())
 
 
 def _rows_at_once(known: Analysis, node: int) -> int:

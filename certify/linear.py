@@ -50,37 +50,44 @@ class Lines:
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """To which samples rows belong.
+    """To which samples rows belong: in groups of equal size, each of one sample.
 
     Attributes:
-        owner: Sample of each row, int64, ascending.
-        each: Rows of every sample where all have as many, in order of samples; else 0.
+        group: Sample of each group, int64, ascending.
+        size: Rows of a group.
+        every: Whether there is exactly one group for every sample.
     """
 
-    owner: Tensor
-    each: int = 0
+    group: Tensor
+    size: int
+    every: bool = False
 
     @classmethod
     def evenly(cls, samples: int, each: int, device: torch.device) -> Rows:
-        """The same number for each sample."""
-        return cls(torch.arange(samples, device=device).repeat_interleave(each), each)
+        """The same number for every sample."""
+        return cls(torch.arange(samples, device=device), each, True)
+
+    @property
+    def owner(self) -> Tensor:
+        """Sample of each row."""
+        return self.group.repeat_interleave(self.size)
+
+    def __len__(self) -> int:
+        return len(self.group) * self.size
 
     def spread(self, values: Tensor, rows: Tensor, by_row: bool) -> tuple[Tensor, Tensor]:
-        """Bring values and rows to shapes that broadcast: (groups, 1, m) and (groups, k, m).
+        """Bring values and rows to shapes that broadcast: (groups, 1 or size, m).
 
         Args:
             values: By sample or by row.
             rows: Coefficients, (rows, *shape), samples' parts merged into the first or not.
             by_row: Which of the two.
         """
-        count = len(self.owner)
-        flat = rows.reshape(count, -1)
-        values = values.reshape(-1, flat.shape[1])
+        flat = rows.reshape(len(self.group), self.size, -1)
         if by_row:
-            return values[:, None], flat[:, None]
-        if self.each:
-            return values[:, None], flat.view(len(values), self.each, -1)
-        return values[self.owner][:, None], flat[:, None]
+            return values.reshape(flat.shape), flat
+        values = values.reshape(-1, flat.shape[2])
+        return (values if self.every else values[self.group])[:, None], flat
 
 
 @dataclass(eq=False)
@@ -206,8 +213,9 @@ class _Pass:
 
     def _sloped(self, lines: Lines, row: Coefficients, own: bool) -> Coefficients:
         if isinstance(row, Windows):
-            lower, upper = row.gather([lines.lower_slope, lines.upper_slope], self.rows.owner)
-            return row.like(torch.where(row.values > 0, lower, upper).mul_(row.values))
+            lower, upper = row.gather([lines.lower_slope, lines.upper_slope], self.rows.group)
+            flat = row.grouped
+            return row.like(torch.where(flat > 0, lower, upper).mul_(flat))
         lower, flat = self.rows.spread(lines.lower_slope, row, own)
         upper, _ = self.rows.spread(lines.upper_slope, row, own)
         if row.requires_grad or lower.requires_grad:
@@ -219,27 +227,30 @@ class _Pass:
     ) -> None:
         """Add the minimum of `row @ v` over lower <= v <= upper, entry by entry."""
         if isinstance(row, Windows):
-            low, high = row.gather([lower, upper], self.rows.owner)
-            least = torch.where(row.values > 0, low, high).mul_(row.values)
-            self._add(least.flatten(1).sum(1))
+            low, high = row.gather([lower, upper], self.rows.group)
+            flat = row.grouped
+            self._add(torch.where(flat > 0, low, high).mul_(flat).flatten(2).sum(2).flatten())
             return
         low, flat = self.rows.spread(lower, row, own)
         high, _ = self.rows.spread(upper, row, own)
-        found = flat @ low.mT + flat.clamp(max=0) @ (high - low).mT
+        if own:
+            found = (flat * low).sum(2) + (flat.clamp(max=0) * (high - low)).sum(2)
+        else:
+            found = flat @ low.mT + flat.clamp(max=0) @ (high - low).mT
         self._add(found.flatten())
 
     def _add_bias(self, bias: Tensor, node: Node, row: Coefficients) -> None:
         if isinstance(row, Windows):
             full = bias.expand(1, *node.shape[1:])
-            (held,) = row.gather([full], torch.zeros_like(self.rows.owner))
-            self._add((held * row.values).flatten(1).sum(1))
+            (held,) = row.gather([full], torch.zeros_like(self.rows.group))
+            self._add((held * row.grouped).flatten(2).sum(2).flatten())
             return
         if bias.dim() > 2 and bias[0].numel() == bias.shape[1]:  # by channel: sum them first
             self._add(row.flatten(2).sum(2) @ bias.flatten())
             return
         merged = node.shape[0] // 2
         flat = bias.expand(1, *node.shape[1:]).reshape(-1).repeat(merged)
-        self._add(row.reshape(len(self.rows.owner), -1) @ flat)
+        self._add(row.reshape(len(self.rows), -1) @ flat)
 
     def _cut(self, index: int, row: Coefficients, *, exact: bool) -> None:
         """Take the least value over a node's interval: of an input, or of a call without lines."""
@@ -253,7 +264,7 @@ class _Pass:
         self._add_offsets(box.lower, box.upper, row)
         if exact and known.inputs.center is not None:
             found = known.inputs.dual_bound(
-                _dense(row).reshape(len(self.rows.owner), -1), self.rows.owner
+                _dense(row).reshape(len(self.rows), -1), self.rows.owner
             )
             if found is not None:
                 self.total = torch.maximum(self.total, before + found)  # type: ignore[arg-type]
