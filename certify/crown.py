@@ -65,7 +65,8 @@ def analyse(
             (source,) = sources
             box = as_interval(known.values[source])
             if tighten and depth[source] > 1:
-                box = _tightened(known, source, box, relaxation.open(box))
+                drop = node.op is torch.ops.aten.relu.default  # stable is all it needs to know
+                box = _tightened(known, source, box, relaxation.open(box), drop)
                 known.values[source] = box
                 depth[source] = 0
             known.lines[node.index] = _with_errors(known, source, relaxation.lines(node, box))
@@ -152,7 +153,7 @@ def _with_errors(known: Analysis, source: int, lines: Lines) -> Lines:
     )
 
 
-def _tightened(known: Analysis, node: int, box: Interval, open_: Tensor) -> Interval:
+def _tightened(known: Analysis, node: int, box: Interval, open_: Tensor, drop: bool) -> Interval:
     """Bound the open entries of a node by the linear domain, and intersect."""
     samples = len(known.inputs)
     owner, place = open_.reshape(samples, -1).nonzero(as_tuple=True)
@@ -163,29 +164,34 @@ def _tightened(known: Analysis, node: int, box: Interval, open_: Tensor) -> Inte
     size = _rows_at_once(known, node)
     for start in range(0, len(owner), size):
         who, where = owner[start : start + size], place[start : start + size]
-        low, high = _both(known, node, who, where)
+        low, high = _both(known, node, who, where, drop)
         lower[who, where] = torch.maximum(lower[who, where], low)
         upper[who, where] = torch.minimum(upper[who, where], high)
     return Interval(lower.view_as(box.lower), upper.view_as(box.upper))
 
 
-def _both(known: Analysis, node: int, owner: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+def _both(
+    known: Analysis, node: int, owner: Tensor, place: Tensor, drop: bool
+) -> tuple[Tensor, Tensor]:
     """Lower and upper bounds of single entries of a node, rounded outwards to its type."""
     box = as_interval(known.values[node]).lower
     rows = Rows(owner, 2)
-    found = _started_in_windows(known, node, rows, place)
+    found = _started_in_windows(known, node, rows, place, drop)
     if found is None:
         size = math.prod(known.program.shape(node)) * (box.shape[0] // len(known.inputs))
         unit = box.new_zeros(len(place), 2, size)
         entry = torch.arange(len(place), device=box.device)
         unit[entry, 0, place], unit[entry, 1, place] = 1.0, -1.0
-        found = lower_bounds(known, node, unit.view(-1, *known.program.shape(node)), rows)
+        unit = unit.view(-1, *known.program.shape(node))
+        found = lower_bounds(known, node, unit, rows, drop=drop)
     found = found - found.abs() * torch.finfo(box.dtype).eps
     low, high = found.to(box.dtype).view(-1, 2).unbind(1)
     return low, -high
 
 
-def _started_in_windows(known: Analysis, node: int, rows: Rows, place: Tensor) -> Tensor | None:
+def _started_in_windows(
+    known: Analysis, node: int, rows: Rows, place: Tensor, drop: bool
+) -> Tensor | None:
     """Bounds of a convolution's neurons, by windows; None where that is not possible."""
     call = known.program.graph.nodes[node]
     parts = affine(known.program, call) if call.op is not None else None
@@ -203,7 +209,7 @@ def _started_in_windows(known: Analysis, node: int, rows: Rows, place: Tensor) -
         offset += torch.stack([bias, -bias], 1)
     if (error := known.errors.get(node)) is not None:
         offset -= error.flatten(1)[rows.group, place].double()[:, None]
-    return lower_bounds(known, source, windows, rows, offset=offset.flatten())
+    return lower_bounds(known, source, windows, rows, offset=offset.flatten(), drop=drop)
 
 
 def _rows_at_once(known: Analysis, node: int) -> int:

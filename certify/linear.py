@@ -30,6 +30,9 @@ from certify.windows import Windows
 
 Coefficients = Tensor | Windows
 
+_FEW_ROWS = 256
+"""Rows so few that to find those which are decided costs more than to carry them on."""
+
 
 @dataclass(frozen=True, eq=False)
 class Lines:
@@ -122,6 +125,7 @@ def lower_bounds(
     extra: Mapping[int, Tensor] | None = None,
     own: Mapping[int, Lines] | None = None,
     offset: Tensor | float = 0.0,
+    drop: bool = False,
 ) -> Tensor:
     """Bound `coefficients @ value of start` from below.
 
@@ -134,11 +138,15 @@ def lower_bounds(
             (multipliers of split constraints).
         own: Lines by row that replace those of `known`.
         offset: Added to the result, by row.
+        drop: Give a group up as soon as one of its rows is proved positive, by intervals of the
+            calls on the way: its bounds are valid, but not the best.
 
     Returns:
         float64, (rows,).
     """
-    return _Pass(known, rows, extra or {}, own or {}).run(start, coefficients) + offset
+    work = _Pass(known, rows, extra or {}, own or {}, drop)
+    work.total = offset
+    return work.run(start, coefficients)
 
 
 class _Pass:
@@ -150,12 +158,16 @@ class _Pass:
         rows: Rows,
         extra: Mapping[int, Tensor],
         own: Mapping[int, Lines],
+        drop: bool,
     ) -> None:
         self.known, self.rows, self.extra = known, rows, extra
         self.lines, self.own = {**known.lines, **own}, own
         self.pending: dict[int, Coefficients] = {}
         self.total: Tensor | float = 0.0
         self.start = -1
+        self.drop = drop
+        self.dropped: list[tuple[Tensor, Tensor]] = []
+        self.alive: Tensor | None = None
 
     def run(self, start: int, coefficients: Coefficients) -> Tensor:
         program = self.known.program
@@ -167,7 +179,40 @@ class _Pass:
         for index, left in self.pending.items():
             self._cut(index, left, exact=True)
         assert isinstance(self.total, Tensor)
-        return self.total
+        return self._gathered(self.total)
+
+    def _gathered(self, total: Tensor) -> Tensor:
+        """The bounds of all rows, those given up on the way included."""
+        if self.alive is None:
+            return total
+        whole = total.new_empty(
+            sum(map(len, (self.alive, *(g for g, _ in self.dropped)))), self.rows.size
+        )
+        for group, found in (*self.dropped, (self.alive, total.view(-1, self.rows.size))):
+            whole[group] = found
+        return whole.flatten()
+
+    def _without_decided(self, index: int, row: Coefficients) -> Coefficients:
+        """Cut all rows at a call, and go on with groups of which none is positive there."""
+        before = self.total
+        self._cut(index, row, exact=False)
+        assert isinstance(self.total, Tensor)
+        found = self.total.view(-1, self.rows.size)
+        self.total = before
+        keep = ~(found > 0).any(1)
+        if bool(keep.all()) or not bool(keep.any()):
+            return row
+        alive = self.alive
+        if alive is None:
+            alive = torch.arange(len(keep), device=keep.device)
+        self.dropped.append((alive[~keep], found[~keep]))
+        self.alive = alive[keep]
+        if isinstance(before, Tensor):
+            self.total = before.view(-1, self.rows.size)[keep].flatten()
+        self.rows = Rows(self.rows.group[keep], self.rows.size)
+        if isinstance(row, Windows):
+            return row.some(keep)
+        return row.view(len(keep), -1, *row.shape[1:])[keep].flatten(0, 1)
 
     def _step(self, node: Node, row: Coefficients) -> None:
         more = self.extra.get(node.index)
@@ -206,6 +251,9 @@ class _Pass:
         self.pending[source] = row
 
     def _relaxed(self, node: Node, lines: Lines, row: Coefficients) -> None:
+        further = self.drop and not self.pending and min(self.lines) < node.index
+        if further and len(self.rows) > _FEW_ROWS:
+            row = self._without_decided(node.index, row)
         own = node.index in self.own
         self._add_offsets(lines.lower_offset, lines.upper_offset, row, own)
         (source,) = (i for i in node.inputs if i not in self.known.program.constants)

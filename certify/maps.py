@@ -104,6 +104,11 @@ class Matrix(LinearMap):
         self.bias, self.bias_size = bias, bias_size
         self.terms, self.spread = weight.shape
 
+    @property
+    def weight(self) -> Tensor:
+        """The matrix, (in, out)."""
+        return self._weight
+
     def apply(self, x: Tensor) -> Tensor:
         """See `LinearMap`."""
         return x @ self._weight if self.bias is None else torch.addmm(self.bias, x, self._weight)
@@ -136,7 +141,7 @@ class Convolution(LinearMap):
         self.bias = None if bias is None else bias.view(by_channel)
         self.bias_size = None if bias_size is None else bias_size.view(by_channel)
         self.stride, self.padding, self.dilation, self.transposed, _, self.groups = settings
-        self._settings, self.shape = tuple(settings), tuple(shape)
+        self.settings, self.shape = tuple(settings), tuple(shape)
         kernel = math.prod(weight.shape[2:])
         per_group = weight.shape[0] // self.groups
         forward, backward = weight.shape[1] * kernel, per_group * kernel
@@ -155,13 +160,13 @@ class Convolution(LinearMap):
     def apply(self, x: Tensor) -> Tensor:
         """See `LinearMap`."""
         bias = None if self.bias is None else self.bias.flatten()
-        result: Tensor = torch.ops.aten.convolution(x, self._weight, bias, *self._settings)
+        result: Tensor = torch.ops.aten.convolution(x, self._weight, bias, *self.settings)
         return result
 
     def apply_abs(self, x: Tensor, bias: float = 0.0) -> Tensor:
         """See `LinearMap`."""
         size = None if self.bias_size is None or not bias else self.bias_size.flatten() * bias
-        result: Tensor = torch.ops.aten.convolution(x, self._abs, size, *self._settings)
+        result: Tensor = torch.ops.aten.convolution(x, self._abs, size, *self.settings)
         return result
 
     def adjoint(self, rows: Tensor) -> Tensor:

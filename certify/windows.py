@@ -114,6 +114,11 @@ class Windows:
         """The same windows with other values, by group, zero outside of the image."""
         return replace(self, values=grouped.flatten(0, 1), inside=True)
 
+    def some(self, groups: Tensor) -> Windows:
+        """The windows of some groups, by a mask."""
+        values = self.grouped[groups].flatten(0, 1)
+        return replace(self, values=values, top=self.top[groups], left=self.left[groups])
+
     def through(self, linear: LinearMap) -> Windows | None:
         """Carry back through a map; None where it is not of a kind that keeps windows."""
         if isinstance(linear, Scale):
