@@ -72,7 +72,10 @@ def analyse(
             known.lines[node.index] = _with_errors(known, source, relaxation.lines(node, box))
         known.values[node.index] = bound(program, node, known.values, known.rounding, len(inputs))
         depth[node.index] = _depth(program, node, depth)
-        _errors(known, node, users)
+        if lines:
+            _errors(known, node, users)
+    if not lines:
+        _errors_of_the_end(known, users)
     return known
 
 
@@ -106,6 +109,15 @@ def _depth(program: Program, node: Node, depth: Mapping[int, int]) -> int:
         return 2
     source, linear = parts[0]
     return depth[source] + (0 if isinstance(linear, Scale) or not linear.terms else 1)
+
+
+def _errors_of_the_end(known: Analysis, users: Mapping[int, list[Node]]) -> None:
+    """Note errors where a pass from the output comes by before it is cut."""
+    reached = {known.program.output}
+    for node in reversed(known.program.nodes):
+        if node.index in reached and (parts := affine(known.program, node)) is not None:
+            reached.update(source for source, _ in parts)
+            _errors(known, node, users)
 
 
 def _errors(known: Analysis, node: Node, users: Mapping[int, list[Node]]) -> None:
