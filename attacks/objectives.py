@@ -33,6 +33,33 @@ def _frozen(model: nn.Module) -> Iterator[None]:
             weight.requires_grad_(need)
 
 
+def worst(
+    model: nn.Module, ball: Ball, y: Tensor, generator: Generator, steps: int, step_size: float
+) -> Tensor:
+    """Where a PGD run on the cross-entropy ends, one start at random, with the model in eval mode.
+
+    Args:
+        model: Left in its mode, without gradients of its weights.
+        ball: The legal inputs around each sample.
+        y: int64, (n,).
+        generator: Draws the starting points, on the device of the samples.
+        steps: Gradient steps, >= 0.
+        step_size: Length of one, in the units of eps.
+
+    Returns:
+        Points in the ball, of the samples' shape.
+    """
+    keys = torch.randint(2**62, (len(y),), generator=generator, device=y.device)
+    found = ball.start(keys)
+    with _frozen(model):
+        for _ in range(steps):
+            found.requires_grad_()
+            loss = F.cross_entropy(model(found), y, reduction="sum")
+            (gradient,) = torch.autograd.grad(loss, found)
+            found = ball.step(found.detach(), gradient, step_size)
+    return found
+
+
 def standard(
     model: nn.Module, x: Tensor, y: Tensor, *, generator: Generator, scale: float
 ) -> Tensor:
@@ -87,12 +114,4 @@ def pgd(
         The mean loss, a scalar.
     """
     ball = Ball.around(ThreatModel(norm, eps * scale, lower, upper), x)
-    keys = torch.randint(2**62, (len(x),), generator=generator, device=x.device)
-    adversarial = ball.start(keys)
-    with _frozen(model):
-        for _ in range(steps):
-            adversarial.requires_grad_()
-            loss = F.cross_entropy(model(adversarial), y, reduction="sum")
-            (gradient,) = torch.autograd.grad(loss, adversarial)
-            adversarial = ball.step(adversarial.detach(), gradient, step_size * scale)
-    return F.cross_entropy(model(adversarial), y)
+    return F.cross_entropy(model(worst(model, ball, y, generator, steps, step_size * scale)), y)

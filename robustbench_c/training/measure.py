@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_c.errors import ModelError
-from robustbench_c.training.interfaces import Attack
+from robustbench_c.training.interfaces import Attack, Verifier
 
 _BATCH = 250
 
@@ -42,6 +42,14 @@ def accuracy(model: nn.Module, x: Tensor, y: Tensor, attack: Attack | None = Non
         if attack is not None:
             right &= ~attack(model, x, y)
     return int(right.sum()) / len(x)
+
+
+def verified_accuracy(model: nn.Module, x: Tensor, y: Tensor, verifier: Verifier) -> float:
+    """Share of samples that `verifier` proves robust, measured in evaluation mode."""
+    with evaluating(model):
+        parts = zip(torch.split(x, _BATCH), torch.split(y, _BATCH), strict=True)
+        proved = sum(int(verifier(model, *part).sum()) for part in parts)
+    return proved / len(x)
 
 
 def check_fits(model: nn.Module, x: Tensor, classes: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tomllib
 from collections.abc import Mapping
 from importlib import resources
@@ -52,6 +54,7 @@ class Recipe(Frozen):
         architecture: What to build.
         normalise: "data" for the training split's own mean and standard deviation, numbers, or
             None. It becomes part of the model.
+        initialise: "ibp" for weights that suit interval bounds, None for the architecture's own.
         objective: What to minimise.
         train: The numbers of the training.
         licence: Licence of the weights.
@@ -62,10 +65,19 @@ class Recipe(Frozen):
     data: str
     architecture: Architecture
     normalise: Literal["data"] | Normalisation | None = None
+    initialise: Literal["ibp"] | None = None
     objective: ObjectiveChoice
     train: TrainConfig
     licence: str = "MIT"
     description: str = ""
+
+    @property
+    def sha256(self) -> str:
+        """Hash of every setting; one that recipes did not have at first counts where it is set."""
+        content = self.model_dump(mode="json")
+        if self.initialise is None:
+            del content["initialise"]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def known_recipes() -> dict[str, Path]:
