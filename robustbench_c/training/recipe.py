@@ -109,7 +109,8 @@ def override(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
     """Return the recipe with the given options in place of its own.
 
     A new architecture comes without the old one's arguments. A new eps or number of steps scales
-    the step size, unless it is given too, so that `step_size * steps / eps` stays.
+    the step size, unless it is given too, so that `step_size * steps / eps` stays; a new number of
+    epochs scales the warm-up.
 
     Args:
         recipe: The one to change.
@@ -136,6 +137,8 @@ def override(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
         settings[key] = given.pop(key)
     if "step_size" in settings and options.get("step_size") is None:
         settings["step_size"] = _scaled_step(recipe.objective.settings, settings)
+    if given.get("epochs", 0) > 0:
+        content["train"]["eps_warmup_epochs"] *= given["epochs"] / recipe.train.epochs
     content["train"] |= given
     return _checked(content, f"recipe '{recipe.name}' with these options")
 
