@@ -13,22 +13,20 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from attacks.balls import Ball
+from attacks.modes import evaluating
 from attacks.threat import Norm, ThreatModel
 
 
 @contextmanager
 def _frozen(model: nn.Module) -> Iterator[None]:
     """The model in eval mode and without gradients of its weights; as it was afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
     needed = [(weight, weight.requires_grad) for weight in model.parameters()]
-    model.eval()
     for weight, _ in needed:
         weight.requires_grad_(False)
     try:
-        yield
+        with evaluating(model):
+            yield
     finally:
-        for module, mode in modes:
-            module.training = mode
         for weight, need in needed:
             weight.requires_grad_(need)
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from attacks.modes import evaluating
 from attacks.threat import ThreatModel
 from certify.bind import bind
 from certify.graph import Graph
@@ -39,21 +39,10 @@ def program(model: nn.Module, x: Tensor) -> Program:
     graphs = _GRAPHS.setdefault(model, {})
     key = (tuple(x.shape[1:]), x.dtype, x.device)
     if key not in graphs:
-        with _eval_mode(model):
+        with evaluating(model):
             graphs[key] = trace_model(model, x[:2].detach())
     values = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     return bind(graphs[key], values, rounded=False)
-
-
-@contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def box(x: Tensor, eps: float, lower: Tensor, upper: Tensor) -> Interval:

@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor, nn
 
+from attacks.modes import evaluating
 from robustbench_c.errors import ModelError
 from robustbench_c.training.interfaces import Attack, Verifier
 
 _BATCH = 250
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode within the block; every module's own mode afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def accuracy(model: nn.Module, x: Tensor, y: Tensor, attack: Attack | None = None) -> float:
