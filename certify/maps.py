@@ -13,10 +13,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from certify.graph import Node
 from certify.program import Program
 
+_FEW_CHANNELS = 4
 _BATCH = 2
 """The batch size that the shapes in a graph are of."""
 
@@ -130,9 +132,11 @@ class Convolution(LinearMap):
     ) -> None:
         """Take (out, in, *kernel) weights, the settings of `aten.convolution`, and x's shape."""
         self._weight, self._abs = weight, weight.abs()
-        self.bias, self.bias_size = bias, bias_size
+        by_channel = (1, -1, *(1,) * (len(shape) - 1))
+        self.bias = None if bias is None else bias.view(by_channel)
+        self.bias_size = None if bias_size is None else bias_size.view(by_channel)
         self.stride, self.padding, self.dilation, self.transposed, _, self.groups = settings
-        self._settings, self._shape = tuple(settings), tuple(shape)
+        self._settings, self.shape = tuple(settings), tuple(shape)
         kernel = math.prod(weight.shape[2:])
         per_group = weight.shape[0] // self.groups
         forward, backward = weight.shape[1] * kernel, per_group * kernel
@@ -142,6 +146,11 @@ class Convolution(LinearMap):
     def weight(self) -> Tensor:
         """The kernels, (out, in / groups, *kernel)."""
         return self._weight
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is neither transposed, nor grouped, nor dilated."""
+        return not self.transposed and self.groups == 1 and all(d == 1 for d in self.dilation)
 
     def apply(self, x: Tensor) -> Tensor:
         """See `LinearMap`."""
@@ -158,9 +167,14 @@ class Convolution(LinearMap):
     def adjoint(self, rows: Tensor) -> Tensor:
         """See `LinearMap`."""
         s, p, d = self.stride, self.padding, self.dilation
+        if len(s) == 2 and self.plain and self._weight.shape[1] <= _FEW_CHANNELS:
+            full = transposed(rows, self._weight, (s[0], s[1]))
+            short = [p[i] + self.shape[1 + i] - full.shape[2 + i] for i in range(2)]
+            full = F.pad(full, (0, max(0, short[1]), 0, max(0, short[0])))
+            return full[:, :, p[0] : p[0] + self.shape[1], p[1] : p[1] + self.shape[2]]
         extra = [0] * len(s)
         if not self.transposed:
-            kernel, have, want = self._weight.shape[2:], rows.shape[2:], self._shape[1:]
+            kernel, have, want = self._weight.shape[2:], rows.shape[2:], self.shape[1:]
             extra = [
                 want[i] - ((have[i] - 1) * s[i] - 2 * p[i] + d[i] * (kernel[i] - 1) + 1)
                 for i in range(len(s))
@@ -169,6 +183,26 @@ class Convolution(LinearMap):
             rows, self._weight, None, s, p, d, not self.transposed, extra, self.groups
         )
         return result
+
+
+def transposed(rows: Tensor, weight: Tensor, stride: tuple[int, int]) -> Tensor:
+    """The transpose of a plain 2-d convolution without padding.
+
+    To few channels (grey or RGB images) oneDNN takes several times as long as one convolution that
+    gives all phases of the stride as channels, which are then shuffled into place; it is the same
+    sum of products.
+    """
+    many, few, height, width = weight.shape
+    step = stride[0]
+    if few > _FEW_CHANNELS or step == 1 or stride != (step, step) or rows.device.type != "cpu":
+        return F.conv_transpose2d(rows, weight, stride=stride)
+    tall, wide = -(-height // step), -(-width // step)
+    phases = F.pad(weight, (0, wide * step - width, 0, tall * step - height))
+    phases = phases.view(many, few, tall, step, wide, step).permute(1, 3, 5, 0, 2, 4)
+    kernels = phases.reshape(few * step * step, many, tall, wide).flip(2, 3)
+    full = F.pixel_shuffle(F.conv2d(rows, kernels, padding=(tall - 1, wide - 1)), step)
+    size = [(rows.shape[2 + i] - 1) * step + weight.shape[2 + i] for i in range(2)]
+    return full[:, :, : size[0], : size[1]]
 
 
 class Scale(LinearMap):

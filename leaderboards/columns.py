@@ -16,7 +16,7 @@ from leaderboards.errors import RecordError
 from leaderboards.sample_ids import Ids
 from leaderboards.verdicts import LEGAL, StepKind, Verdict
 
-SHARD_SCHEMA = 1
+SHARD_SCHEMA = 2
 MAX_DETAIL = 1000
 
 
@@ -40,6 +40,8 @@ COLUMNS = (
     Column("distance", pa.float64(), True, "norm of the perturbation, measured in float64"),
     Column("restart", pa.int32(), True, "restart that found the point, from 0"),
     Column("iteration", pa.int32(), True, "iteration that found the point, from 0"),
+    Column("radius", pa.float64(), True, "L2 radius that a smoothed classifier is certified for"),
+    Column("votes", pa.int64(), True, "draws in which a smoothed classifier's base chose label"),
     Column("forwards", pa.int64(), False, "forward passes this step spent on the sample"),
     Column("backwards", pa.int64(), False, "backward passes this step spent on the sample"),
     Column("seconds", pa.float64(), False, "the sample's share of the time; not in any hash"),
@@ -72,11 +74,12 @@ def to_frame(table: Any) -> pd.DataFrame:
     """Return a table of `SCHEMA` as a data frame ordered by sample.
 
     Nullable whole numbers are pandas' masked `Int64` and `Int32`, text is `string`, and a null
-    margin or distance is NaN.
+    margin, distance or radius is NaN.
     """
     ordered = table.sort_by("sample_id")
     frame: pd.DataFrame = ordered.to_pandas(types_mapper=_PANDAS.get)
-    frame["prediction"] = pd.array(ordered["prediction"].to_pylist(), dtype="Int64")
+    for name in ("prediction", "votes"):
+        frame[name] = pd.array(ordered[name].to_pylist(), dtype="Int64")
     return frame
 
 

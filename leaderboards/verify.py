@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from leaderboards.errors import RecordError
 from leaderboards.files import is_temporary, list_folder, read_bytes
 from leaderboards.manifest import explain
+from leaderboards.radius import radius_rules
 from leaderboards.summary import Summary, summarise
 from leaderboards.verdicts import CLEAN_STEP, Verdict
 
@@ -68,6 +69,7 @@ def _row_problems(store: RunStore, step: str, frame: pd.DataFrame) -> list[str]:
             "more passes than the protocol has": frame["forwards"] > restarts * (steps + 1),
             "not looked at": frame["forwards"] < 1,
         }
+    rules |= radius_rules(frame, settings, store.manifest.protocol.threat)
     if store.kind(step) == CLEAN_STEP:
         rules |= {
             "wrong, but the margin is positive": wrong & ~(frame["margin"] <= 0),

@@ -21,7 +21,8 @@ def wide_console() -> Console:
     return Console(width=width, markup=False, emoji=False, highlight=False)
 
 
-def _percent(rate: Rate | None) -> tuple[str, str, str]:
+def percent(rate: Rate | None) -> tuple[str, str, str]:
+    """A rate as the cells of a table: share, interval, counts."""
     if rate is None:
         return "-", "", ""
     return (
@@ -47,12 +48,12 @@ def _table(manifest: Manifest, summary: Summary) -> Table:
     for name, justify in (("", "left"), ("accuracy", "right"), ("95% interval", "left")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     table.add_column("samples", justify="right")
-    table.add_row("clean", *_percent(summary.clean_accuracy))
+    table.add_row("clean", *percent(summary.clean_accuracy))
     attacks = [_attack(step) for step in manifest.protocol.steps if step.kind == "attack"]
     if attacks:
-        table.add_row(f"robust ({' + '.join(attacks)})", *_percent(summary.robust_accuracy))
+        table.add_row(f"robust ({' + '.join(attacks)})", *percent(summary.robust_accuracy))
     if summary.certified_accuracy is not None:
-        table.add_row("certified", *_percent(summary.certified_accuracy))
+        table.add_row("certified", *percent(summary.certified_accuracy))
     return table
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from robustbench_c.evaluation.attacking import PGD, Attacked, Progress, attack_s
 from robustbench_c.evaluation.inputs import chance_notice, check_data, check_logits
 from robustbench_c.evaluation.manifests import new_manifest
 from robustbench_c.evaluation.passes import passes_of
+from robustbench_c.evaluation.removal import remove_run
 from robustbench_c.evaluation.steps import clean_fault, clean_rows, precise_form
 from robustbench_c.evaluation.subject import subject
 from robustbench_c.evaluation.threats import settled
@@ -141,7 +141,7 @@ def evaluate(
             raise UsageError(f"a record cannot hold this run: {explain(error)}") from error
     folder = Path(out) / manifest.run_id
     if overwrite and is_run(folder):
-        _remove(folder)
+        remove_run(folder)
     resumed = is_run(folder)
     store = RunStore.create(folder, manifest)
     classifier.tiles = store.manifest.tiles
@@ -189,14 +189,3 @@ def _notices(
             "the model has no float64 form: broken samples were re-checked in float32 only"
         )
     return [line for line in lines if line is not None]
-
-
-def _remove(folder: Path) -> None:
-    """Remove a run: at once to all who look, whatever stops the rest."""
-    doomed = folder.with_name(f".{folder.name}.removed")
-    shutil.rmtree(doomed, ignore_errors=True)
-    try:
-        folder.rename(doomed)
-        shutil.rmtree(doomed)
-    except OSError as error:
-        raise RunError(f"cannot remove {folder}: {error.strerror or error}") from error

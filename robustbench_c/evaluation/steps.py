@@ -31,7 +31,7 @@ def precise_form(module: nn.Module, x: Tensor, tiles: tuple[int, ...]) -> TiledC
     return None if converted is None else TiledClassifier(converted, tiles[:1])
 
 
-def _frame(ids: Tensor, y: Tensor, **columns: object) -> pd.DataFrame:
+def frame_of(ids: Tensor, y: Tensor, **columns: object) -> pd.DataFrame:
     """Rows of a shard; columns that are not given are null."""
     rows: dict[str, object] = {column.name: [None] * len(ids) for column in COLUMNS}
     rows |= {"sample_id": ids.cpu().numpy(), "label": y.cpu().numpy()}
@@ -50,7 +50,7 @@ def clean_rows(logits: Tensor, y: Tensor, ids: Tensor, seconds: float) -> pd.Dat
     """
     prediction = logits.argmax(1).cpu().numpy()
     verdict = np.where(prediction == y.cpu().numpy(), None, str(Verdict.WRONG))  # type: ignore[call-overload]
-    return _frame(
+    return frame_of(
         ids,
         y,
         verdict=verdict,
@@ -126,7 +126,7 @@ def attack_rows(
     failed = (result.not_finite & ~broken) | ~shown.isfinite()
     known = ~failed.cpu().numpy()
     return Judged(
-        rows=_frame(
+        rows=frame_of(
             ids,
             y,
             verdict=[_verdict(b, f) for b, f in zip(hit, ~known, strict=True)],

@@ -66,6 +66,8 @@ def a_row(sample_id: int, verdict: str | None = None, **changes: Any) -> dict[st
         "distance": 0.1 if verdict == "broken" else None,
         "restart": 0 if verdict == "broken" else None,
         "iteration": 7 if verdict == "broken" else None,
+        "radius": None,
+        "votes": None,
         "forwards": 3,
         "backwards": 2,
         "seconds": 0.25,
