@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import pytest
@@ -53,10 +54,13 @@ class Residual(nn.Module):
         return result
 
 
-def net(kind: type[nn.Module] = Residual, dtype: torch.dtype = torch.float32) -> nn.Module:
+def fresh(kind: type[nn.Module] = Residual, dtype: torch.dtype = torch.float32) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return kind().to(dtype).train()
+
+
+net = cache(fresh)  # for tests that leave the model as it is: it is traced once
 
 
 @pytest.fixture
@@ -96,7 +100,7 @@ def test_eps_0_is_plain_cross_entropy(batch, name):
 
 @pytest.mark.parametrize("name", ["ibp", "crown-ibp", "crown-ibp unfused"])
 def test_gradients_are_those_of_finite_differences(batch, name):
-    model = net(dtype=torch.float64)
+    model = fresh(dtype=torch.float64)
     x, y = batch[0][:3].double(), batch[1][:3]
     weights = list(model.parameters())
     gradients = torch.autograd.grad(call(name, model, x, y), weights)
@@ -117,7 +121,7 @@ def test_gradients_are_those_of_finite_differences(batch, name):
 
 @pytest.mark.parametrize("name", ALL)
 def test_training_lowers_the_loss_and_leaves_modes(batch, name):
-    model, (x, y) = net(), batch
+    model, (x, y) = fresh(), batch
     x = 0.2 * x + 0.25 * y[:, None, None, None]  # brighter from class to class
     modes = [part.training for part in model.modules()]
     optimiser = torch.optim.Adam(model.parameters(), lr=0.02)
@@ -211,7 +215,7 @@ def test_fusion_of_one_rival_adds_the_chord_alone(batch):
 
 
 def test_fused_loss_survives_huge_bounds(batch):
-    model, (x, y) = net(), batch
+    model, (x, y) = fresh(), batch
     with torch.no_grad():
         for weight in model.parameters():
             weight.mul_(30)
@@ -281,7 +285,7 @@ def test_the_small_box_lies_in_the_large_one(batch):
 
 
 def test_graph_is_traced_once_and_weights_stay_present(batch, monkeypatch):
-    model, (x, y) = net(), batch
+    model, (x, y) = fresh(), batch
     first = call("ibp", model, x, y)
     monkeypatch.setattr("certify.training.network.trace_model", None)
     with torch.no_grad():
@@ -298,7 +302,7 @@ class WithNorm(nn.Sequential):
 
 @pytest.mark.parametrize("name", ALL)
 def test_batch_norm_keeps_learning_its_statistics(batch, name):
-    model, (x, y) = net(WithNorm), batch
+    model, (x, y) = fresh(WithNorm), batch
     before = model[1].running_mean.clone()
     call(name, model, x, y).backward()
     assert not torch.equal(model[1].running_mean, before)
