@@ -84,7 +84,7 @@ def enclose(curve: Curve, x: Interval) -> Lines:
     for slope, offset, constant in ((above, over, most), (below, under, -least)):
         flat = ~(slope.isfinite() & offset.isfinite())
         offset = torch.where(flat, constant, offset + (1 + slope.abs()) * reach * _SLACK) + error
-        rounded = (offset + offset.abs() * info.eps).to(kind)
+        rounded = (offset + offset.abs() * info.eps).to(kind).clamp(min=info.min)
         found.append((torch.where(flat, 0, slope).to(kind).view_as(x.lower), rounded))
     bad = (x.lower.isnan() | x.upper.isnan()).view_as(x.lower)
     (above, over), (below, under) = found

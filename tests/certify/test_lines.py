@@ -1,11 +1,11 @@
 """Lines hold at every point of their interval, and are as tight as they can be."""
 
 import pytest
-import robustbench_c  # noqa: F401  # sets the path of the siblings
 import torch
 from torch import Tensor
 
 import certify.curve_table  # noqa: F401  # registers the curves
+import robustbench_c  # noqa: F401  # sets the path of the siblings
 from certify.graph import Node, Ref
 from certify.interval import Interval
 from certify.lines import LINES, hinge_lines
@@ -100,7 +100,7 @@ def test_lines_hold_on_grids(case):
     box = intervals(op, args, 400, 0)
     lines = LINES[op].lines(call(op, args, kwargs), box)
     below, above = worst(lines, box, f, 1001)
-    assert below >= 0 and above >= 0
+    assert min(below, above) >= 0
     # and for the function in the model's own precision
     t = torch.rand(400, 200, generator=torch.Generator().manual_seed(1))
     x = (box.lower[:, None] + (box.upper - box.lower)[:, None] * t).clamp(
@@ -109,7 +109,7 @@ def test_lines_hold_on_grids(case):
     y = f(x).double()
     low = lines.lower_slope.double()[:, None] * x + lines.lower_offset.double()[:, None]
     high = lines.upper_slope.double()[:, None] * x + lines.upper_offset.double()[:, None]
-    assert bool((y >= low).all()) and bool((y <= high).all())
+    assert bool(((y >= low) & (y <= high)).all())
 
 
 @pytest.mark.parametrize("case", CALLS, ids=NAMES)
@@ -154,7 +154,7 @@ def test_what_is_no_interval_proves_nothing(case):
     y = value(op, args, kwargs, x)
     under = lines.lower_slope.double()[:, None] * x + lines.lower_offset.double()[:, None]
     over = lines.upper_slope.double()[:, None] * x + lines.upper_offset.double()[:, None]
-    assert not bool((under > y).any()) and not bool((over < y).any())
+    assert not bool(((under > y) | (over < y)).any())
     ends = torch.stack([under, over], 2)
     assert bool(ends[2:5].isnan().any(2).all())  # the ends that are not a number
 
@@ -164,7 +164,8 @@ def test_a_free_slope_is_differentiable():
     slope = torch.tensor([0.3, 0.9], requires_grad=True)
     lines = hinge_lines(x, 0.1, slope)
     lines.lower_slope.sum().backward()
-    assert slope.grad is not None and slope.grad.tolist() == [1.0, 1.0]
+    assert slope.grad is not None
+    assert slope.grad.tolist() == [1.0, 1.0]
     assert worst(lines, x, lambda v: torch.where(v < 0, v * 0.1, v), 101) >= (0, 0)
 
 
