@@ -9,6 +9,7 @@ from torch import Tensor, nn
 import certify.affine_ops
 import certify.interval_ops  # noqa: F401  # registers the rules
 from certify.affine_ops import rearrangement
+from certify.folding import fold
 from certify.graph import Graph, Node
 from certify.interval import Interval
 from certify.maps import MAPS
@@ -37,6 +38,8 @@ def bind(
             nodes.append(node)
     program.nodes = tuple(nodes)
     program.cache.clear()
+    if frozen:
+        fold(program)
     return program
 
 

@@ -104,6 +104,11 @@ class Matrix(LinearMap):
         self.bias, self.bias_size = bias, bias_size
         self.terms, self.spread = weight.shape
 
+    @property
+    def weight(self) -> Tensor:
+        """The matrix, (in, out)."""
+        return self._weight
+
     def apply(self, x: Tensor) -> Tensor:
         """See `LinearMap`."""
         return x @ self._weight if self.bias is None else torch.addmm(self.bias, x, self._weight)
@@ -146,6 +151,11 @@ class Convolution(LinearMap):
     def weight(self) -> Tensor:
         """The kernels, (out, in / groups, *kernel)."""
         return self._weight
+
+    @property
+    def settings(self) -> tuple[Any, ...]:
+        """Those of `aten.convolution`."""
+        return self._settings
 
     @property
     def plain(self) -> bool:
