@@ -2,8 +2,8 @@
 
 With c any point near the middle of each factor and r the farthest that the factor may be from it,
 x y = c_x y + c_y x - c_x c_y + (x - c_x)(y - c_y), and the last product is at most r_x r_y: this is
-the mean of McCormick's two planes on either side. They have the same height in the middle as each of the
-two, so the same area, and the slopes do not depend on the sign of the row.
+the mean of McCormick's two planes on either side. They have the same height in the middle as each
+of the two, so the same area, and the slopes do not depend on the sign of the row.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def multiply(call: Call) -> Step | None:
 
 def _spread(x: Interval, y: Interval) -> tuple[Interval, Interval]:
     """Both in the shape of the result."""
-    shape = torch.broadcast_shapes(x.shape, y.shape)
+    shape = [max(sizes) for sizes in zip(x.shape, y.shape, strict=True)]
     return x.each(lambda end: end.expand(shape)), y.each(lambda end: end.expand(shape))
 
 
