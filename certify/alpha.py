@@ -20,7 +20,7 @@ _BYTES = 64 << 20
 """Memory for one set of lines of the parts that are optimised at once."""
 _REFINED = 512
 """Neurons of a layer up to which refining its inputs pays."""
-STEPS = 20
+STEPS, REFINE_STEPS = 20, 10
 _RATE = 0.25
 
 
@@ -49,7 +49,7 @@ def alpha_bounds(
         return found
     relus = Relus.of(known)
     output = known.program.output
-    for some in torch.arange(len(sample), device=found.device).split(chunk(relus)):
+    for some in torch.arange(len(sample), device=found.device).split(chunk(relus)):  # type: ignore[no-untyped-call]
         who, which = sample[some], row[some]
         rows = specification.coefficients[who, which]
         goal = Goal(
@@ -92,7 +92,7 @@ def _refined(relus: Relus, node: int, open_: Tensor, steps: int) -> Interval:
     samples, kind = len(known.inputs), box.lower.dtype
     lower, upper = box.lower.reshape(samples, -1).clone(), box.upper.reshape(samples, -1).clone()
     owner, where = open_.reshape(samples, -1).nonzero(as_tuple=True)
-    for some in torch.arange(len(owner), device=owner.device).split(chunk(relus)):
+    for some in torch.arange(len(owner), device=owner.device).split(chunk(relus)):  # type: ignore[no-untyped-call]
         who, place = owner[some], where[some]
         for sign in (1.0, -1.0):
             rows = lower.new_zeros(len(who), lower.shape[1])

@@ -6,6 +6,7 @@ the first is where the search starts from, so that the result is never worse tha
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -81,6 +82,12 @@ class Point:
     weights: Tensor
     lower: Tensor
 
+    @classmethod
+    def stack(cls, points: Sequence[Point]) -> Point:
+        """One batch of points."""
+        slopes, multipliers, weights, lower = zip(*(p._values() for p in points), strict=True)
+        return cls(torch.cat(slopes), torch.cat(multipliers), torch.cat(weights), torch.cat(lower))
+
     def take(self, parts: Tensor) -> Point:
         """The points of some of the parts."""
         return Point(*(value[parts] for value in self._values()))
@@ -96,14 +103,16 @@ class Point:
         pairs = zip(self._values(), other._values(), strict=True)
         return Point(*(torch.where(wins.view(-1, *(1,) * (a.dim() - 1)), b, a) for a, b in pairs))
 
-    def _values(self) -> tuple[Tensor, ...]:
+    def _values(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return self.slopes, self.multipliers, self.weights, self.lower
 
 
-def evaluate(part: Part, goal: Goal, point: Point) -> Tensor:
-    """The bound at a point, float64 (p,)."""
+def evaluate(
+    part: Part, goal: Goal, point: Point, shifts: Mapping[int, Tensor] | None = None
+) -> Tensor:
+    """The bound at a point, float64 (p,); `shifts` as in `Part.bound`."""
     row, offset = goal.mean(point.weights)
-    return part.bound(goal.start, row, point.slopes, point.multipliers) + offset
+    return part.bound(goal.start, row, point.slopes, point.multipliers, shifts) + offset
 
 
 def ascend(
@@ -146,15 +155,14 @@ def ascend(
         open_ = ~(held.lower > target)
         if last or not bool(open_.any()):
             break
-        gradients = torch.autograd.grad(total, here._values()[:3], allow_unused=True)
+        gradients = torch.autograd.grad(
+            total, here._values()[:3], allow_unused=True, materialize_grads=True
+        )
         if not moments:
             moments = [(torch.zeros_like(v), torch.zeros_like(v)) for v in here._values()[:3]]
         size = rate * 0.1 ** (step / max(1, steps - 1))
         moved = []
         for i, (value, gradient) in enumerate(zip(found._values()[:3], gradients, strict=True)):
-            if gradient is None:
-                moved.append(value)
-                continue
             scale: Tensor | float = size * unit if i == 1 else size
             mean, square = moments[i]
             mean.lerp_(gradient, 1 - _DECAY[0])
@@ -163,7 +171,7 @@ def ascend(
             deviation = (square / (1 - _DECAY[1] ** (step + 1))).sqrt_() + 1e-12
             value = value + scale * first_moment / deviation
             moved.append(value.clamp(0, 1 if i == 0 else None))
-        here = Point(*moved, found.lower)
+        here = Point(moved[0], moved[1], moved[2], found.lower)
         if int(open_.sum()) < _STALE * len(live):
             best.put(live, held)
             keep = open_.nonzero()[:, 0]

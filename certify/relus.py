@@ -96,15 +96,8 @@ class Relus:
         cut = self._spread(index, sign)
         low = torch.where(cut > 0, low.clamp(min=0), low)
         high = torch.where(cut < 0, high.clamp(max=0), high)
-        part = Analysis(
-            known.program,
-            known.inputs[sample],
-            {i: _select(as_interval(known.values[i]), sample) for i in self._needed()},
-            {i: _chosen(lines, sample, len(known.inputs)) for i, lines in known.lines.items()},
-            {i: error[sample] for i, error in known.errors.items()},
-            known.absorbed,
-            known.rounding,
-        )
+        needed = {i: known.values[i] for i in self._needed()}
+        part = subset(replace(known, values=needed), sample)
         price = torch.zeros_like(low)
         free = {}
         for node, source in self.calls:
@@ -121,7 +114,7 @@ class Relus:
                 slop = slop + part.errors[source]
             price[:, where] = slop.flatten(1)
         price = torch.cat([price, price.new_zeros(len(price), 1)], 1).gather(1, index)
-        return Part(self, part, index, sign, free, price)
+        return Part(self, part, sample, index, sign, free, price)
 
     def _needed(self) -> list[int]:
         """Nodes whose intervals passes end at, and those that ReLUs take."""
@@ -143,6 +136,7 @@ class Part:
     Attributes:
         relus: Of the whole.
         known: The analysis of the parts.
+        sample: The sample of each part, int64 (p,).
         index: Places of the unstable neurons, (p, U).
         sign: Their known signs, (p, U).
         free: By ReLU, where it is unstable and its sign not known.
@@ -151,6 +145,7 @@ class Part:
 
     relus: Relus
     known: Analysis
+    sample: Tensor
     index: Tensor
     sign: Tensor
     free: Mapping[int, Tensor]
@@ -211,26 +206,58 @@ class Part:
 
     def take(self, rows: Tensor) -> Part:
         """Some of the parts."""
-        known = self.known
-        part = Analysis(
-            known.program,
-            known.inputs[rows],
-            {i: _select(as_interval(v), rows) for i, v in known.values.items()},
-            {i: _chosen(lines, rows, len(self)) for i, lines in known.lines.items()},
-            {i: error[rows] for i, error in known.errors.items()},
-            known.absorbed,
-            known.rounding,
-        )
+        part = subset(self.known, rows)
         free = {i: mask[rows] for i, mask in self.free.items()}
-        return Part(self.relus, part, self.index[rows], self.sign[rows], free, self.price[rows])
+        return Part(
+            self.relus,
+            part,
+            self.sample[rows],
+            self.index[rows],
+            self.sign[rows],
+            free,
+            self.price[rows],
+        )
+
+    def split(self, parts: Tensor, neuron: Tensor, side: Tensor) -> Part:
+        """Some of the parts, each with the sign of one more neuron known.
+
+        Args:
+            parts: Which ones, int64 (c,).
+            neuron: Place among the unstable neurons, int64 (c,).
+            side: The sign, int8 (c,).
+        """
+        sign = self.sign[parts].scatter(1, neuron[:, None], side[:, None])
+        return self.relus.restrict(self.sample[parts], sign)
+
+    def with_box(self, x: int, box: Interval) -> Part:
+        """The same with another box of inputs (one that carries gradients, say)."""
+        inputs = replace(self.known.inputs, box=box)
+        known = replace(self.known, inputs=inputs, values={**self.known.values, x: box})
+        return replace(self, known=known)
+
+    def slopes_of(self, node: int, slopes: Tensor) -> Tensor:
+        """The lower slopes (p, U) of one ReLU's neurons, (p, *shape), 0 where they are not free."""
+        source = dict(self.relus.calls)[node]
+        full = self.relus._spread(self.index, slopes)[:, self.relus.place[source]]
+        return torch.where(self.free[node], full.reshape(self.free[node].shape), 0.0)
+
+
+def subset(known: Analysis, index: Tensor) -> Analysis:
+    """The analysis of some of the samples."""
+    return replace(
+        known,
+        inputs=known.inputs[index],
+        values={i: _select(as_interval(v), index) for i, v in known.values.items()},
+        lines={i: _chosen(lines, index) for i, lines in known.lines.items()},
+        errors={i: error[index] for i, error in known.errors.items()},
+    )
 
 
 def _select(box: Interval, sample: Tensor) -> Interval:
     return Interval(box.lower[sample], box.upper[sample])
 
 
-def _chosen(lines: Lines, sample: Tensor, samples: int) -> Lines:
-    assert len(lines.lower_slope) == samples
+def _chosen(lines: Lines, sample: Tensor) -> Lines:
     return Lines(
         lines.lower_slope[sample],
         lines.lower_offset[sample],
