@@ -11,7 +11,7 @@ from leaderboards.errors import RecordError
 from leaderboards.files import is_temporary, list_folder, read_bytes
 from leaderboards.manifest import explain
 from leaderboards.summary import Summary, summarise
-from leaderboards.verdicts import CLEAN_STEP, Verdict
+from leaderboards.verdicts import CLEAN_STEP, Verdict, reason_of
 
 if TYPE_CHECKING:
     from leaderboards.store import RunStore
@@ -57,6 +57,8 @@ def _row_problems(store: RunStore, step: str, frame: pd.DataFrame) -> list[str]:
         & ~(frame["distance"] <= store.manifest.protocol.threat.eps),
         "broken, but the prediction is the label": broken & ~misses,
     }
+    if store.kind(step) == "certificate":
+        rules |= _certificate_rules(frame, store.manifest.protocol.threat.eps)
     settings = next((s.parameters for s in store.manifest.protocol.steps if s.name == step), {})
     steps, restarts = settings.get("steps"), settings.get("restarts")
     if isinstance(steps, int) and isinstance(restarts, int):
@@ -83,6 +85,19 @@ def _row_problems(store: RunStore, step: str, frame: pd.DataFrame) -> list[str]:
         for problem, bad in rules.items()
         if bad.any()
     ]
+
+
+def _certificate_rules(frame: pd.DataFrame, eps: float) -> dict[str, pd.Series[bool]]:
+    proved = frame["verdict"].isin([Verdict.CERTIFIED])
+    measured = frame["radius"].notna()
+    silent = frame["detail"].map(reason_of, na_action="ignore").isna()
+    return {
+        "certified, but its bound is not positive": proved & ~(frame["bound"] > 0),
+        "certified, but by no method": proved & frame["method"].isna(),
+        "certified, but its radius is below eps": proved & (frame["radius"] < eps),
+        "its radius reaches eps, but it is not certified": ~proved & (frame["radius"] >= eps),
+        "left open without a reason": frame["verdict"].isna() & ~measured & silent,
+    }
 
 
 def _problems_across_steps(frames: dict[str, pd.DataFrame]) -> list[str]:
