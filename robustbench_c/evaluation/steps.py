@@ -31,14 +31,15 @@ def precise_form(module: nn.Module, x: Tensor, tiles: tuple[int, ...]) -> TiledC
     return None if converted is None else TiledClassifier(converted, tiles[:1])
 
 
-def _frame(ids: Tensor, y: Tensor, **columns: object) -> pd.DataFrame:
-    """Rows of a shard; columns that are not given are null."""
+def frame_of(ids: Tensor, y: Tensor, **columns: object) -> pd.DataFrame:
+    """Rows of a shard; columns that are not given are null, counts of work 0."""
     rows: dict[str, object] = {column.name: [None] * len(ids) for column in COLUMNS}
+    rows |= {name: [0] * len(ids) for name in ("work", "forwards", "backwards")}
     rows |= {"sample_id": ids.cpu().numpy(), "label": y.cpu().numpy()}
     return pd.DataFrame(rows | columns)
 
 
-def _where(mask: np.ndarray, values: Tensor) -> pd.Series[int]:
+def whole_where(mask: np.ndarray, values: Tensor) -> pd.Series[int]:
     """Whole numbers where the mask holds, null elsewhere."""
     return pd.Series(values.cpu().numpy()).astype("Int64").where(pd.Series(mask))
 
@@ -50,14 +51,13 @@ def clean_rows(logits: Tensor, y: Tensor, ids: Tensor, seconds: float) -> pd.Dat
     """
     prediction = logits.argmax(1).cpu().numpy()
     verdict = np.where(prediction == y.cpu().numpy(), None, str(Verdict.WRONG))  # type: ignore[call-overload]
-    return _frame(
+    return frame_of(
         ids,
         y,
         verdict=verdict,
         prediction=prediction,
         margin=margin(logits, y).double().cpu().numpy(),
         forwards=np.ones(len(ids), dtype=np.int64),
-        backwards=np.zeros(len(ids), dtype=np.int64),
         seconds=np.full(len(ids), seconds / len(ids)),
     )
 
@@ -81,7 +81,7 @@ def clean_fault(recorded: pd.DataFrame, rows: pd.DataFrame) -> str | None:
 
 @dataclass(eq=False)
 class Judged:
-    """What an attack step wrote down, and the adversarial examples that hold."""
+    """The rows of a step, and the adversarial examples among its samples that hold."""
 
     rows: pd.DataFrame
     broken: Tensor
@@ -126,16 +126,16 @@ def attack_rows(
     failed = (result.not_finite & ~broken) | ~shown.isfinite()
     known = ~failed.cpu().numpy()
     return Judged(
-        rows=_frame(
+        rows=frame_of(
             ids,
             y,
             verdict=[_verdict(b, f) for b, f in zip(hit, ~known, strict=True)],
-            prediction=_where(known, torch.where(broken, check.prediction, y)),
+            prediction=whole_where(known, torch.where(broken, check.prediction, y)),
             margin=np.where(known, shown.cpu().numpy(), np.nan),
             margin64=np.where(hit, check.margin64.cpu().numpy(), np.nan),
             distance=np.where(hit, check.distance.cpu().numpy(), np.nan),
-            restart=_where(hit, result.restart),
-            iteration=_where(hit, result.iteration),
+            restart=whole_where(hit, result.restart),
+            iteration=whole_where(hit, result.iteration),
             forwards=result.forwards.cpu().numpy(),
             backwards=result.backwards.cpu().numpy(),
             seconds=result.seconds.cpu().numpy(),
