@@ -161,7 +161,7 @@ class Summary(Record):
     samples: Count
     """Samples of the run, whether run or not."""
     complete: bool
-    """Whether every sample has a verdict."""
+    """Whether every sample has a verdict, and every audit and radius is there."""
     counts: Counts
     """Samples with each verdict."""
     undecided_by: Reasons | None
@@ -207,7 +207,7 @@ def summarise(store: RunStore) -> Summary:
     clean = frames[CLEAN_STEP]
     attacked = [f for s, f in frames.items() if store.kind(s) != "certificate"]
     failed = pd.concat(attacked).loc[lambda rows: rows["verdict"].isin([Verdict.ERROR])]
-    complete, n = counts.not_run == 0, int(samples.size)
+    complete, n = counts.not_run == 0 and _all_looked_at(store, frames), int(samples.size)
     spared = result["verdict"].isin([Verdict.ERROR]) & ~result.index.isin(failed["sample_id"])
     robust = counts.certified + counts.undecided + int(spared.sum())
     certificates = [f for s, f in frames.items() if store.kind(s) == "certificate"]
@@ -226,6 +226,19 @@ def summarise(store: RunStore) -> Summary:
         cost=_cost(steps, len(clean)),
         steps=steps,
     )
+
+
+def _all_looked_at(store: RunStore, frames: dict[str, pd.DataFrame]) -> bool:
+    """Whether the steps whose samples are more than the open ones have rows for all of them."""
+    scopes = {s.name: s.parameters.get("samples") for s in store.manifest.protocol.steps}
+    clean = frames[CLEAN_STEP]
+    right, broken = set(clean["sample_id"][clean["verdict"].isna()]), set[int]()
+    for step, frame in frames.items():
+        wanted = {"audit": broken, "right": right}.get(str(scopes.get(step)), set())
+        if wanted - set(frame["sample_id"]):
+            return False
+        broken |= set(frame["sample_id"][frame["verdict"].isin([Verdict.BROKEN])])
+    return True
 
 
 def _step_summary(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields, replace
+from typing import get_args
 
 from attacks.errors import AttackError
 from attacks.pgd import PGDConfig
 from attacks.threat import ThreatModel
 from leaderboards.errors import RecordError
-from leaderboards.manifest import Parameter, StepInfo
+from leaderboards.manifest import Parameter, SampleScope, StepInfo
 from robustbench_c.errors import UsageError
 from robustbench_c.evaluation.certifying import CASCADE, METHODS, Budget, CertifyConfig
 
@@ -57,27 +58,30 @@ class Proof:
         method: One of `METHODS`.
         tile: Samples that are bounded together.
         budget: How much work it may spend on a sample.
-        audit: Whether it runs on samples that an attack broke as well, with the least budget.
+        samples: Those it runs on, as in `leaderboards.manifest.StepInfo`; it audits with the least
+            budget.
         tolerance: Of a search for radii: ratio of two radii that are tried, less 1; else None.
     """
 
     method: str
     tile: int
     budget: Budget
-    audit: bool = False
+    samples: SampleScope = "open"
     tolerance: float | None = None
 
     def step(self, name: str) -> StepInfo:
         """The step of a protocol with these settings: those that its method looks at."""
-        parameters: dict[str, Parameter] = {"method": self.method, "tile": self.tile}
+        parameters: dict[str, Parameter] = {
+            "method": self.method,
+            "tile": self.tile,
+            "samples": self.samples,
+        }
         if self.method in ("alpha-crown", "complete"):
             parameters["iterations"] = self.budget.iterations
         if self.method == "complete":
             parameters["subproblems"] = self.budget.subproblems
         if self.budget.seconds is not None:
             parameters["seconds"] = self.budget.seconds
-        if self.audit:
-            parameters["audit"] = True
         if self.tolerance is not None:
             parameters["tolerance"] = self.tolerance
         return StepInfo(
@@ -95,7 +99,8 @@ class Proof:
         budget = {f.name: given.pop(f.name) for f in fields(Budget) if f.name in given}
         try:
             proof = cls(budget=Budget(**budget), **given)  # type: ignore[arg-type]  # checked next
-            known = proof.method in METHODS and 1 <= proof.tile <= 2**16
+            known = proof.method in METHODS and proof.samples in get_args(SampleScope)
+            known = known and 1 <= proof.tile <= 2**16
         except (TypeError, UsageError):
             known = False
         if not known:
@@ -127,8 +132,10 @@ def protocol_steps(
             raise UsageError("neither an attack nor a certificate: give one of them")
         return strong
     names = METHODS if certify.method == CASCADE else (certify.method,)
-    proofs = {name: Proof(name, TILES[name], certify.budget, name == names[0]) for name in names}
-    made = [proof.step(name) for name, proof in proofs.items()]
+    made = [
+        Proof(name, TILES[name], certify.budget, "audit" if name == names[0] else "open").step(name)
+        for name in names
+    ]
     if certify.method != CASCADE:
         steps = [*strong, *made]
     else:
@@ -140,6 +147,6 @@ def protocol_steps(
         if threat.eps == 0:
             raise UsageError("a certified radius is measured from eps on: give an eps above 0")
         method = RADIUS_METHOD if certify.method == CASCADE else certify.method
-        measure = Proof(method, TILES[method], certify.budget, tolerance=TOLERANCE)
+        measure = Proof(method, TILES[method], certify.budget, "right", TOLERANCE)
         steps.append(measure.step(RADIUS))
     return tuple(steps)

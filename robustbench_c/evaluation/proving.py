@@ -60,7 +60,7 @@ def plan(store: RunStore, step: StepInfo) -> list[Unit]:
         return [Unit(ids, proof) for ids in _cut(right, _RADII)]
     settled = settled_before(store, step.name)
     units = [Unit(ids, proof) for ids in _cut(np.setdiff1d(right, settled.index), proof.tile)]
-    if proof.audit:
+    if proof.samples == "audit":
         broken = settled.index[settled["verdict"] == Verdict.BROKEN].to_numpy(dtype=np.int64)
         units += [Unit(ids, proof.least) for ids in _cut(broken, proof.tile)]
     return units
@@ -132,7 +132,7 @@ def _write(task: Task, step: StepInfo, parts: list[Judged]) -> None:
     rows = pd.concat([part.rows for part in parts], ignore_index=True)
     broken = torch.cat([part.broken.cpu() for part in parts])
     if artefacts.kept(task.store, step.name) and bool(broken.any()):
-        ids = torch.from_numpy(rows["sample_id"].to_numpy(dtype=np.int64))[broken]
+        ids = torch.from_numpy(rows["sample_id"].to_numpy(dtype=np.int64, copy=True))[broken]
         found = torch.cat([part.adversarial[part.broken].cpu() for part in parts])
         examples = artefacts.Examples(ids, task.data.x[task.places(ids.numpy())], found)
         artefacts.write(task.store, step.name, rows["sample_id"].to_numpy(), examples)

@@ -89,7 +89,7 @@ class _Search:
         return cls(
             low=np.where(there, eps_place, -1),
             high=np.full(n, places),
-            bound=known["bound"].to_numpy(dtype=np.float64),
+            bound=known["bound"].to_numpy(dtype=np.float64, copy=True),
             method=[m if t else None for m, t in zip(known["method"], there, strict=True)],
             seconds=np.zeros(n),
             work=np.zeros(n, dtype=np.int64),
