@@ -19,7 +19,7 @@ class RunProgress:
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
-            TextColumn("{task.completed}/{task.total} done, {task.fields[broken]} broken"),
+            TextColumn("{task.completed}/{task.total} done, {task.fields[settled]}"),
             TimeRemainingColumn(),
             console=console,
             disable=not console.is_terminal,
@@ -39,14 +39,15 @@ class RunProgress:
     ) -> None:
         self._bar.stop()
 
-    def __call__(self, step: str, done: int, total: int, broken: int) -> None:
+    def __call__(self, step: str, done: int, total: int, settled: int) -> None:
         """Show the state of a step."""
+        said = f"{settled} {'broken' if step.startswith('pgd') else 'settled'}"
         if self._console.is_terminal:
             if step not in self._tasks:
-                self._tasks[step] = self._bar.add_task(step, total=total, broken=0)
-            self._bar.update(self._tasks[step], completed=done, broken=broken)
+                self._tasks[step] = self._bar.add_task(step, total=total, settled="")
+            self._bar.update(self._tasks[step], completed=done, settled=said)
             return
         now = time.monotonic()
         if done == total or now - self._shown > _EVERY_SECONDS:
             self._shown = now
-            self._console.print(f"{step}: {done}/{total} done, {broken} broken", highlight=False)
+            self._console.print(f"{step}: {done}/{total} done, {said}", highlight=False)

@@ -20,17 +20,20 @@ from robustbench_c.evaluation import artefacts, attacking
 from robustbench_c.evaluation.certificates import certify_places
 from robustbench_c.evaluation.certifying import Certifier
 from robustbench_c.evaluation.protocol_steps import Proof, pgd_of
-from robustbench_c.evaluation.task import Task, settled_before
+from robustbench_c.evaluation.task import Task
 
 FOLDER = "contradiction"
 
 
-def contradicted(task: Task, step: StepInfo, rows: pd.DataFrame) -> Ids:
+def contradicted(rows: pd.DataFrame, settled: pd.DataFrame) -> Ids:
     """Return the samples that these rows prove although an earlier step broke them, ascending.
 
     Proved is what is certified, and what was broken at a distance within its certified radius.
+
+    Args:
+        rows: Rows of a certificate.
+        settled: What the steps before it settled.
     """
-    settled = settled_before(task.store, step.name)
     broken = settled[settled["verdict"] == Verdict.BROKEN]
     here = rows[rows["sample_id"].isin(broken.index)].set_index("sample_id")
     if here.empty:
@@ -50,7 +53,14 @@ def stop(folder: Path, ids: Ids) -> NoReturn:
     raise ContradictionError(tuple(ids.tolist()), str(folder / FOLDER))
 
 
-def save(task: Task, step: StepInfo, rows: pd.DataFrame, ids: Ids, certifier: Certifier) -> None:
+def save(
+    task: Task,
+    step: StepInfo,
+    rows: pd.DataFrame,
+    settled: pd.DataFrame,
+    ids: Ids,
+    certifier: Certifier,
+) -> None:
     """Write both artefacts of each sample to `contradiction/`.
 
     `<id>.safetensors` holds `clean` and `adversarial`; `<id>.json` says how it was proved, how it
@@ -58,7 +68,6 @@ def save(task: Task, step: StepInfo, rows: pd.DataFrame, ids: Ids, certifier: Ce
     """
     folder = task.store.folder / FOLDER
     make_folder(folder)
-    settled = settled_before(task.store, step.name)
     steps = {info.name: info for info in task.store.manifest.protocol.steps}
     for sample in ids.tolist():
         attack = steps[str(settled.loc[sample, "step"])]

@@ -40,7 +40,7 @@ class Unit:
     proof: Proof
 
 
-def plan(store: RunStore, step: StepInfo) -> list[Unit]:
+def plan(store: RunStore, step: StepInfo, settled: pd.DataFrame) -> list[Unit]:
     """Return what a certificate's step has to do, in the order of the ids.
 
     Bounds of one sample can differ in their last bits with the others that are bounded beside it.
@@ -52,13 +52,17 @@ def plan(store: RunStore, step: StepInfo) -> list[Unit]:
     their own and with the least work the method can do; of one that searches radii, all that
     are right.
 
+    Args:
+        store: The record.
+        step: The step.
+        settled: What the steps before it settled (`task.settled_before`).
+
     Raises:
         RecordError: The step's settings are not those of a certificate.
     """
     proof, right = Proof.of(step), right_ids(store)
     if proof.tolerance is not None:
         return [Unit(ids, proof) for ids in _cut(right, _RADII)]
-    settled = settled_before(store, step.name)
     units = [Unit(ids, proof) for ids in _cut(np.setdiff1d(right, settled.index), proof.tile)]
     if proof.samples == "audit":
         broken = settled.index[settled["verdict"] == Verdict.BROKEN].to_numpy(dtype=np.int64)
@@ -70,12 +74,11 @@ def _cut(ids: Ids, size: int) -> Iterator[Ids]:
     return (ids[start : start + size] for start in range(0, len(ids), size))
 
 
-def prove_unit(task: Task, step: StepInfo, certifier: Certifier, unit: Unit) -> Judged:
-    """Bound the samples of a unit."""
+def prove_unit(task: Task, certifier: Certifier, unit: Unit, settled: pd.DataFrame) -> Judged:
+    """Bound the samples of a unit; `settled` as for `plan`."""
     part, seed = task.places(unit.ids), task.seed
     if unit.proof.tolerance is None:
         return certify_places(task, certifier, unit.proof, part, seed)
-    settled = settled_before(task.store, step.name)
     proved = settled[settled["verdict"] == Verdict.CERTIFIED]
     return measure_places(task, certifier, unit.proof, part, proved, seed)
 
@@ -86,37 +89,38 @@ def prove_samples(task: Task, step: StepInfo, certifier: Certifier) -> None:
     Raises:
         ContradictionError: It proves a sample that was broken; the evidence is on disk.
     """
-    units = plan(task.store, step)
+    settled = settled_before(task.store, step.name)
+    units = plan(task.store, step, settled)
     there = task.store.read_step(step.name)
     done, total = len(there), sum(len(unit.ids) for unit in units)
-    settled = int(there["verdict"].isin([Verdict.CERTIFIED, Verdict.BROKEN]).sum())
+    hits = int(there["verdict"].isin([Verdict.CERTIFIED, Verdict.BROKEN]).sum())
     waiting: list[Judged] = []
     started = time.perf_counter()
     for unit in units:
         new = ~np.isin(unit.ids, there["sample_id"])
         if not new.any():
             continue
-        _report(task, step, done, total, settled)
-        judged = _some(prove_unit(task, step, certifier, unit), new)
+        _report(task, step, done, total, hits)
+        judged = _some(prove_unit(task, certifier, unit, settled), new)
         waiting.append(judged)
         done += int(new.sum())
-        settled += int(judged.rows["verdict"].isin([Verdict.CERTIFIED, Verdict.BROKEN]).sum())
-        contradicted = contradiction.contradicted(task, step, judged.rows)
+        hits += int(judged.rows["verdict"].isin([Verdict.CERTIFIED, Verdict.BROKEN]).sum())
+        contradicted = contradiction.contradicted(judged.rows, settled)
         if contradicted.size or time.perf_counter() - started > _SHARD_SECONDS:
             if contradicted.size:
-                contradiction.save(task, step, judged.rows, contradicted, certifier)
+                contradiction.save(task, step, judged.rows, settled, contradicted, certifier)
             _write(task, step, waiting)
             waiting, started = [], time.perf_counter()
         if contradicted.size:
             contradiction.stop(task.store.folder, contradicted)
     if waiting:
         _write(task, step, waiting)
-    _report(task, step, done, total, settled)
+    _report(task, step, done, total, hits)
 
 
-def _report(task: Task, step: StepInfo, done: int, total: int, settled: int) -> None:
+def _report(task: Task, step: StepInfo, done: int, total: int, hits: int) -> None:
     if task.progress is not None:
-        task.progress(step.name, done, total, settled)
+        task.progress(step.name, done, total, hits)
 
 
 def _some(judged: Judged, rows: np.ndarray) -> Judged:

@@ -22,10 +22,10 @@ _PROVED, _EMPIRICAL = "#1b6ca8", "#b5402c"
 
 
 def plot_radii(store: RunStore, summary: Summary) -> None:
-    """Write `certified-radius.png` and `.svg`, from what is on record."""
+    """Write `certified-radius.png` and `.svg` from a complete record, unless they are there."""
     steps = [step for step in store.steps if store.kind(step) == "certificate"]
     radii = pd.concat([store.read_step(step)["radius"].dropna() for step in steps])
-    if radii.empty or not summary.complete:
+    if radii.empty or not summary.complete or (store.folder / f"{NAME}.svg").exists():
         return
     figure = Figure(figsize=(7.2, 4.4), layout="constrained")
     FigureCanvasAgg(figure)

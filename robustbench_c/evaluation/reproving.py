@@ -49,12 +49,13 @@ def _certified(
     """Bound every unit with a claim in it, whole: with the same companions as in the run."""
     problems, good = [], 0
     strangers = set(rows.index)
-    for unit in plan(task.store, step):
+    settled = settled_before(task.store, step.name)
+    for unit in plan(task.store, step, settled):
         strangers -= set(unit.ids.tolist())
         claimed = rows[rows.index.isin(unit.ids)]
         if claimed.empty:
             continue
-        found = prove_unit(task, step, certifier, unit).rows.set_index("sample_id")
+        found = prove_unit(task, certifier, unit, settled).rows.set_index("sample_id")
         found = found.loc[claimed.index]
         holds = (found["verdict"] == Verdict.CERTIFIED).to_numpy(dtype=np.bool_)
         higher = holds & (claimed["bound"] > found["bound"] + tolerance).to_numpy()
@@ -79,14 +80,14 @@ def _radii(
     settled = settled_before(task.store, step.name)
     known = set(settled.index[settled["verdict"] == Verdict.CERTIFIED])
     problems, good = [], 0
-    for (method, radius), group in rows.groupby(["method", "radius"]):
+    for (method, radius), group in rows.groupby([rows["method"], rows["radius"].astype(float)]):
         if method not in METHODS:
             raise RecordError(f"step {step.name}: a radius by the unknown method '{method}'")
         # eps itself may be the work of an earlier step, and is proved again there
         taken = radius == task.threat.eps
         ids = group.index[[not (taken and i in known) for i in group.index]].to_numpy(np.int64)
         good += len(group) - len(ids)
-        there = replace(task, threat=replace(task.threat, eps=float(radius)))
+        there = replace(task, threat=replace(task.threat, eps=float(str(radius))))
         how = replace(proof, method=str(method))
         for start in range(0, len(ids), proof.tile):
             part = task.places(ids[start : start + proof.tile])
