@@ -174,6 +174,18 @@ def test_the_last_certificate_gives_the_reason(tmp_path: Path) -> None:
     assert store.verify_bytes() == []
 
 
+@pytest.mark.parametrize(("scope", "wanted"), [("open", 2), ("audit", 3), ("right", 3)])
+def test_a_run_without_its_audit_is_not_complete(tmp_path: Path, scope: str, wanted: int) -> None:
+    crown = CROWN.model_copy(update={"parameters": {"samples": scope}})
+    store = RunStore.create(tmp_path, a_manifest((PGD, crown), ids="0-3"))
+    store.write_shard("clean", a_frame(a_row(0, "wrong"), *(a_row(i) for i in range(1, 4))))
+    store.write_shard("pgd", a_frame(a_row(1, "broken"), a_row(2), a_row(3)))
+    for count, sample in enumerate((3, 2, 1)):
+        assert summarise(store).complete == (count >= wanted)
+        store.write_shard("crown", a_frame(open_or(sample, None if sample == 1 else "certified")))
+    assert summarise(store).complete
+
+
 @pytest.mark.parametrize(
     ("row", "problem"),
     [

@@ -6,8 +6,8 @@ import json
 
 import pytest
 import torch
-from toy_certifiers import IntervalCertifier, LinearCertifier, only, outcomes
 from torch import nn
+from toy_certifiers import IntervalCertifier, LinearCertifier, only, outcomes
 
 from certify import lirpa
 from certify.result import Outcome

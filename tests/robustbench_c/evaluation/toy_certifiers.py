@@ -88,11 +88,12 @@ class IntervalCertifier(LinearCertifier):
             middle, radius = middle @ weight.T + bias, radius @ weight.abs().T
             low, high = middle - radius, middle + radius
         lower = low.gather(1, y[:, None])[:, 0] - high.scatter(1, y[:, None], -torch.inf).amax(1)
+        lower = lower.detach()
         n = len(x)
         return Certificates(
             tuple(_outcome("ibp", float(value)) for value in lower),
             (method,) * n,
-            lower.detach(),
+            lower,
             torch.full((n,), 0.001, dtype=torch.float64),
             torch.ones(n, dtype=torch.int64),
             ("",) * n,
