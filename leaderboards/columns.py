@@ -44,6 +44,7 @@ COLUMNS = (
     Column("radius", pa.float64(), True, "certified radius, in the threat model's norm and unit"),
     Column("method", pa.string(), True, "certificate that proved it or gave the bound"),
     Column("work", pa.int64(), False, "subproblems this step bounded for the sample"),
+    Column("votes", pa.int64(), True, "draws in which a smoothed classifier's base chose label"),
     Column("forwards", pa.int64(), False, "forward passes this step spent on the sample"),
     Column("backwards", pa.int64(), False, "backward passes this step spent on the sample"),
     Column("seconds", pa.float64(), False, "the sample's share of the time; not in any hash"),
@@ -76,11 +77,12 @@ def to_frame(table: Any) -> pd.DataFrame:
     """Return a table of `SCHEMA` as a data frame ordered by sample.
 
     Nullable whole numbers are pandas' masked `Int64` and `Int32`, text is `string`, and a null
-    margin or distance is NaN.
+    margin, distance or radius is NaN.
     """
     ordered = table.sort_by("sample_id")
     frame: pd.DataFrame = ordered.to_pandas(types_mapper=_PANDAS.get)
-    frame["prediction"] = pd.array(ordered["prediction"].to_pylist(), dtype="Int64")
+    for name in ("prediction", "votes"):
+        frame[name] = pd.array(ordered[name].to_pylist(), dtype="Int64")
     return frame
 
 

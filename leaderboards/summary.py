@@ -197,7 +197,14 @@ def summarise(store: RunStore) -> Summary:
     samples = manifest.data.sample_ids
     result = sample_verdicts(frames, samples)
     steps = tuple(
-        _step_summary(step, store.kind(step), frames, result, content_sha256(tables[step]))
+        _step_summary(
+            step,
+            store.kind(step),
+            frames,
+            result,
+            content_sha256(tables[step]),
+            step in _reasoned(store),
+        )
         for step in store.steps
     )
     counts = Counts(
@@ -211,6 +218,7 @@ def summarise(store: RunStore) -> Summary:
     spared = result["verdict"].isin([Verdict.ERROR]) & ~result.index.isin(failed["sample_id"])
     robust = counts.certified + counts.undecided + int(spared.sum())
     certificates = [f for s, f in frames.items() if store.kind(s) == "certificate"]
+    reasoned = [frames[step] for step in _reasoned(store)]
     return Summary(
         run_id=manifest.run_id,
         identity=manifest.identity(),
@@ -218,7 +226,7 @@ def summarise(store: RunStore) -> Summary:
         samples=n,
         complete=complete,
         counts=counts,
-        undecided_by=_undecided_by(certificates, result) if certificates else None,
+        undecided_by=_undecided_by(reasoned, result) if reasoned else None,
         clean_accuracy=Rate.of(int(clean["verdict"].isna().sum()), len(clean)),
         robust_accuracy=Rate.of(robust, n) if complete else None,
         certified_accuracy=Rate.of(counts.certified, n) if complete and certificates else None,
@@ -226,6 +234,12 @@ def summarise(store: RunStore) -> Summary:
         cost=_cost(steps, len(clean)),
         steps=steps,
     )
+
+
+def _reasoned(store: RunStore) -> list[str]:
+    """The certificates that say why they leave a sample open: those with a `method`."""
+    steps = store.manifest.protocol.steps
+    return [s.name for s in steps if s.kind == "certificate" and "method" in s.parameters]
 
 
 def _all_looked_at(store: RunStore, frames: dict[str, pd.DataFrame]) -> bool:
@@ -247,12 +261,13 @@ def _step_summary(
     frames: dict[str, pd.DataFrame],
     result: pd.DataFrame,
     content: str,
+    reasoned: bool,
 ) -> StepSummary:
     frame, order = frames[step], list(frames)
     mine = result["settled_by"] == step
     before = result["settled_by"].isin(order[: order.index(step)])
     audited = frame["sample_id"].isin(result.index[before])
-    reasons = open_reasons([frame[~audited]]) if kind == "certificate" else None
+    reasons = open_reasons([frame[~audited]]) if reasoned else None
     return StepSummary(
         name=step,
         kind=kind,

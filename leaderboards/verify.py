@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from leaderboards.errors import RecordError
 from leaderboards.files import is_temporary, list_folder, read_bytes
 from leaderboards.manifest import explain
+from leaderboards.radius import radius_rules
 from leaderboards.summary import Summary, summarise
 from leaderboards.verdicts import CLEAN_STEP, Verdict, reason_of
 
@@ -57,8 +58,6 @@ def _row_problems(store: RunStore, step: str, frame: pd.DataFrame) -> list[str]:
         & ~(frame["distance"] <= store.manifest.protocol.threat.eps),
         "broken, but the prediction is the label": broken & ~misses,
     }
-    if store.kind(step) == "certificate":
-        rules |= _certificate_rules(frame, store.manifest.protocol.threat.eps)
     settings = next((s.parameters for s in store.manifest.protocol.steps if s.name == step), {})
     steps, restarts = settings.get("steps"), settings.get("restarts")
     if isinstance(steps, int) and isinstance(restarts, int):
@@ -70,6 +69,10 @@ def _row_problems(store: RunStore, step: str, frame: pd.DataFrame) -> list[str]:
             "more passes than the protocol has": frame["forwards"] > restarts * (steps + 1),
             "not looked at": frame["forwards"] < 1,
         }
+    if store.kind(step) == "certificate" and "method" in settings:
+        rules |= _certificate_rules(frame, store.manifest.protocol.threat.eps)
+    else:
+        rules |= radius_rules(frame, settings, store.manifest.protocol.threat)
     if store.kind(step) == CLEAN_STEP:
         rules |= {
             "wrong, but the margin is positive": wrong & ~(frame["margin"] <= 0),

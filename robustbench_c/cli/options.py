@@ -35,6 +35,9 @@ Trust = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 
+_SHIPPED = {"fashion-mnist": "fashion-mnist-mini"}
+"""Data sets that need a download, and the part of them that is in the package."""
+
 
 def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
     """Read `1,2,3`.
@@ -67,6 +70,17 @@ def load_data(
         raise UsageError(f"--box '{box}' is not of the form LOWER,UPPER")
     pair = None if ends is None else (ends[0], ends[1])
     return data.load(name, split=split, data_dir=data_dir, label_column=label_column, box=pair)
+
+
+def data_of(card: Card | None) -> str:
+    """Return the data that a model's card names, or the part of them that is in the package.
+
+    Raises:
+        UsageError: There is none.
+    """
+    if card is None or card.data is None:
+        raise UsageError("give --data: the model has no card that names its own")
+    return _SHIPPED.get(card.data, card.data)
 
 
 def card_of(model: str) -> Card | None:

@@ -12,10 +12,11 @@ _EVERY_SECONDS = 5.0
 
 
 class RunProgress:
-    """Shows how far the steps of a run are."""
+    """Shows how far the steps of a run are, and how many samples they settled."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, settled: str = "settled") -> None:
         self._console = console
+        self._settled = settled
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -41,7 +42,7 @@ class RunProgress:
 
     def __call__(self, step: str, done: int, total: int, settled: int) -> None:
         """Show the state of a step."""
-        said = f"{settled} {'broken' if step.startswith('pgd') else 'settled'}"
+        said = f"{settled} {'broken' if step.startswith('pgd') else self._settled}"
         if self._console.is_terminal:
             if step not in self._tasks:
                 self._tasks[step] = self._bar.add_task(step, total=total, settled="")

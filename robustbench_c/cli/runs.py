@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -89,14 +90,21 @@ def verify(
     Model and data are found by the names in the record where they are in the zoo and registry;
     their hashes have to be those of the record.
     """
-    from leaderboards.errors import one_line
     from leaderboards.store import RunStore
     from robustbench_c import zoo
     from robustbench_c.data import names
+    from robustbench_c.evaluation.smoothing import is_smoothed
     from robustbench_c.evaluation.verify import verify as check
 
     store = RunStore.open(run)
     manifest = store.manifest
+    if is_smoothed(store):
+        _end(run, store.verify_bytes())
+        print(
+            "radii follow from the votes; to count these again, run robust-smooth with another "
+            "--out: the content hashes have to be the same"
+        )
+        return
     if model is None and manifest.model.name not in zoo.names():
         raise UsageError(f"'{manifest.model.name}' is not in the zoo: give its file by --model")
     if data is None and manifest.data.name not in names():
@@ -112,8 +120,6 @@ def verify(
         name, card, dataset, where, arch, arch_args, mean, std, trust_checkpoint
     )
     result = check(store, loaded, dataset, where, prove)
-    for problem in result.problems[:_SHOWN]:
-        print(f"problem: {one_line(problem)}")
     if not result.kept and result.broken:
         print(
             f"the {result.broken} adversarial examples were not stored, so they were not replayed "
@@ -125,8 +131,15 @@ def verify(
         print(f"proved {result.proved} of {result.certified} certificates again")
     elif result.certified:
         print(f"{result.certified} certificates were not proved again (--prove does)")
-    if result.problems:
-        raise CheckFailedError(
-            f"{run}: {len(result.problems)} problems, the first: {result.problems[0]}"
-        )
+    _end(run, result.problems)
+
+
+def _end(run: Path, problems: Sequence[str]) -> None:
+    """Show what does not hold, and fail if there is anything."""
+    from leaderboards.errors import one_line
+
+    for problem in problems[:_SHOWN]:
+        print(f"problem: {one_line(problem)}")
+    if problems:
+        raise CheckFailedError(f"{run}: {len(problems)} problems, the first: {problems[0]}")
     print("everything that was checked holds")

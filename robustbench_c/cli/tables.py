@@ -15,7 +15,8 @@ from robustbench_c.cli.console import wide_console
 from robustbench_c.cli.proof_tables import print_proofs, reasons_line
 
 
-def _percent(rate: Rate | None) -> tuple[str, str, str]:
+def percent(rate: Rate | None) -> tuple[str, str, str]:
+    """A rate as the cells of a table: share, interval, counts."""
     if rate is None:
         return "-", "", ""
     return (
@@ -42,15 +43,15 @@ def _table(manifest: Manifest, summary: Summary) -> Table:
     for name, justify in (("", "left"), ("accuracy", "right"), ("95% interval", "left")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     table.add_column("samples", justify="right")
-    table.add_row("clean", *_percent(summary.clean_accuracy))
+    table.add_row("clean", *percent(summary.clean_accuracy))
     attacks = [_attack(step) for step in manifest.protocol.steps if step.kind == "attack"]
     proofs = [step.name for step in manifest.protocol.steps if step.kind == "certificate"]
     if attacks or proofs:
         told = f"robust ({' + '.join(attacks)})" if attacks else "robust (no attack)"
-        table.add_row(told, *_percent(summary.robust_accuracy))
+        table.add_row(told, *percent(summary.robust_accuracy))
     if summary.certified_accuracy is not None:
         table.add_row(
-            one_line(f"certified ({', '.join(proofs)})"), *_percent(summary.certified_accuracy)
+            one_line(f"certified ({', '.join(proofs)})"), *percent(summary.certified_accuracy)
         )
     return table
 

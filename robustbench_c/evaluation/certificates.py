@@ -16,7 +16,7 @@ from certify.result import Certificates, Outcome
 from leaderboards.errors import one_line
 from leaderboards.verdicts import Reason, Verdict
 from robustbench_c.errors import ModelError
-from robustbench_c.evaluation.certifying import Budget, Certifier
+from robustbench_c.evaluation.certifying import Budget, Certifier, Method
 from robustbench_c.evaluation.protocol_steps import Proof
 from robustbench_c.evaluation.steps import Judged, frame_of, whole_where
 from robustbench_c.evaluation.task import Task
@@ -55,7 +55,7 @@ def certify_places(
 
 def attempt(
     certifier: Certifier,
-    method: str,
+    method: Method,
     x: Tensor,
     y: Tensor,
     ids: Tensor,

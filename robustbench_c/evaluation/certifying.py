@@ -2,48 +2,22 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol, cast
+from typing import Protocol
 
 from torch import Tensor, nn
 
 from attacks.threat import ThreatModel
+from certify import methods
+from certify.methods import METHODS, Budget, Method
 from certify.result import Certificates
 from robustbench_c.errors import UsageError, did_you_mean
 
-METHODS = ("ibp", "crown-ibp", "crown", "alpha-crown", "complete")
-"""Certificates, cheapest first."""
+__all__ = ["CASCADE", "METHODS", "Budget", "Certifier", "CertifyConfig", "Method", "make_certifier"]
 
 CASCADE = "cascade"
 """All of them, each on what those before it and the attacks between them left open."""
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How much work a certificate may spend.
-
-    Attributes:
-        iterations: Slope steps of alpha-crown.
-        subproblems: Subproblems of complete, for each sample.
-        seconds: Time for each sample, or None. What it ends is not reproducible.
-    """
-
-    iterations: int = 20
-    subproblems: int = 2000
-    seconds: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.iterations < 1 or self.subproblems < 1:
-            raise UsageError(
-                f"a certificate of {self.iterations} iterations and {self.subproblems} "
-                "subproblems: both have to be at least 1"
-            )
-        if self.seconds is not None and not 0 < self.seconds < float("inf"):
-            raise UsageError(
-                f"a certificate of {self.seconds} seconds: they have to be positive and finite"
-            )
 
 
 class Certifier(Protocol):
@@ -51,7 +25,7 @@ class Certifier(Protocol):
 
     def certify(
         self,
-        method: str,
+        method: Method,
         x: Tensor,
         y: Tensor,
         ids: Tensor,
@@ -69,8 +43,7 @@ MakeCertifier = Callable[[nn.Module, Tensor], Certifier]
 
 def make_certifier(model: nn.Module, x: Tensor) -> Certifier:
     """Return the bound engine for a model."""
-    engine = importlib.import_module("certify.methods")
-    return cast(Certifier, engine.Certifier(model, x))
+    return methods.Certifier(model, x)
 
 
 @dataclass(frozen=True)
@@ -93,3 +66,8 @@ class CertifyConfig:
         known = [*METHODS, CASCADE]
         if self.method not in known:
             raise UsageError(f"no certificate '{self.method}'; {did_you_mean(self.method, known)}")
+
+    @property
+    def methods(self) -> tuple[Method, ...]:
+        """The methods that run, cheapest first."""
+        return tuple(m for m in METHODS if self.method in (m, CASCADE))

@@ -11,7 +11,7 @@ import torch
 
 import robustbench_c
 from attacks.threat import ThreatModel
-from leaderboards.manifest import DataInfo, Manifest, Protocol, StepInfo
+from leaderboards.manifest import DataInfo, Manifest, ModelInfo, Protocol, StepInfo
 from leaderboards.sample_ids import format_ids
 from leaderboards.verdicts import RULES_VERSION
 from robustbench_c.data import Dataset
@@ -74,12 +74,53 @@ def new_manifest(
         steps=steps,
         rules=RULES_VERSION,
     )
+    return manifest_of(
+        model_info(model),
+        data,
+        protocol,
+        (model.name, data.name, _in_a_word(steps), f"{threat.norm}-{threat.eps:g}"),
+        classes=classes,
+        seed=seed,
+        tiles=tiles,
+        device=device,
+        notices=notices,
+    )
+
+
+def manifest_of(
+    model: ModelInfo,
+    data: Dataset,
+    protocol: Protocol,
+    words: tuple[str, ...],
+    *,
+    classes: int,
+    seed: int,
+    tiles: tuple[int, ...],
+    device: torch.device,
+    notices: tuple[str, ...],
+) -> Manifest:
+    """Return the manifest of a run of any subject and protocol, on this machine.
+
+    Args:
+        model: The subject.
+        data: The run's samples.
+        protocol: What is done to it.
+        words: What the run's id begins with; the hash of its identity follows.
+        classes: Number of the model's outputs.
+        seed: Seed of all noise.
+        tiles: Sizes of a pass.
+        device: Where it runs.
+        notices: What readers should know.
+
+    Raises:
+        pydantic.ValidationError: A name, a seed or a notice that a record cannot hold.
+    """
     on_gpu = device.type == "cuda"
     manifest = Manifest(
         run_id="unnamed",
         created=datetime.now(UTC),
         tool_version=robustbench_c.__version__,
-        model=model_info(model),
+        model=model,
         data=_data_info(data, classes),
         protocol=protocol,
         protocol_sha256=protocol.sha256,
@@ -92,10 +133,9 @@ def new_manifest(
         threads=torch.get_num_threads(),
         versions=_versions(),
         platform=f"{platform.system()} {platform.machine()}",
-        reproducible=all(step.parameters.get("seconds") is None for step in steps),
+        reproducible=all(step.parameters.get("seconds") is None for step in protocol.steps),
         notices=notices,
     )
-    words = (model.name, data.name, _in_a_word(steps), f"{threat.norm}-{threat.eps:g}")
     slug = "-".join(re.sub(r"[^a-z0-9.]+", "-", word.lower()).strip("-.") for word in words)
     run_id = f"{slug[:80].strip('-.')}-{manifest.identity()[:10]}"
     return Manifest(**(dict(manifest) | {"run_id": run_id.lstrip("-.")}))

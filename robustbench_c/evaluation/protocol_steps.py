@@ -8,10 +8,11 @@ from typing import get_args
 from attacks.errors import AttackError
 from attacks.pgd import PGDConfig
 from attacks.threat import ThreatModel
+from certify.errors import CertifyError
 from leaderboards.errors import RecordError
 from leaderboards.manifest import Parameter, SampleScope, StepInfo
 from robustbench_c.errors import UsageError
-from robustbench_c.evaluation.certifying import CASCADE, METHODS, Budget, CertifyConfig
+from robustbench_c.evaluation.certifying import CASCADE, METHODS, Budget, CertifyConfig, Method
 
 PGD = "pgd"
 """Name of the attack as it was configured."""
@@ -25,7 +26,7 @@ CERTIFICATE_VERSION = 1
 
 TILES = {"ibp": 128, "crown-ibp": 64, "crown": 64, "alpha-crown": 32, "complete": 16}
 """Samples that are bounded together, by method: see `proving.plan`."""
-RADIUS_METHOD = "crown"
+RADIUS_METHOD: Method = "crown"
 """By which a cascade measures radii."""
 TOLERANCE = 0.01
 """The next larger radius that was tried exceeds the one that was proved by this share."""
@@ -63,7 +64,7 @@ class Proof:
         tolerance: Of a search for radii: ratio of two radii that are tried, less 1; else None.
     """
 
-    method: str
+    method: Method
     tile: int
     budget: Budget
     samples: SampleScope = "open"
@@ -101,7 +102,7 @@ class Proof:
             proof = cls(budget=Budget(**budget), **given)  # type: ignore[arg-type]  # checked next
             known = proof.method in METHODS and proof.samples in get_args(SampleScope)
             known = known and 1 <= proof.tile <= 2**16
-        except (TypeError, UsageError):
+        except (TypeError, CertifyError):
             known = False
         if not known:
             raise RecordError(f"step {step.name} is no certificate that this version knows")
@@ -131,7 +132,7 @@ def protocol_steps(
         if not strong:
             raise UsageError("neither an attack nor a certificate: give one of them")
         return strong
-    names = METHODS if certify.method == CASCADE else (certify.method,)
+    names = certify.methods
     made = [
         Proof(name, TILES[name], certify.budget, "audit" if name == names[0] else "open").step(name)
         for name in names
@@ -146,7 +147,7 @@ def protocol_steps(
     if certify.radius:
         if threat.eps == 0:
             raise UsageError("a certified radius is measured from eps on: give an eps above 0")
-        method = RADIUS_METHOD if certify.method == CASCADE else certify.method
+        method = RADIUS_METHOD if certify.method == CASCADE else names[0]
         measure = Proof(method, TILES[method], certify.budget, "right", TOLERANCE)
         steps.append(measure.step(RADIUS))
     return tuple(steps)

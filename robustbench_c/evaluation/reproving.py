@@ -88,7 +88,7 @@ def _radii(
         ids = group.index[[not (taken and i in known) for i in group.index]].to_numpy(np.int64)
         good += len(group) - len(ids)
         there = replace(task, threat=replace(task.threat, eps=float(str(radius))))
-        how = replace(proof, method=str(method))
+        how = replace(proof, method=method)
         for start in range(0, len(ids), proof.tile):
             part = task.places(ids[start : start + proof.tile])
             found = certify_places(there, certifier, how, part, task.seed).rows

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,6 +37,7 @@ from robustbench_c.evaluation.passes import passes_of
 from robustbench_c.evaluation.protocol_steps import Proof, protocol_steps
 from robustbench_c.evaluation.proving import prove_samples
 from robustbench_c.evaluation.radius_plot import plot_radii
+from robustbench_c.evaluation.removal import remove_run
 from robustbench_c.evaluation.steps import clean_fault, clean_rows, precise_form
 from robustbench_c.evaluation.subject import subject
 from robustbench_c.evaluation.task import Progress, Task
@@ -167,7 +167,7 @@ def evaluate(
         with exact_passes():
             _try_out(prover, steps, x, labels, dataset, threat.to(target), seed)
     if overwrite and is_run(folder):
-        _remove(folder)
+        remove_run(folder)
     resumed = is_run(folder)
     store = RunStore.create(folder, manifest)
     classifier.tiles = store.manifest.tiles
@@ -254,14 +254,3 @@ def _notices(
             "the model has no float64 form: broken samples were re-checked in float32 only"
         )
     return [line for line in lines if line is not None]
-
-
-def _remove(folder: Path) -> None:
-    """Remove a run: at once to all who look, whatever stops the rest."""
-    doomed = folder.with_name(f".{folder.name}.removed")
-    shutil.rmtree(doomed, ignore_errors=True)
-    try:
-        folder.rename(doomed)
-        shutil.rmtree(doomed)
-    except OSError as error:
-        raise RunError(f"cannot remove {folder}: {error.strerror or error}") from error

@@ -11,7 +11,7 @@ from leaderboards.manifest import DataInfo, Manifest, ModelInfo, Protocol, StepI
 from leaderboards.verdicts import RULES_VERSION
 
 PGD = StepInfo(name="pgd", kind="attack", parameters={"steps": 40, "step_size": 0.01})
-CROWN = StepInfo(name="crown", kind="certificate")
+CROWN = StepInfo(name="crown", kind="certificate", parameters={"method": "crown"})
 
 
 def a_manifest(steps: tuple[StepInfo, ...] = (PGD,), ids: str = "0-9", **changes: Any) -> Manifest:
@@ -70,6 +70,7 @@ def a_row(sample_id: int, verdict: str | None = None, **changes: Any) -> dict[st
         "radius": None,
         "method": "crown" if verdict == "certified" else None,
         "work": 0,
+        "votes": None,
         "forwards": 3,
         "backwards": 2,
         "seconds": 0.25,

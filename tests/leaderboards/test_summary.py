@@ -125,7 +125,7 @@ def test_broken_within_the_certified_radius_stops(tmp_path: Path) -> None:
 
 
 def test_a_certificate_may_break_and_reasons_are_kept_apart(tmp_path: Path) -> None:
-    complete = StepInfo(name="complete", kind="certificate")
+    complete = StepInfo(name="complete", kind="certificate", parameters={"method": "complete"})
     store = RunStore.create(tmp_path, a_manifest((CROWN, complete)))
     store.write_shard("clean", a_frame(*(a_row(i, "wrong" if i == 9 else None) for i in range(10))))
     crown = [open_or(i, "certified" if i == 8 else None, "rounding: by 1e-9") for i in range(9)]
@@ -163,7 +163,7 @@ def test_a_certificate_may_break_and_reasons_are_kept_apart(tmp_path: Path) -> N
 
 def test_the_last_certificate_gives_the_reason(tmp_path: Path) -> None:
     """A step that measures the radius gives none."""
-    radius = StepInfo(name="radius", kind="certificate")
+    radius = CROWN.model_copy(update={"name": "radius"})
     store = RunStore.create(tmp_path, a_manifest((CROWN, radius), ids="0"))
     store.write_shard("clean", a_frame(a_row(0)))
     store.write_shard("crown", a_frame(open_or(0, None, "timeout")))
@@ -176,7 +176,7 @@ def test_the_last_certificate_gives_the_reason(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("scope", "wanted"), [("open", 2), ("audit", 3), ("right", 3)])
 def test_a_run_without_its_audit_is_not_complete(tmp_path: Path, scope: str, wanted: int) -> None:
-    crown = CROWN.model_copy(update={"parameters": {"samples": scope}})
+    crown = CROWN.model_copy(update={"parameters": {"method": "crown", "samples": scope}})
     store = RunStore.create(tmp_path, a_manifest((PGD, crown), ids="0-3"))
     store.write_shard("clean", a_frame(a_row(0, "wrong"), *(a_row(i) for i in range(1, 4))))
     store.write_shard("pgd", a_frame(a_row(1, "broken"), a_row(2), a_row(3)))

@@ -21,6 +21,7 @@ import robustbench_c
 from attacks.errors import ClassifierError
 from attacks.pgd import PGDConfig
 from attacks.threat import ThreatModel
+from certify.errors import CertifyError
 from certify.result import Outcome
 from leaderboards.errors import ContradictionError
 from leaderboards.store import RunStore
@@ -544,7 +545,7 @@ class TestUsage:
         "budget", [(0, 1), (1, 0), (1, 1, 0.0), (1, 1, float("nan")), (1, 1, float("inf"))]
     )
     def test_budgets_that_are_none(self, budget):
-        with pytest.raises(UsageError):
+        with pytest.raises(CertifyError):
             Budget(*budget)
 
     def test_nothing_to_do(self, linear, tmp_path):

@@ -1,0 +1,174 @@
+"""Which ATen calls are linear maps, and of which kind."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from certify.graph import Node, Ref
+from certify.interval import Interval
+from certify.maps import Convolution, LinearMap, Matrix, Rearrangement, Scale, maps
+from certify.program import Program
+
+aten = torch.ops.aten
+
+
+def _value(program: Program, argument: Any) -> Any:
+    """A constant argument; None for one that depends on the input."""
+    if isinstance(argument, Ref):
+        return program.constants.get(argument.index)
+    return argument
+
+
+def _middle(value: Tensor | Interval | None) -> Tensor | None:
+    return value.center if isinstance(value, Interval) else value
+
+
+def _size(value: Tensor | Interval | None) -> Tensor | None:
+    if value is None:
+        return None
+    return value.magnitude if isinstance(value, Interval) else value.abs()
+
+
+@maps(aten.addmm.default)
+def addmm(program: Program, node: Node, source: int) -> LinearMap | None:
+    """`bias + x @ weight`."""
+    bias, x, weight = node.args[:3]
+    if node.kwargs or x != Ref(source):
+        return None
+    return _matrix(_value(program, weight), _value(program, bias))
+
+
+@maps(aten.mm.default)
+def mm(program: Program, node: Node, source: int) -> LinearMap | None:
+    """`x @ weight`."""
+    x, weight = node.args
+    return _matrix(_value(program, weight), None) if x == Ref(source) else None
+
+
+def _matrix(weight: Tensor | Interval | None, bias: Tensor | Interval | None) -> LinearMap | None:
+    middle = _middle(weight)
+    if middle is None:
+        return None
+    found = Matrix(middle, _middle(bias), _size(bias))
+    if isinstance(weight, Interval) or isinstance(bias, Interval):
+        found.slack = Matrix(*_radii(weight, bias))
+    return found
+
+
+def _radii(weight: Any, bias: Any) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """How far weight and bias may be from their middles."""
+
+    def radius(value: Any) -> Any:
+        if isinstance(value, Interval):
+            return torch.maximum(value.upper - value.center, value.center - value.lower)
+        return None if value is None else torch.zeros_like(value)
+
+    return radius(weight), None, radius(bias)
+
+
+@maps(aten.convolution.default)
+def convolution(program: Program, node: Node, source: int) -> LinearMap | None:
+    """Of any dimension, transposed or not."""
+    x, weight, bias, *settings = node.args
+    kernels = _value(program, weight)
+    if x != Ref(source) or kernels is None:
+        return None
+    offsets, shape = _value(program, bias), program.shape(source)
+    middle = _middle(kernels)
+    assert middle is not None
+    found = Convolution(middle, _middle(offsets), _size(offsets), settings, shape)
+    if isinstance(kernels, Interval) or isinstance(offsets, Interval):
+        found.slack = Convolution(*_radii(kernels, offsets), settings, shape)
+    return found
+
+
+@maps(aten.batch_norm.default)
+def batch_norm(program: Program, node: Node, source: int) -> LinearMap | None:
+    """In eval mode: each channel times a constant, plus one."""
+    weight, bias, mean, var = (_value(program, a) for a in node.args[1:5])
+    eps = node.args[7]
+    if any(isinstance(v, Interval) for v in (weight, bias, mean, var)):
+        return None
+    shape = (1, -1) + (1,) * (len(node.shape) - 2)
+    factor = 1 / (var.double() + eps).sqrt()
+    factor = factor if weight is None else factor * weight.double()
+    shift = -mean.double() * factor
+    size = shift.abs()
+    if bias is not None:
+        shift, size = shift + bias.double(), size + bias.double().abs()
+    kind = mean.dtype
+    return Scale(factor.to(kind).view(shape), shift.to(kind).view(shape), size.to(kind).view(shape))
+
+
+@maps(aten.mul.Tensor, aten.mul.Scalar, aten.div.Tensor, aten.div.Scalar, aten.neg.default)
+def scale(program: Program, node: Node, source: int) -> LinearMap | None:
+    """Entries times constants."""
+    if node.op is aten.neg.default:
+        other: Any = -1.0
+    else:
+        divides = node.op in (aten.div.Tensor, aten.div.Scalar)
+        if divides and node.args[0] != Ref(source):
+            return None
+        others = [a for a in node.args if a != Ref(source)]
+        if len(others) != 1 or node.kwargs:
+            return None
+        other = _value(program, others[0])
+        if other is None or isinstance(other, Interval):
+            return None
+        other = 1 / torch.as_tensor(other).double() if divides else other
+    factor = torch.as_tensor(other).to(program.dtype)
+    if math.prod(node.shape) != math.prod(program.graph.nodes[source].shape):
+        return None  # broadcasting enlarges x
+    return Scale(factor, None, None)
+
+
+@maps(aten.add.Tensor, aten.add.Scalar, aten.sub.Tensor, aten.sub.Scalar)
+def add(program: Program, node: Node, source: int) -> LinearMap | None:
+    """Sums of two inputs, or of one and a constant."""
+    first, second = node.args[:2]
+    alpha = float(node.kwargs.get("alpha", node.args[2] if len(node.args) > 2 else 1.0))
+    sign = -alpha if node.op in (aten.sub.Tensor, aten.sub.Scalar) else alpha
+    if program.graph.nodes[source].shape != node.shape or first == second:
+        return None
+    other = _value(program, second if first == Ref(source) else first)
+    if isinstance(other, Interval):
+        return None
+    one = torch.ones((), dtype=program.dtype)
+    factor = one if first == Ref(source) else one * sign
+    if other is None:
+        return Scale(factor, None, None)
+    shift = torch.as_tensor(other, dtype=program.dtype) * (sign if first == Ref(source) else 1.0)
+    return Scale(factor, shift, shift.abs())
+
+
+_MOVES = (
+    aten.reshape.default,
+    aten.t.default,
+    aten.transpose.int,
+    aten.permute.default,
+    aten.unsqueeze.default,
+    aten.squeeze.dim,
+    aten.squeeze.dims,
+    aten.squeeze.default,
+    aten.slice.Tensor,
+    aten.select.int,
+    aten.expand.default,
+)
+
+
+@maps(*_MOVES)
+def rearrangement(program: Program, node: Node, source: int) -> LinearMap | None:
+    """Entries moved, repeated or dropped, exactly; the transpose may add repeated ones up."""
+    repeats = math.prod(node.shape) // max(1, math.prod(program.graph.nodes[source].shape))
+    return Rearrangement(program, node, source, 0, repeats if repeats > 1 else 0)
+
+
+@maps(aten.avg_pool2d.default, aten._adaptive_avg_pool2d.default, aten.mean.dim)
+def averaging(program: Program, node: Node, source: int) -> LinearMap | None:
+    """Means of windows."""
+    terms = math.prod(program.graph.nodes[source].shape[1:])
+    return Rearrangement(program, node, source, terms, terms)

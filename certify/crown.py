@@ -1,0 +1,217 @@
+"""CROWN and CROWN-IBP: the analysis of a program over sets of inputs, and bounds of its output.
+
+CROWN (Zhang et al., NeurIPS 2018) bounds each nonlinearity's input by the linear domain before its
+lines are drawn; CROWN-IBP (Zhang et al., ICLR 2020) takes intervals for that, and the linear domain
+for the output alone. Here every interval is the intersection of both, and only entries that are
+still open are bounded.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from certify.ball import InputSet
+from certify.graph import Node
+from certify.interval import Interval, as_interval
+from certify.linear import Analysis, Lines, Rows, lower_bounds
+from certify.lines import LINES
+from certify.maps import Convolution, Scale, affine
+from certify.program import Program
+from certify.propagate import bound
+from certify.rounding import Rounding
+from certify.specification import Specification
+from certify.windows import Windows
+
+_CHUNK_BYTES = 48 << 20
+"""Memory for the rows of one pass."""
+
+
+def analyse(
+    program: Program,
+    inputs: InputSet,
+    *,
+    tighten: bool,
+    lines: bool = True,
+    rounding: Rounding | None = None,
+) -> Analysis:
+    """Bound every node of a program, and draw lines.
+
+    Args:
+        program: A bound program with the one input `x`.
+        inputs: Sets of inputs.
+        tighten: Bound nonlinearities' inputs by the linear domain too (CROWN), not by intervals
+            alone (CROWN-IBP).
+        lines: Draw lines; without them every call that is not affine is cut: interval bounds, the
+            last affine calls folded in.
+        rounding: What to allow for rounding; None for that of the inputs' type.
+
+    Raises:
+        UnsupportedError: An operation has no rule.
+    """
+    (x,) = program.inputs.values()
+    known = Analysis(
+        program, inputs, {x: inputs.box}, rounding=rounding or Rounding.of(inputs.box.lower.dtype)
+    )
+    depth = {x: 0 if inputs.center is None else 1}
+    users = _users(program)
+    for node in program.nodes:
+        relaxation = LINES.get(node.op) if lines else None
+        sources = [i for i in node.inputs if i not in program.constants]
+        if relaxation is not None and len(sources) == 1:
+            (source,) = sources
+            box = as_interval(known.values[source])
+            if tighten and depth[source] > 1:
+                box = _tightened(known, source, box, relaxation.open(box))
+                known.values[source] = box
+                depth[source] = 0
+            known.lines[node.index] = _with_errors(known, source, relaxation.lines(node, box))
+        known.values[node.index] = bound(program, node, known.values, known.rounding, len(inputs))
+        depth[node.index] = _depth(program, node, depth)
+        _errors(known, node, users)
+    return known
+
+
+def output_bounds(known: Analysis, specification: Specification) -> Tensor:
+    """Bound the rows of a specification from below: float64, (n, rows).
+
+    Args:
+        known: The analysis of the program.
+        specification: Rows for each sample, of the program's outputs.
+    """
+    count = specification.coefficients.shape[1]
+    rows = Rows.evenly(len(known.inputs), count, specification.coefficients.device)
+    flat = specification.coefficients.flatten(0, 1)
+    flat = flat.view(-1, *known.program.shape(known.program.output))
+    found = lower_bounds(known, known.program.output, flat, rows)
+    return found.view(-1, count) + specification.offset.double()
+
+
+def _users(program: Program) -> Mapping[int, list[Node]]:
+    users: dict[int, list[Node]] = {}
+    for node in program.nodes:
+        for index in node.inputs:
+            users.setdefault(index, []).append(node)
+    return users
+
+
+def _depth(program: Program, node: Node, depth: Mapping[int, int]) -> int:
+    """How many maps lie between inputs and a node; up to 1, its interval is as good as any."""
+    parts = affine(program, node)
+    if parts is None or len(parts) != 1:
+        return 2
+    source, linear = parts[0]
+    return depth[source] + (0 if isinstance(linear, Scale) or not linear.terms else 1)
+
+
+def _errors(known: Analysis, node: Node, users: Mapping[int, list[Node]]) -> None:
+    """Note what rounding may add to an affine call, forwards and on the way back."""
+    parts = affine(known.program, node)
+    if parts is None or not known.rounding.unit:
+        return
+    total: Tensor | None = None
+    for source, linear in parts:
+        size = as_interval(known.values[source]).magnitude
+        gamma = known.rounding.gamma(linear.terms + linear.spread + 8)
+        if linear.terms + linear.spread == 0:
+            continue
+        share = linear.apply_abs(size, 1.0) * (1.1 * gamma)
+        if linear.bias_size is not None:  # the sum of row times bias
+            count = math.prod(node.shape[1:]) + 8
+            share = share + linear.bias_size * (1.1 * known.rounding.gamma(count))
+        if linear.slack is not None:
+            share = share + linear.slack.apply_abs(size, 1.0) * (1 + 2 * gamma)
+        total = share if total is None else total + share
+    if total is None:
+        return
+    known.errors[node.index] = total + known.rounding.tiny
+    if all(user.op in LINES for user in users.get(node.index, [])):
+        known.absorbed.add(node.index)
+
+
+def _with_errors(known: Analysis, source: int, lines: Lines) -> Lines:
+    """Move lines outwards by what rounding may add to their input and to sums along them."""
+    if not known.rounding.unit:
+        return lines
+    steepest = torch.maximum(lines.lower_slope.abs(), lines.upper_slope.abs())
+    size = as_interval(known.values[source]).magnitude
+    gamma = known.rounding.gamma(size[0].numel() + 8)
+    slop = size * (4 * known.rounding.unit)
+    if source in known.absorbed:
+        slop = slop + known.errors[source]
+    offsets = torch.maximum(lines.lower_offset.abs(), lines.upper_offset.abs())
+    slop = torch.where(steepest > 0, steepest * slop, 0.0) + offsets * (3 * gamma)
+    return Lines(
+        lines.lower_slope,
+        lines.lower_offset - slop,
+        lines.upper_slope,
+        lines.upper_offset + slop,
+    )
+
+
+def _tightened(known: Analysis, node: int, box: Interval, open_: Tensor) -> Interval:
+    """Bound the open entries of a node by the linear domain, and intersect."""
+    samples = len(known.inputs)
+    owner, place = open_.reshape(samples, -1).nonzero(as_tuple=True)
+    if not len(owner):
+        return box
+    lower = box.lower.reshape(samples, -1).clone()
+    upper = box.upper.reshape(samples, -1).clone()
+    size = _rows_at_once(known, node)
+    for start in range(0, len(owner), size):
+        who, where = owner[start : start + size], place[start : start + size]
+        low, high = _both(known, node, who, where)
+        lower[who, where] = torch.maximum(lower[who, where], low)
+        upper[who, where] = torch.minimum(upper[who, where], high)
+    return Interval(lower.view_as(box.lower), upper.view_as(box.upper))
+
+
+def _both(known: Analysis, node: int, owner: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+    """Lower and upper bounds of single entries of a node, rounded outwards to its type."""
+    box = as_interval(known.values[node]).lower
+    sign = torch.ones(2 * len(owner), dtype=box.dtype, device=box.device)
+    sign[len(owner) :] = -1
+    rows, place = Rows(owner.repeat(2)), place.repeat(2)
+    found = _started_in_windows(known, node, rows, place, sign)
+    if found is None:
+        size = math.prod(known.program.shape(node)) * (box.shape[0] // len(known.inputs))
+        unit = box.new_zeros(len(place), size)
+        unit[torch.arange(len(place), device=box.device), place] = sign
+        unit = unit.view(-1, *known.program.shape(node))
+        found = lower_bounds(known, node, unit, rows)
+    found = found - found.abs() * torch.finfo(box.dtype).eps
+    low, high = found.to(box.dtype).chunk(2)
+    return low, -high
+
+
+def _started_in_windows(
+    known: Analysis, node: int, rows: Rows, place: Tensor, sign: Tensor
+) -> Tensor | None:
+    """Bounds of a convolution's neurons, by windows; None where that is not possible."""
+    call = known.program.graph.nodes[node]
+    parts = affine(known.program, call) if call.op is not None else None
+    if parts is None or len(parts) != 1 or not isinstance(parts[0][1], Convolution):
+        return None
+    source, linear = parts[0]
+    assert isinstance(linear, Convolution)
+    shape = known.program.shape(node)
+    windows = Windows.of_neurons(linear, place, sign, shape)
+    if windows is None:
+        return None
+    offset = torch.zeros_like(sign, dtype=torch.float64)
+    if linear.bias is not None:
+        channel = place // math.prod(shape[1:])
+        offset = offset + (linear.bias.flatten()[channel] * sign).double()
+    if (error := known.errors.get(node)) is not None:
+        offset = offset - error.flatten(1)[rows.owner, place].double()
+    return lower_bounds(known, source, windows, rows, offset=offset)
+
+
+def _rows_at_once(known: Analysis, node: int) -> int:
+    """Neurons whose two rows fit in memory at every node on the way back."""
+    sizes = [math.prod(n.shape) // 2 for n in known.program.nodes if n.index <= node]
+    sizes.append(known.inputs.box.lower[0].numel())
+    return max(1, _CHUNK_BYTES // (8 * max(sizes)))

@@ -1,0 +1,120 @@
+"""The form in which functions are bounded: a list of ATen calls with one output each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from certify.errors import UnsupportedError
+
+Argument = Any
+"""A number, dtype, None, `Ref`, `Size`, or a tuple of them."""
+
+
+@dataclass(frozen=True)
+class Ref:
+    """The value of an earlier node."""
+
+    index: int
+
+
+@dataclass(frozen=True)
+class Size:
+    """A whole number that depends on the batch size: `slope * batch + offset`."""
+
+    slope: int
+    offset: int
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One call.
+
+    Attributes:
+        index: Its place in the graph.
+        op: The ATen operator, or None for an input of the graph.
+        args: Its positional arguments.
+        kwargs: Its keyword arguments.
+        inputs: Indices of the nodes among its arguments, in order.
+        shape: Shape of its value at batch size 2.
+        module: Path of the module whose forward made the call; empty for the model itself.
+        name: Name of the graph's input, or of the operator.
+    """
+
+    index: int
+    op: torch._ops.OpOverload[..., Any] | None
+    args: tuple[Argument, ...]
+    kwargs: Mapping[str, Argument]
+    inputs: tuple[int, ...]
+    shape: tuple[int, ...]
+    module: str
+    name: str
+
+    @property
+    def where(self) -> str:
+        """What to call it in a message."""
+        return f"{self.name} in {self.module or 'the model itself'}"
+
+    def call(self, values: Callable[[int], Any], batch: int) -> tuple[list[Any], dict[str, Any]]:
+        """Return its arguments with nodes and sizes filled in."""
+        args = [resolve(argument, values, batch) for argument in self.args]
+        return args, {key: resolve(value, values, batch) for key, value in self.kwargs.items()}
+
+
+def resolve(argument: Argument, values: Callable[[int], Any], batch: int) -> Any:
+    """Fill nodes and sizes into one argument."""
+    if isinstance(argument, Ref):
+        return values(argument.index)
+    if isinstance(argument, Size):
+        return argument.slope * batch + argument.offset
+    if isinstance(argument, tuple):
+        return [resolve(part, values, batch) for part in argument]
+    return argument
+
+
+def references(argument: Argument) -> Iterator[int]:
+    """Yield the nodes in an argument."""
+    if isinstance(argument, Ref):
+        yield argument.index
+    elif isinstance(argument, tuple):
+        for part in argument:
+            yield from references(part)
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """A function of named tensors, traced.
+
+    Attributes:
+        nodes: Inputs first, then calls, each after what it needs.
+        inputs: Node of each named input.
+        output: Node of the result.
+        batched: Inputs with one row a sample; what depends on them has so too.
+    """
+
+    nodes: tuple[Node, ...]
+    inputs: Mapping[str, int]
+    output: int
+    batched: frozenset[str]
+
+    def run(self, values: Mapping[str, Tensor]) -> Tensor:
+        """Evaluate it, call by call."""
+        (batch,) = {len(values[name]) for name in self.batched}
+        found: dict[int, Any] = {self.inputs[name]: value for name, value in values.items()}
+        for node in self.nodes:
+            if node.op is not None:
+                args, kwargs = node.call(found.__getitem__, batch)
+                found[node.index] = node.op(*args, **kwargs)
+        result: Tensor = found[self.output]
+        return result
+
+
+def unsupported(node: Node, why: str = "has no rule") -> UnsupportedError:
+    """Return the error for an operation that cannot be bounded."""
+    return UnsupportedError(
+        f"cannot bound this model: {node.where} {why} (docs/certify.md lists what has one)"
+    )

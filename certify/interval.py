@@ -1,0 +1,69 @@
+"""Intervals of tensors, entry by entry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Interval:
+    """All tensors between two ends.
+
+    Attributes:
+        lower: Lower ends.
+        upper: Upper ends, of the same shape, dtype and device; `lower <= upper`, or NaN.
+    """
+
+    lower: Tensor
+    upper: Tensor
+
+    @classmethod
+    def point(cls, value: Tensor) -> Interval:
+        """The interval of one tensor."""
+        return cls(value, value)
+
+    @property
+    def center(self) -> Tensor:
+        """Midpoint, rounded; an ulp off at most."""
+        return (self.lower + self.upper) / 2
+
+    @property
+    def radius(self) -> Tensor:
+        """Half the width, rounded."""
+        return (self.upper - self.lower) / 2
+
+    @property
+    def magnitude(self) -> Tensor:
+        """Largest absolute value."""
+        return torch.maximum(-self.lower, self.upper)
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape of the tensors."""
+        return self.lower.shape
+
+    def each(self, function: Callable[[Tensor], Tensor]) -> Interval:
+        """Apply an increasing function that does not round to both ends."""
+        return Interval(function(self.lower), function(self.upper))
+
+    def widened(self, relative: float, absolute: float) -> Interval:
+        """Move both ends outwards by a share of their size and by an absolute amount."""
+        return Interval(
+            self.lower - (self.lower.abs() * relative + absolute),
+            self.upper + (self.upper.abs() * relative + absolute),
+        )
+
+    def __and__(self, other: Interval) -> Interval:
+        """The intersection; NaN in either stays."""
+        return Interval(
+            torch.maximum(self.lower, other.lower), torch.minimum(self.upper, other.upper)
+        )
+
+
+def as_interval(value: Tensor | Interval) -> Interval:
+    """A tensor as an interval; an interval as it is."""
+    return value if isinstance(value, Interval) else Interval.point(value)

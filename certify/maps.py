@@ -1,0 +1,265 @@
+"""Linear maps: calls that are affine in the one argument that depends on the input.
+
+Each map knows how to apply its matrix W, its |W|, and its transpose (to rows of coefficients), and
+how many products it sums: that is all that any domain needs. No matrix is ever written out.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from certify.graph import Node
+from certify.program import Program
+
+_FEW_CHANNELS = 4
+_BATCH = 2
+"""The batch size that the shapes in a graph are of."""
+
+
+class LinearMap(ABC):
+    """`x -> W x + bias`, on batches.
+
+    Attributes:
+        terms: Most products summed for one entry of W x; 0: it only moves entries, exactly.
+        spread: Most products summed for one entry of the transpose.
+        bias: What is added, broadcastable to the result, or None.
+        bias_size: What rounding of the bias is relative to, at least |bias|; or None.
+        slack: A map whose |W| bounds how far the true matrix is from this one, or None.
+    """
+
+    terms: int = 0
+    spread: int = 0
+    bias: Tensor | None = None
+    bias_size: Tensor | None = None
+    slack: LinearMap | None = None
+
+    @abstractmethod
+    def apply(self, x: Tensor) -> Tensor:
+        """W x + bias, for x (batch, *in)."""
+
+    @abstractmethod
+    def apply_abs(self, x: Tensor, bias: float = 0.0) -> Tensor:
+        """|W| x + bias * bias_size, for x (batch, *in)."""
+
+    @abstractmethod
+    def adjoint(self, rows: Tensor) -> Tensor:
+        """The transpose of W, for rows (rows, *out) to (rows, *in)."""
+
+
+class Rearrangement(LinearMap):
+    """A call with a matrix of no negative entries: views, slices, zero padding, sums, means."""
+
+    def __init__(self, program: Program, node: Node, source: int, terms: int, spread: int) -> None:
+        """Take a call that is linear in its argument `source`, other inputs being zero."""
+        self._node, self._source = node, source
+        self._constants = program.constants
+        self._shape = program.graph.nodes[source].shape
+        self._shapes = {i: program.graph.nodes[i].shape for i in node.inputs}
+        self.terms, self.spread = terms, spread
+
+    def apply(self, x: Tensor) -> Tensor:
+        """See `LinearMap`."""
+        batch = len(x) * _BATCH // self._shape[0]
+
+        def value(index: int) -> Any:
+            if index == self._source:
+                return x
+            if index in self._constants:
+                return self._constants[index]
+            shape = self._shapes[index]
+            return x.new_zeros((shape[0] * batch // _BATCH, *shape[1:]))
+
+        args, kwargs = self._node.call(value, batch)
+        result: Tensor = self._node.op(*args, **kwargs)  # type: ignore[misc]  # a call, no input
+        return result
+
+    def apply_abs(self, x: Tensor, bias: float = 0.0) -> Tensor:
+        """See `LinearMap`."""
+        return self.apply(x)
+
+    def adjoint(self, rows: Tensor) -> Tensor:
+        """The gradient, which of a linear function is its transpose."""
+        count = len(rows) * self._shape[0] // self._node.shape[0]
+        with torch.enable_grad():
+            x = rows.new_zeros((count, *self._shape[1:]), requires_grad=True)
+            (gradient,) = torch.autograd.grad(
+                self.apply(x), x, rows, create_graph=rows.requires_grad
+            )
+        return gradient
+
+
+class Matrix(LinearMap):
+    """A matrix product with a constant."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, bias_size: Tensor | None) -> None:
+        """Take the weight as (in, out)."""
+        self._weight, self._abs = weight, weight.abs()
+        self.bias, self.bias_size = bias, bias_size
+        self.terms, self.spread = weight.shape
+
+    def apply(self, x: Tensor) -> Tensor:
+        """See `LinearMap`."""
+        return x @ self._weight if self.bias is None else torch.addmm(self.bias, x, self._weight)
+
+    def apply_abs(self, x: Tensor, bias: float = 0.0) -> Tensor:
+        """See `LinearMap`."""
+        if self.bias_size is None or not bias:
+            return x @ self._abs
+        return torch.addmm(self.bias_size * bias, x, self._abs)
+
+    def adjoint(self, rows: Tensor) -> Tensor:
+        """See `LinearMap`."""
+        return rows @ self._weight.T
+
+
+class Convolution(LinearMap):
+    """A convolution with constant kernels, transposed or not, of any dimension."""
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        bias_size: Tensor | None,
+        settings: Sequence[Any],
+        shape: Sequence[int],
+    ) -> None:
+        """Take (out, in, *kernel) weights, the settings of `aten.convolution`, and x's shape."""
+        self._weight, self._abs = weight, weight.abs()
+        by_channel = (1, -1, *(1,) * (len(shape) - 1))
+        self.bias = None if bias is None else bias.view(by_channel)
+        self.bias_size = None if bias_size is None else bias_size.view(by_channel)
+        self.stride, self.padding, self.dilation, self.transposed, _, self.groups = settings
+        self._settings, self.shape = tuple(settings), tuple(shape)
+        kernel = math.prod(weight.shape[2:])
+        per_group = weight.shape[0] // self.groups
+        forward, backward = weight.shape[1] * kernel, per_group * kernel
+        self.terms, self.spread = (backward, forward) if self.transposed else (forward, backward)
+
+    @property
+    def weight(self) -> Tensor:
+        """The kernels, (out, in / groups, *kernel)."""
+        return self._weight
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is neither transposed, nor grouped, nor dilated."""
+        return not self.transposed and self.groups == 1 and all(d == 1 for d in self.dilation)
+
+    def apply(self, x: Tensor) -> Tensor:
+        """See `LinearMap`."""
+        bias = None if self.bias is None else self.bias.flatten()
+        result: Tensor = torch.ops.aten.convolution(x, self._weight, bias, *self._settings)
+        return result
+
+    def apply_abs(self, x: Tensor, bias: float = 0.0) -> Tensor:
+        """See `LinearMap`."""
+        size = None if self.bias_size is None or not bias else self.bias_size.flatten() * bias
+        result: Tensor = torch.ops.aten.convolution(x, self._abs, size, *self._settings)
+        return result
+
+    def adjoint(self, rows: Tensor) -> Tensor:
+        """See `LinearMap`."""
+        s, p, d = self.stride, self.padding, self.dilation
+        if len(s) == 2 and self.plain and self._weight.shape[1] <= _FEW_CHANNELS:
+            full = transposed(rows, self._weight, (s[0], s[1]))
+            short = [p[i] + self.shape[1 + i] - full.shape[2 + i] for i in range(2)]
+            full = F.pad(full, (0, max(0, short[1]), 0, max(0, short[0])))
+            return full[:, :, p[0] : p[0] + self.shape[1], p[1] : p[1] + self.shape[2]]
+        extra = [0] * len(s)
+        if not self.transposed:
+            kernel, have, want = self._weight.shape[2:], rows.shape[2:], self.shape[1:]
+            extra = [
+                want[i] - ((have[i] - 1) * s[i] - 2 * p[i] + d[i] * (kernel[i] - 1) + 1)
+                for i in range(len(s))
+            ]
+        result: Tensor = torch.ops.aten.convolution(
+            rows, self._weight, None, s, p, d, not self.transposed, extra, self.groups
+        )
+        return result
+
+
+def transposed(rows: Tensor, weight: Tensor, stride: tuple[int, int]) -> Tensor:
+    """The transpose of a plain 2-d convolution without padding.
+
+    To few channels (grey or RGB images) oneDNN takes several times as long as one convolution that
+    gives all phases of the stride as channels, which are then shuffled into place; it is the same
+    sum of products.
+    """
+    many, few, height, width = weight.shape
+    step = stride[0]
+    if few > _FEW_CHANNELS or step == 1 or stride != (step, step) or rows.device.type != "cpu":
+        return F.conv_transpose2d(rows, weight, stride=stride)
+    tall, wide = -(-height // step), -(-width // step)
+    phases = F.pad(weight, (0, wide * step - width, 0, tall * step - height))
+    phases = phases.view(many, few, tall, step, wide, step).permute(1, 3, 5, 0, 2, 4)
+    kernels = phases.reshape(few * step * step, many, tall, wide).flip(2, 3)
+    full = F.pixel_shuffle(F.conv2d(rows, kernels, padding=(tall - 1, wide - 1)), step)
+    size = [(rows.shape[2 + i] - 1) * step + weight.shape[2 + i] for i in range(2)]
+    return full[:, :, : size[0], : size[1]]
+
+
+class Scale(LinearMap):
+    """Entries times constants of their own, plus constants."""
+
+    def __init__(self, factor: Tensor, bias: Tensor | None, bias_size: Tensor | None) -> None:
+        """Take tensors that broadcast to a batch of x, and do not enlarge it."""
+        self.factor, self._abs = factor, factor.abs()
+        self.bias, self.bias_size = bias, bias_size
+        self.terms, self.spread = 4, 4
+
+    def apply(self, x: Tensor) -> Tensor:
+        """See `LinearMap`."""
+        product = x * self.factor
+        return product if self.bias is None else product + self.bias
+
+    def apply_abs(self, x: Tensor, bias: float = 0.0) -> Tensor:
+        """See `LinearMap`."""
+        product = x * self._abs
+        if self.bias_size is None or not bias:
+            return product
+        return product + self.bias_size * bias
+
+    def adjoint(self, rows: Tensor) -> Tensor:
+        """See `LinearMap`."""
+        return rows * self.factor
+
+
+Maker = Callable[[Program, Node, int], "LinearMap | None"]
+"""From a program, a call, and the input it has to be affine in; None where it is not."""
+
+MAPS: dict[Any, Maker] = {}
+
+
+def maps(*ops: Any) -> Callable[[Maker], Maker]:
+    """Register a maker of maps for operators."""
+
+    def register(maker: Maker) -> Maker:
+        MAPS.update(dict.fromkeys(ops, maker))
+        return maker
+
+    return register
+
+
+def affine(program: Program, node: Node) -> list[tuple[int, LinearMap]] | None:
+    """Return a call as a sum of maps of its inputs, or None if it is not affine.
+
+    The bias, where there is one, is in the first map.
+    """
+    maker = MAPS.get(node.op)
+    if maker is None:
+        return None
+
+    def made() -> list[tuple[int, LinearMap]] | None:
+        sources = [i for i in node.inputs if i not in program.constants]
+        found = [maker(program, node, source) for source in sources]
+        pairs = [(i, m) for i, m in zip(sources, found, strict=True) if m is not None]
+        return pairs if len(pairs) == len(sources) else None
+
+    return program.derived(node.index, "affine", made)

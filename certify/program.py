@@ -1,0 +1,60 @@
+"""A graph with its parameters filled in: what is left depends on inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from certify.graph import Graph, Node
+
+T = TypeVar("T")
+
+
+@dataclass(eq=False)
+class Program:
+    """A function of its batched inputs.
+
+    Attributes:
+        graph: The traced function.
+        nodes: The calls that depend on an input, in order.
+        constants: Values of nodes that do not: parameters, and what follows from them alone.
+        inputs: Node of each input that is left.
+        cache: What rules derive from constants, by (node, what); empty while `frozen` is False.
+        frozen: Whether constants stay as they are; False in training, where nothing is cached.
+    """
+
+    graph: Graph
+    nodes: tuple[Node, ...]
+    constants: dict[int, Any]
+    inputs: Mapping[str, int]
+    frozen: bool = True
+    cache: dict[tuple[int, str], Any] = field(default_factory=dict)
+
+    @property
+    def output(self) -> int:
+        """Node of the result."""
+        return self.graph.output
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating-point type of the parameters."""
+        kinds = (v.dtype for v in self.constants.values() if isinstance(v, Tensor))
+        return next((kind for kind in kinds if kind.is_floating_point), torch.float32)
+
+    def derived(self, node: int, what: str, make: Callable[[], T]) -> T:
+        """Return what `make` gives, made once if constants stay as they are."""
+        if not self.frozen:
+            return make()
+        key = (node, what)
+        if key not in self.cache:
+            self.cache[key] = make()
+        value: T = self.cache[key]
+        return value
+
+    def shape(self, node: int) -> tuple[int, ...]:
+        """Shape of one sample's share of a node's value, (1, ...) unless rows were merged."""
+        return self.graph.nodes[node].shape[1:]

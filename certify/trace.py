@@ -1,0 +1,226 @@
+"""From a function of tensors to its graph: `make_fx`, run at two batch sizes and checked.
+
+`make_fx` writes the batch size into every `view`. So a function is traced twice, at batch sizes 2
+and 3: whole numbers that differ are linear in the batch size, and the graph then serves them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.func import functional_call
+from torch.fx import traceback
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from certify.canonical import canonical
+from certify.errors import UnsupportedError
+from certify.graph import Argument, Graph, Node, Ref, Size, references
+
+_BATCHES = (2, 3)
+_REPLAYED = 5
+
+
+def trace_model(model: nn.Module, sample: Tensor) -> Graph:
+    """Trace a model's logits as a function of its parameters, its buffers and its input.
+
+    Args:
+        model: In eval mode.
+        sample: Inputs (n, *shape), n >= 1: shape, dtype and device count, and a check's values.
+
+    Returns:
+        The graph; its inputs are `x` and the model's parameters and buffers by name.
+
+    Raises:
+        UnsupportedError: The model cannot be traced, or its graph is not the model.
+    """
+    state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    state = {name: value.detach() for name, value in state.items()}
+
+    def logits(values: dict[str, Tensor]) -> Tensor:
+        result: Tensor = functional_call(
+            model, {name: values[name] for name in state}, (values["x"],)
+        )
+        return result
+
+    with _paths(model):
+        return trace(logits, {**state, "x": sample}, frozenset({"x"}))
+
+
+def trace(
+    function: Callable[[dict[str, Tensor]], Tensor],
+    values: Mapping[str, Tensor],
+    batched: frozenset[str],
+) -> Graph:
+    """Trace a function of named tensors.
+
+    Args:
+        function: Pure, row by row in its batched inputs.
+        values: An example of each input.
+        batched: Inputs whose first dimension is the batch; the result has it too.
+
+    Raises:
+        UnsupportedError: The function cannot be traced, holds a tensor that is no input, mixes
+            rows, or its graph does not give its values.
+    """
+    first, second = (_make(function, _rows(values, batched, size)) for size in _BATCHES)
+    graph = canonical(_unify(first, second, tuple(values), batched))
+    _replay(graph, function, values, batched)
+    return graph
+
+
+def _rows(values: Mapping[str, Tensor], batched: frozenset[str], size: int) -> dict[str, Tensor]:
+    """The example with its batched inputs repeated to `size` rows."""
+    return {
+        name: value[torch.arange(size, device=value.device) % len(value)]
+        if name in batched
+        else value
+        for name, value in values.items()
+    }
+
+
+def _make(
+    function: Callable[[dict[str, Tensor]], Tensor], values: dict[str, Tensor]
+) -> fx.GraphModule:
+    try:
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), traceback.preserve_node_meta():
+            traced = make_fx(function)(values)
+    except Exception as error:  # whatever the user's forward may raise
+        reason = " ".join(str(error).split())[:200]
+        raise UnsupportedError(
+            f"cannot trace this model: {reason} (Python control flow must not depend on the data)"
+        ) from error
+    traced.graph.eliminate_dead_code()
+    return traced
+
+
+@contextmanager
+def _paths(model: nn.Module) -> Iterator[None]:
+    """While it holds, nodes of a trace know the path of the module they come from."""
+    stack = [""]
+
+    def settle() -> None:
+        traceback.current_meta["nn_module_stack"] = {"path": (stack[-1], nn.Module)}
+
+    def enter(name: str) -> Callable[..., None]:
+        def hook(*_: Any) -> None:
+            stack.append(name)
+            settle()
+
+        return hook
+
+    def leave(*_: Any) -> None:
+        stack.pop()
+        settle()
+
+    handles: list[Any] = []
+    for name, module in model.named_modules():
+        if name:
+            handles.append(module.register_forward_pre_hook(enter(name)))
+            handles.append(module.register_forward_hook(leave))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _unify(
+    first: fx.GraphModule, second: fx.GraphModule, names: tuple[str, ...], batched: frozenset[str]
+) -> Graph:
+    """One graph from the traces at both batch sizes."""
+    nodes: list[Node] = []
+    place: dict[fx.Node, int] = {}
+    inputs: dict[str, int] = {}
+    lists = list(first.graph.nodes), list(second.graph.nodes)
+    if len(lists[0]) != len(lists[1]):
+        raise UnsupportedError(
+            "cannot bound this model: what it computes depends on the batch size"
+        )
+    waiting = list(names)
+    output = -1
+    for a, b in zip(*lists, strict=True):
+        path = a.meta.get("nn_module_stack", {}).get("path", ("",))[0]
+        if a.op == "placeholder":
+            place[a] = inputs[waiting.pop(0)] = len(nodes)
+            nodes.append(_node(len(nodes), None, (), {}, a, path, names[len(inputs) - 1]))
+        elif a.op == "output":
+            (result,) = a.args[0] if isinstance(a.args[0], list | tuple) else (a.args[0],)
+            output = place[result]
+        elif a.op == "call_function":
+            if a.target != b.target:
+                raise UnsupportedError(
+                    f"cannot bound this model: in {path or 'the model itself'} it calls "
+                    f"{a.target} or {b.target}, depending on the batch size"
+                )
+            args = tuple(_argument(x, y, place) for x, y in zip(a.args, b.args, strict=True))
+            kwargs = {key: _argument(a.kwargs[key], b.kwargs[key], place) for key in a.kwargs}
+            place[a] = len(nodes)
+            nodes.append(_node(len(nodes), a.target, args, kwargs, a, path, str(a.target)))
+        else:
+            raise UnsupportedError(
+                f"cannot bound this model: {path or 'the model itself'} uses a tensor that is "
+                f"neither a parameter nor a buffer ({a.target}): register it as a buffer"
+            )
+    return Graph(tuple(nodes), inputs, output, batched)
+
+
+def _node(
+    index: int,
+    op: Any,
+    args: tuple[Argument, ...],
+    kwargs: dict[str, Argument],
+    source: fx.Node,
+    path: str,
+    name: str,
+) -> Node:
+    value = source.meta.get("val")
+    shape = tuple(value.shape) if isinstance(value, Tensor) else ()
+    inputs = tuple(references((args, tuple(kwargs.values()))))
+    return Node(index, op, args, kwargs, inputs, shape, path, name)
+
+
+def _argument(a: Any, b: Any, place: dict[fx.Node, int]) -> Argument:
+    if isinstance(a, fx.Node):
+        return Ref(place[a])
+    if isinstance(a, list | tuple):
+        return tuple(_argument(x, y, place) for x, y in zip(a, b, strict=True))
+    if isinstance(a, int) and not isinstance(a, bool) and a != b:
+        slope = (b - a) // (_BATCHES[1] - _BATCHES[0])
+        return Size(slope, a - slope * _BATCHES[0])
+    if isinstance(a, float) and a != b:
+        raise UnsupportedError("cannot bound this model: a number in it depends on the batch size")
+    return a
+
+
+def _replay(
+    graph: Graph,
+    function: Callable[[dict[str, Tensor]], Tensor],
+    values: Mapping[str, Tensor],
+    batched: frozenset[str],
+) -> None:
+    """Raise unless the graph gives the function's values, at another batch size, row by row."""
+    fresh = dict(values)
+    for name in batched:
+        rows = values[name][torch.arange(_REPLAYED, device=values[name].device) % len(values[name])]
+        if rows.is_floating_point():
+            noise = torch.rand(rows.shape, generator=torch.Generator().manual_seed(0))
+            rows = rows + (noise.to(rows) - 0.5) * (rows.abs().amax() + 1) * 0.1
+        fresh[name] = rows
+    with torch.no_grad():
+        eager, replayed = function(fresh), graph.run(fresh)
+        alone = [
+            function({k: v[i : i + 1] if k in batched else v for k, v in fresh.items()})
+            for i in range(_REPLAYED)
+        ]
+    tolerance = 1e-3 * (1 + eager.abs().amax())
+    if not torch.isfinite(eager).all():
+        return  # the interpreters see to numbers that are none
+    if bool(((replayed - eager).abs() > tolerance).any()):
+        raise UnsupportedError("cannot bound this model: its graph does not give its values")
+    if bool(((torch.cat(alone) - eager).abs() > tolerance).any()):
+        raise UnsupportedError("cannot bound this model: a sample's output depends on the others")

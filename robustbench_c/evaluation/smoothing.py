@@ -1,0 +1,250 @@
+"""A run of randomised smoothing: of the smoothed classifier g, in a record of its own.
+
+The record's subject is g (its hash is made of f's and of sigma) and its protocol is of another
+kind than any of f's, so nothing that is said of g can be resumed, merged or ranked with what is
+said of f. Step `clean` is the vote of the selection draws, step `smoothing` CERTIFY and PREDICT
+on the estimation draws of the samples where the label won that vote.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import JsonValue, ValidationError
+from torch import Tensor, nn
+
+from attacks.classifier import TiledClassifier, exact_passes, prepare
+from attacks.threat import ThreatModel
+from certify.smoothing import SmoothingConfig
+from certify.voting import Purpose, Votes, vote
+from leaderboards.canonical import sha256_json
+from leaderboards.manifest import ModelInfo, Protocol, StepInfo, explain
+from leaderboards.store import RunStore, is_run
+from leaderboards.verdicts import CLEAN_STEP, RULES_VERSION, Verdict
+from robustbench_c.data import Dataset
+from robustbench_c.errors import UsageError
+from robustbench_c.evaluation.inputs import chance_notice, check_data, check_logits
+from robustbench_c.evaluation.manifests import manifest_of
+from robustbench_c.evaluation.passes import passes_of
+from robustbench_c.evaluation.removal import remove_run
+from robustbench_c.evaluation.run import Run
+from robustbench_c.evaluation.smoothing_rows import estimation_rows, selection_rows
+from robustbench_c.evaluation.subject import model_info, subject
+from robustbench_c.evaluation.task import Progress
+from robustbench_c.evaluation.threats import threat_info
+from robustbench_c.zoo.devices import parse_device
+from robustbench_c.zoo.loading import LoadedModel
+
+SMOOTHING = "smoothing"
+"""Name of the step."""
+SMOOTHING_VERSION = 1
+
+_SHARD_SECONDS = 30.0
+_SHARD_SAMPLES = 2000
+
+
+@dataclass(frozen=True, eq=False)
+class _Smoothed:
+    """What the steps work on: the record, the samples on the model's device, and f."""
+
+    store: RunStore
+    data: Dataset
+    x: Tensor
+    classifier: TiledClassifier
+    config: SmoothingConfig
+    eps: float
+    seed: int
+    seconds: float
+    """Of one pass, measured."""
+
+    def vote(self, part: Tensor, purpose: Purpose, report: Callable[[int], None]) -> Votes:
+        """The votes for the samples at the places `part`."""
+        draws = self.config.n0 if purpose == "selection" else self.config.n
+        x, ids = self.x[part.to(self.x.device)], self.data.ids[part]
+        return vote(self.classifier, x, ids, self.config.sigma, draws, self.seed, purpose, report)
+
+
+def smooth(
+    model: nn.Module | LoadedModel,
+    data: Dataset,
+    config: SmoothingConfig,
+    *,
+    eps: float = 0.0,
+    seed: int = 0,
+    batch_size: int | None = None,
+    device: torch.device | str = "cpu",
+    out: Path | str = "runs",
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Run:
+    """Certify the smoothed classifier of a model sample by sample and write the record of it.
+
+    As `evaluate` does, a run that is on disk goes on where it stopped.
+
+    Args:
+        model: The base classifier f, in eval mode: (batch, *shape) to logits (batch, classes).
+        data: The samples.
+        config: Noise, draws and the probability of failure for each sample.
+        eps: L2 radius, in units of the input, beyond which a sample's verdict is `certified`; at
+            0 that is: g is proven to be right on the sample. Radii are on record at any eps.
+        seed: Seed of the noise.
+        batch_size: Most copies in one pass; None measures. Changes no result.
+        device: Where to run.
+        out: Folder of the runs.
+        overwrite: Throw away the record of the same run, if there is one, and start afresh.
+        progress: Called as samples finish; its last number counts certified samples.
+
+    Raises:
+        SmoothingError: `config.n` draws cannot certify a radius beyond `eps`.
+        AttackError: `eps` is not a radius.
+        DataError: Data outside of their box, or of the wrong form.
+        ModelError: A model that cannot be evaluated (also `attacks.errors.ClassifierError`).
+        RecordError, RunError: The record cannot be written, or another run is in its place.
+        UsageError: A record cannot hold an argument.
+    """
+    threat = ThreatModel("l2", float(eps), data.lower, data.upper)
+    config.check_reach(threat.eps)
+    check_data(data)
+    loaded, target = subject(model), parse_device(device)
+    loaded.module.to(target)
+    with exact_passes():
+        x = data.x.to(target)
+        classifier = prepare(loaded.module, x, batch_size)
+        started = time.perf_counter()
+        logits = classifier.logits(x)
+        seconds = (time.perf_counter() - started) / len(x)
+    check_logits(logits, data)
+    step = StepInfo(
+        name=SMOOTHING, kind="certificate", version=SMOOTHING_VERSION, parameters=asdict(config)
+    )
+    protocol = Protocol(threat=threat_info(threat), steps=(step,), rules=RULES_VERSION)
+    try:
+        manifest = manifest_of(
+            smoothed_info(loaded, config),
+            data,
+            protocol,
+            ("smoothed", loaded.name, data.name, f"sigma-{config.sigma:g}"),
+            classes=logits.shape[1],
+            seed=seed,
+            tiles=classifier.tiles,
+            device=target,
+            notices=_notices(loaded, classifier, logits, data),
+        )
+    except ValidationError as error:
+        raise UsageError(f"a record cannot hold this run: {explain(error)}") from error
+    folder = Path(out) / manifest.run_id
+    if overwrite and is_run(folder):
+        remove_run(folder)
+    resumed = is_run(folder)
+    store = RunStore.create(folder, manifest)
+    classifier.tiles = store.manifest.tiles
+    with passes_of(store.manifest):
+        on = _Smoothed(store, data, x, classifier, config, threat.eps, seed, seconds)
+        _select(on, progress)
+        _certify(on, progress)
+    return Run(folder, store, store.write_summary(), resumed)
+
+
+def smoothed_info(base: LoadedModel, config: SmoothingConfig) -> ModelInfo:
+    """What a manifest says of the smoothed classifier of a model.
+
+    Its hash is made of the base's and of the noise: g has no weights of its own. The base itself
+    is described under `card`.
+    """
+    info = model_info(base)
+    made_of: dict[str, JsonValue] = {
+        "smoothing": "gaussian",
+        "sigma": config.sigma,
+        "base": info.sha256,
+    }
+    settings = f"sigma {config.sigma:g}, n0 {config.n0}, n {config.n}, alpha {config.alpha:g}"
+    return ModelInfo(
+        name=f"smoothed classifier of {info.name}, {settings}"[:500],
+        architecture=f"majority of {info.architecture}"[:470] + f", sigma {config.sigma:g}",
+        sha256=sha256_json(made_of),
+        parameters=info.parameters,
+        normalisation=info.normalisation,
+        card=made_of | {"base_name": info.name, "base_card": info.card},
+    )
+
+
+def is_smoothed(store: RunStore) -> bool:
+    """Whether a record is about a smoothed classifier."""
+    return SMOOTHING in store.steps
+
+
+def _notices(
+    loaded: LoadedModel, classifier: TiledClassifier, logits: Tensor, data: Dataset
+) -> tuple[str, ...]:
+    lines = [*loaded.notices]
+    if chance := chance_notice(logits.argmax(1).cpu() == data.y, data):
+        lines.append(f"without noise: {chance}")
+    if not classifier.invariant:
+        lines.append(
+            "a sample's bits depend on its place in a batch for this model on this machine: "
+            "votes can change with the order of the samples"
+        )
+    return tuple(lines)
+
+
+def _select(on: _Smoothed, progress: Progress | None) -> None:
+    """Vote on every sample that has no row in `clean`."""
+    there = on.store.read_step(CLEAN_STEP)
+    open_rows = np.flatnonzero(~np.isin(on.data.ids.numpy(), there["sample_id"]))
+    shares = _Shares(CLEAN_STEP, progress, len(there), len(on.data), 0)
+    for part in _parts(on, open_rows, on.config.n0):
+        started = time.perf_counter()
+        votes = on.vote(part, "selection", shares.report)
+        rows = selection_rows(on.data.y[part], on.data.ids[part], votes, on.config.n0)
+        rows["seconds"] = (time.perf_counter() - started) / len(part)
+        on.store.write_shard(CLEAN_STEP, rows)
+        shares.finish(len(part), 0)
+
+
+def _certify(on: _Smoothed, progress: Progress | None) -> None:
+    """Certify every sample that the selection gave its label and that has no row yet."""
+    clean = on.store.read_step(CLEAN_STEP).set_index("sample_id")["verdict"]
+    there = on.store.read_step(SMOOTHING)
+    ids = on.data.ids.numpy()
+    right = clean.reindex(ids).isna().to_numpy()
+    open_rows = np.flatnonzero(right & ~np.isin(ids, there["sample_id"]))
+    certified = int(there["verdict"].isin([Verdict.CERTIFIED]).sum())
+    shares = _Shares(SMOOTHING, progress, len(there), int(right.sum()), certified)
+    for part in _parts(on, open_rows, on.config.n):
+        started = time.perf_counter()
+        votes = on.vote(part, "estimation", shares.report)
+        rows = estimation_rows(on.data.y[part], on.data.ids[part], votes, on.config, on.eps)
+        rows["seconds"] = (time.perf_counter() - started) / len(part)
+        on.store.write_shard(SMOOTHING, rows)
+        shares.finish(len(part), int(rows["verdict"].isin([Verdict.CERTIFIED]).sum()))
+
+
+@dataclass
+class _Shares:
+    """How far a step is."""
+
+    step: str
+    progress: Progress | None
+    done: int
+    total: int
+    certified: int
+
+    def report(self, more: int) -> None:
+        if self.progress is not None:
+            self.progress(self.step, self.done + more, self.total, self.certified)
+
+    def finish(self, more: int, certified: int) -> None:
+        self.done, self.certified = self.done + more, self.certified + certified
+        self.report(0)
+
+
+def _parts(on: _Smoothed, rows: np.ndarray, draws: int) -> list[Tensor]:
+    """The samples at these places, in shards of a fair length."""
+    fair = _SHARD_SECONDS / max(on.seconds * draws, 1e-9)
+    size = max(1, int(min(fair, _SHARD_SAMPLES)))
+    return [torch.from_numpy(rows[i : i + size]) for i in range(0, len(rows), size)]
