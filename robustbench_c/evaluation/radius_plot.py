@@ -31,6 +31,7 @@ def plot_radii(store: RunStore, summary: Summary) -> None:
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     _draw(axes, np.sort(radii.to_numpy(dtype=np.float64)), summary, store)
+    figure.legend(frameon=False, fontsize=9, loc="outside lower center", ncols=3)
     for kind in ("png", "svg"):
         buffer = io.BytesIO()
         with matplotlib.rc_context({"svg.hashsalt": "robustbench-c", "svg.fonttype": "none"}):
@@ -67,7 +68,7 @@ def _draw(axes: Axes, radii: np.ndarray, summary: Summary, store: RunStore) -> N
     unit = "" if threat.eps_unit == "input" else ", share of each feature's range"
     axes.set_xlabel(f"eps ({threat.norm}{unit})")
     axes.set_ylabel(f"share of {n} samples")
-    axes.set_title(f"{manifest.model.name} on {manifest.data.name}", fontsize=11)
+    axes.set_title(f"{manifest.model.name} on {manifest.data.name}", fontsize=11, parse_math=False)
     axes.annotate(
         f"eps {threat.eps:g}", (threat.eps, 0), (4, 4), xycoords=("data", "axes fraction"),
         textcoords="offset points", color="0.35", fontsize=9,
@@ -77,7 +78,6 @@ def _draw(axes: Axes, radii: np.ndarray, summary: Summary, store: RunStore) -> N
     axes.set_axisbelow(True)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    axes.legend(frameon=False, loc="upper right", bbox_to_anchor=(1, 0.9))
 
 
 def _mark(axes: Axes, eps: float, rate: Rate | None, colour: str, label: str, sign: str) -> None:
