@@ -108,6 +108,10 @@ def evaluate(
         raise UsageError("give a --model (robust-eval --list shows those of the zoo)")
     if attack not in ATTACKS:
         raise UsageError(f"no attack '{attack}'; {did_you_mean(attack, ATTACKS)}")
+    if attack == "none" and certify is None and protocol is None:
+        raise UsageError(
+            "neither an attack nor a certificate: leave out --attack, or add --certify"
+        )
     if eps_unit not in ("input", "range"):
         raise UsageError(f"--eps-unit '{eps_unit}' is neither input nor range")
     most = _batch_size(batch_size)
