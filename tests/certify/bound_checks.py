@@ -64,7 +64,10 @@ def check_points(domain: Domain, case: Case, restarts: int = 4, steps: int = 4) 
             value = value.reshape(len(points), n, -1)
             worst = torch.maximum(low - value, value - high).amax().item()
             assert not worst > 0, f"{case.name}: a value is {worst:.3g} out of its bounds"
-            reached = [torch.minimum(reached[0], value.amin(0)), torch.maximum(reached[1], value.amax(0))]
+            reached = [
+                torch.minimum(reached[0], value.amin(0)),
+                torch.maximum(reached[1], value.amax(0)),
+            ]
     share = ((reached[1] - reached[0]) / (high - low))[high > low]
     points = len(led) * n + len(chance) * n
     return Found(points, len(led) * n, share.median().item() if share.numel() else 1.0)

@@ -86,6 +86,13 @@ def set_column(x: Tensor) -> Tensor:
     return y
 
 
+def set_slice(x: Tensor) -> Tensor:
+    y = torch.zeros_like(x)
+    y.copy_(x)
+    y[:, 1:] = x[:, :-1]
+    return y
+
+
 def attention(x: Tensor, module: nn.Module) -> Tensor:
     return module(x, x, x, need_weights=False)[0]
 
@@ -96,10 +103,29 @@ def residual(x: Tensor, module: nn.Module) -> Tensor:
 
 ANY: dict[str, Callable[[Shape], nn.Module]] = {
     name: layer(getattr(nn, name))
-    for name in (
-        "ReLU LeakyReLU PReLU ELU SELU CELU GELU SiLU Mish Sigmoid LogSigmoid Tanh Softplus "
-        "Hardtanh ReLU6 Hardswish Hardsigmoid Softsign Tanhshrink Softshrink Hardshrink"
-    ).split()
+    for name in [
+        "ReLU",
+        "LeakyReLU",
+        "PReLU",
+        "ELU",
+        "SELU",
+        "CELU",
+        "GELU",
+        "SiLU",
+        "Mish",
+        "Sigmoid",
+        "LogSigmoid",
+        "Tanh",
+        "Softplus",
+        "Hardtanh",
+        "ReLU6",
+        "Hardswish",
+        "Hardsigmoid",
+        "Softsign",
+        "Tanhshrink",
+        "Softshrink",
+        "Hardshrink",
+    ]
 }
 ANY |= {
     "GELU tanh": layer(nn.GELU, "tanh"),
@@ -130,6 +156,20 @@ ANY |= {
     "scale": lambda shape: Parameter(shape, lambda x, w: x * w),
     "divide": lambda shape: Parameter(shape, lambda x, w: x / (w.abs() + 0.5)),
     "shift": lambda shape: Parameter(shape, lambda x, w: x - w),
+    "log2": fn(lambda x: (x.abs() + 0.5).log2()),
+    "log10": fn(lambda x: (x.abs() + 0.5).log10()),
+    "cosine": fn(lambda x: x * F.cosine_similarity(x, x + 1, dim=-1).unsqueeze(-1)),
+    "clamp by a tensor": lambda s: Parameter(s, lambda x, w: x.clamp(min=w).clamp(max=w + 1)),
+    "gather": lambda s: Parameter(
+        s, lambda x, w: x.gather(1, torch.zeros(s, dtype=torch.long).expand(len(x), *s))
+    ),
+    "masked_fill by a tensor": lambda s: Parameter(
+        s, lambda x, w: x.masked_fill(w > 0, w.flatten()[0])
+    ),
+    "variance": fn(lambda x: x.var(-1, keepdim=True) - x),
+    "copy": fn(set_slice),
+    "squeeze": fn(lambda x: x.unsqueeze(1).unsqueeze(1).squeeze((1, 2))),
+    "wider type": fn(torch.Tensor.double),
     "reversed": fn(lambda x: 0.75 - x),
     "twice": fn(lambda x: x + x),
     "center": fn(lambda x: x - x.mean(-1, keepdim=True)),
@@ -167,6 +207,10 @@ VECTOR = {
     "BatchNorm1d": normed(nn.BatchNorm1d),
     "LayerNorm": affine_norm(lambda s: nn.LayerNorm(s)),
     "RMSNorm": affine_norm(lambda s: nn.RMSNorm(s)),
+    "no bias": lambda s: nn.Linear(s[0], 3, bias=False),
+    "baddbmm": fn(
+        lambda x: torch.baddbmm(x[:, :, None], x[:, :, None], x[:, :1, None], beta=0.5).flatten(1)
+    ),
     "outer": fn(lambda x: (x.unsqueeze(2) @ x.unsqueeze(1)).flatten(1)),
     "einsum": lambda s: Parameter((s[0], 3), lambda x, w: torch.einsum("bi,ij->bj", x, w)),
 }
@@ -180,15 +224,17 @@ SEQUENCE = {
     "InstanceNorm1d": affine_norm(lambda s: nn.InstanceNorm1d(s[0], affine=True)),
     "GroupNorm": affine_norm(lambda s: nn.GroupNorm(1, s[0])),
     "Linear on sequences": lambda s: nn.Linear(s[1], 4),
-    "MultiheadAttention": lambda s: Fn(
-        attention, nn.MultiheadAttention(s[1], 1, batch_first=True)
-    ),
+    "MultiheadAttention": lambda s: Fn(attention, nn.MultiheadAttention(s[1], 1, batch_first=True)),
     "TransformerEncoderLayer": lambda s: nn.TransformerEncoderLayer(
         s[1], 1, 8, batch_first=True, norm_first=True
     ),
     "attention": fn(lambda x: F.scaled_dot_product_attention(x, x, x)),
     "Upsample": layer(nn.Upsample, scale_factor=2),
+    "Upsample linear": layer(nn.Upsample, scale_factor=2, mode="linear"),
     "ReflectionPad1d": layer(nn.ReflectionPad1d, 1),
+    "ReplicationPad1d": layer(nn.ReplicationPad1d, 1),
+    "tril": fn(torch.tril),
+    "triu": fn(torch.triu),
 }
 IMAGE = {
     "Conv2d": lambda s: nn.Conv2d(s[0], 4, 3, stride=2, padding=1),
@@ -208,6 +254,9 @@ IMAGE = {
     "Upsample bilinear": layer(nn.Upsample, scale_factor=2, mode="bilinear"),
     "ReflectionPad2d": layer(nn.ReflectionPad2d, 1),
     "ReplicationPad2d": layer(nn.ReplicationPad2d, 1),
+    "Upsample exact": layer(nn.Upsample, scale_factor=2, mode="nearest-exact"),
+    "PixelShuffle": lambda _: nn.Sequential(Fn(lambda x: x.repeat(1, 2, 1, 1)), nn.PixelShuffle(2)),
+    "ChannelShuffle": layer(nn.ChannelShuffle, 2),
     "PixelUnshuffle": layer(nn.PixelUnshuffle, 2),
     "Unfold": layer(nn.Unfold, 2),
     "mean of an image": fn(lambda x: x.mean((2, 3))),
@@ -217,6 +266,11 @@ VOLUME = {
     "Conv3d": lambda s: nn.Conv3d(s[0], 2, 2),
     "MaxPool3d": layer(nn.MaxPool3d, 2),
     "AvgPool3d": layer(nn.AvgPool3d, 2),
+    "AdaptiveAvgPool3d": layer(nn.AdaptiveAvgPool3d, 2),
+    "AdaptiveMaxPool3d": layer(nn.AdaptiveMaxPool3d, 2),
+    "Upsample 3d": layer(nn.Upsample, scale_factor=2),
+    "ReflectionPad3d": layer(nn.ReflectionPad3d, 1),
+    "ReplicationPad3d": layer(nn.ReplicationPad3d, 1),
 }
 BY_RANK: dict[int, dict[str, Callable[[Shape], nn.Module]]] = {
     1: ANY | VECTOR,
@@ -277,9 +331,11 @@ def scaled(factor: float) -> nn.Module:
 def nets(depth: int = 4) -> st.SearchStrategy[Case]:
     """Random networks."""
 
+    everything = BY_RANK[1].keys() | BY_RANK[2].keys() | BY_RANK[3].keys()
+
     def of(rank: int) -> st.SearchStrategy[Case]:
-        some = st.sampled_from(sorted(BY_RANK[1] | BY_RANK[2] | BY_RANK[3] | BY_RANK[rank]))
-        first = st.sampled_from(sorted(BY_RANK[rank]))
+        some = st.sampled_from(sorted(everything - {"wider type"}))
+        first = st.sampled_from(sorted(BY_RANK[rank].keys() - {"wider type"}))
         rows = st.tuples(first, st.lists(some, min_size=1, max_size=depth))
         names = rows.map(lambda pair: [pair[0], *pair[1]])
         return st.builds(

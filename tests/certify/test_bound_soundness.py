@@ -5,7 +5,6 @@ from __future__ import annotations
 import statistics
 
 import pytest
-import torch
 from bound_checks import (
     check_batched,
     check_exact,
@@ -14,13 +13,26 @@ from bound_checks import (
     check_points,
     interval_domain,
 )
-from bound_nets import ALONE, BY_RANK, Case, alone, net, nets
+from bound_nets import ALONE, Case, alone, net, nets
 from hypothesis import HealthCheck, given, settings
 
+from certify.maps import MAPS
+from certify.propagate import RULES
+from certify.trace import trace_model
+
 few = settings(
-    max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    max_examples=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )
-DROPPING = {"index", "slice", "index_select", "set", "masked_fill"}
+DROPPING = {
+    "index",
+    "slice",
+    "index_select",
+    "set",
+    "masked_fill",
+    "masked_fill by a tensor",
+    "gather",
+}
+DROPPING |= {"wider type"}
 """Operations that forget entries, or by which NaN may go lost."""
 
 
@@ -52,7 +64,11 @@ def test_a_million_points(capsys: pytest.CaptureFixture[str]) -> None:
         nonlocal points, by_gradient, cases
         found = check_points(interval_domain, case, restarts, steps)
         shares.setdefault(name, []).append(found.share)
-        points, by_gradient, cases = points + found.points, by_gradient + found.by_gradient, cases + 1
+        points, by_gradient, cases = (
+            points + found.points,
+            by_gradient + found.by_gradient,
+            cases + 1,
+        )
 
     for name, rank in ALONE:
         for eps in (0.01, 0.1, 0.5):
@@ -94,14 +110,8 @@ def test_not_numbers_stay_so(name: str, rank: int) -> None:
 
 
 def test_every_operation_is_in_some_net() -> None:
-    from certify.maps import MAPS
-    from certify.propagate import RULES
-    from certify.trace import trace_model
-
     used = set()
-    for rank, ops in BY_RANK.items():
-        for name in ops:
-            case = alone(name, rank) if (name, rank) in ALONE else net(0, rank, [name], 0.1)
-            used |= {node.op for node in trace_model(case.model, case.x).nodes}
-    torch_only = {str(op) for op in (set(MAPS) | set(RULES)) - used}
-    assert torch_only == set(), "rules that no net of this suite uses"
+    for name, rank in ALONE:
+        case = alone(name, rank)
+        used |= {node.op for node in trace_model(case.model, case.x).nodes}
+    assert {str(op) for op in (set(MAPS) | set(RULES)) - used} == set()
