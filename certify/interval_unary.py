@@ -39,12 +39,9 @@ def outwards(x: Interval, rounding: Rounding, absolute: float | Tensor = 0.0) ->
 @rule(
     aten.relu.default,
     aten.hardtanh.default,
-    aten.relu6.default,
     aten.clamp.default,
     aten.clamp_min.default,
-    aten.clamp_max.default,
     aten.hardshrink.default,
-    aten.sign.default,
 )
 def exact(context: Context, x: Value, *args: Any, **kwargs: Any) -> Interval:
     """Never falls, and does not round."""
@@ -60,8 +57,6 @@ _RISING: dict[Any, tuple[float, float, float]] = {
     aten.expm1.default: (-1.0, math.inf, 0.0),
     aten.log_sigmoid.default: (-math.inf, 0.0, 0.0),
     aten.hardsigmoid.default: (0.0, 1.0, 1.0),
-    aten.atan.default: (-math.pi, math.pi, 0.0),
-    aten.asinh.default: (-math.inf, math.inf, 0.0),
 }
 """Least value, largest value, and the absolute error in units of that of a function's value."""
 
