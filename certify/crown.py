@@ -85,6 +85,8 @@ def analyse(program: Program, inputs: InputSet, *, tighten: bool) -> Analysis:
 def output_bounds(known: Analysis, specification: Specification, *, stop: bool = False) -> Tensor:
     """Bound the rows of a specification from below: float64, (n, rows).
 
+    Never below the interval bounds: lines of least area may lose to them.
+
     Args:
         known: The analysis of the program.
         specification: Rows for each sample, of the program's outputs.
@@ -94,7 +96,10 @@ def output_bounds(known: Analysis, specification: Specification, *, stop: bool =
     rows = Rows.evenly(len(known.inputs), count, specification.coefficients.device)
     flat = specification.coefficients.flatten(0, 1)
     flat = flat.view(-1, *known.program.shape(known.program.output))
-    found = lower_bounds(known, known.program.output, flat, rows, stop=stop)
+    found = lower_bounds(known, known.program.output, flat, rows, stop=True)
+    if not stop:
+        lined = lower_bounds(known, known.program.output, flat, rows)
+        found = torch.maximum(found, lined)
     return found.view(-1, count) + specification.offset.double()
 
 
