@@ -37,6 +37,7 @@ def analyse(
     tighten: bool,
     lines: bool = True,
     rounding: Rounding | None = None,
+    within: Mapping[int, Interval] | None = None,
 ) -> Analysis:
     """Bound every node of a program, and draw lines.
 
@@ -48,6 +49,7 @@ def analyse(
         lines: Draw lines; without them every call that is not affine is cut: interval bounds, the
             last affine calls folded in.
         rounding: What to allow for rounding; None for that of the inputs' type.
+        within: Intervals that some nodes are known to lie in, such as those of larger sets.
 
     Raises:
         UnsupportedError: An operation has no rule.
@@ -69,7 +71,10 @@ def analyse(
                 known.values[source] = box
                 depth[source] = 0
             known.lines[node.index] = _with_errors(known, source, relaxation.lines(node, box))
-        known.values[node.index] = bound(program, node, known.values, known.rounding, len(inputs))
+        value = bound(program, node, known.values, known.rounding, len(inputs))
+        if within is not None and node.index in within:
+            value = as_interval(value) & within[node.index]
+        known.values[node.index] = value
         depth[node.index] = _depth(program, node, depth)
         _errors(known, node, users)
     return known
