@@ -67,7 +67,8 @@ def analyse(
             (source,) = sources
             box = as_interval(known.values[source])
             if tighten and depth[source] > 1:
-                box = _tightened(known, source, box, relaxation.open(box))
+                drop = node.op is torch.ops.aten.relu.default  # stable is all it needs to know
+                box = _tightened(known, source, box, relaxation.open(box), drop)
                 known.values[source] = box
                 depth[source] = 0
             known.lines[node.index] = _with_errors(known, source, relaxation.lines(node, box))
@@ -76,7 +77,10 @@ def analyse(
             value = as_interval(value) & within[node.index]
         known.values[node.index] = value
         depth[node.index] = _depth(program, node, depth)
-        _errors(known, node, users)
+        if lines:
+            _errors(known, node, users)
+    if not lines:
+        _errors_of_the_end(known, users)
     return known
 
 
@@ -110,6 +114,15 @@ def _depth(program: Program, node: Node, depth: Mapping[int, int]) -> int:
         return 2
     source, linear = parts[0]
     return depth[source] + (0 if isinstance(linear, Scale) or not linear.terms else 1)
+
+
+def _errors_of_the_end(known: Analysis, users: Mapping[int, list[Node]]) -> None:
+    """Note errors where a pass from the output comes by before it is cut."""
+    reached = {known.program.output}
+    for node in reversed(known.program.nodes):
+        if node.index in reached and (parts := affine(known.program, node)) is not None:
+            reached.update(source for source, _ in parts)
+            _errors(known, node, users)
 
 
 def _errors(known: Analysis, node: Node, users: Mapping[int, list[Node]]) -> None:
@@ -157,7 +170,7 @@ def _with_errors(known: Analysis, source: int, lines: Lines) -> Lines:
     )
 
 
-def _tightened(known: Analysis, node: int, box: Interval, open_: Tensor) -> Interval:
+def _tightened(known: Analysis, node: int, box: Interval, open_: Tensor, drop: bool) -> Interval:
     """Bound the open entries of a node by the linear domain, and intersect."""
     samples = len(known.inputs)
     owner, place = open_.reshape(samples, -1).nonzero(as_tuple=True)
@@ -168,32 +181,33 @@ def _tightened(known: Analysis, node: int, box: Interval, open_: Tensor) -> Inte
     size = _rows_at_once(known, node)
     for start in range(0, len(owner), size):
         who, where = owner[start : start + size], place[start : start + size]
-        low, high = _both(known, node, who, where)
+        low, high = _both(known, node, who, where, drop)
         lower[who, where] = torch.maximum(lower[who, where], low)
         upper[who, where] = torch.minimum(upper[who, where], high)
     return Interval(lower.view_as(box.lower), upper.view_as(box.upper))
 
 
-def _both(known: Analysis, node: int, owner: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+def _both(
+    known: Analysis, node: int, owner: Tensor, place: Tensor, drop: bool
+) -> tuple[Tensor, Tensor]:
     """Lower and upper bounds of single entries of a node, rounded outwards to its type."""
     box = as_interval(known.values[node]).lower
-    sign = torch.ones(2 * len(owner), dtype=box.dtype, device=box.device)
-    sign[len(owner) :] = -1
-    rows, place = Rows(owner.repeat(2)), place.repeat(2)
-    found = _started_in_windows(known, node, rows, place, sign)
+    rows = Rows(owner, 2)
+    found = _started_in_windows(known, node, rows, place, drop)
     if found is None:
         size = math.prod(known.program.shape(node)) * (box.shape[0] // len(known.inputs))
-        unit = box.new_zeros(len(place), size)
-        unit[torch.arange(len(place), device=box.device), place] = sign
+        unit = box.new_zeros(len(place), 2, size)
+        entry = torch.arange(len(place), device=box.device)
+        unit[entry, 0, place], unit[entry, 1, place] = 1.0, -1.0
         unit = unit.view(-1, *known.program.shape(node))
-        found = lower_bounds(known, node, unit, rows)
+        found = lower_bounds(known, node, unit, rows, drop=drop)
     found = found - found.abs() * torch.finfo(box.dtype).eps
-    low, high = found.to(box.dtype).chunk(2)
+    low, high = found.to(box.dtype).view(-1, 2).unbind(1)
     return low, -high
 
 
 def _started_in_windows(
-    known: Analysis, node: int, rows: Rows, place: Tensor, sign: Tensor
+    known: Analysis, node: int, rows: Rows, place: Tensor, drop: bool
 ) -> Tensor | None:
     """Bounds of a convolution's neurons, by windows; None where that is not possible."""
     call = known.program.graph.nodes[node]
@@ -203,16 +217,16 @@ def _started_in_windows(
     source, linear = parts[0]
     assert isinstance(linear, Convolution)
     shape = known.program.shape(node)
-    windows = Windows.of_neurons(linear, place, sign, shape)
+    windows = Windows.of_neurons(linear, place, shape)
     if windows is None:
         return None
-    offset = torch.zeros_like(sign, dtype=torch.float64)
+    offset = torch.zeros(len(place), 2, dtype=torch.float64, device=place.device)
     if linear.bias is not None:
-        channel = place // math.prod(shape[1:])
-        offset = offset + (linear.bias.flatten()[channel] * sign).double()
+        bias = linear.bias.flatten()[place // math.prod(shape[1:])].double()
+        offset += torch.stack([bias, -bias], 1)
     if (error := known.errors.get(node)) is not None:
-        offset = offset - error.flatten(1)[rows.owner, place].double()
-    return lower_bounds(known, source, windows, rows, offset=offset)
+        offset -= error.flatten(1)[rows.group, place].double()[:, None]
+    return lower_bounds(known, source, windows, rows, offset=offset.flatten(), drop=drop)
 
 
 def _rows_at_once(known: Analysis, node: int) -> int:
