@@ -14,6 +14,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+import certify.choices
+import certify.curve_table
+import certify.products  # noqa: F401  # registers lines and steps
 from certify.ball import InputSet
 from certify.graph import Node
 from certify.interval import Interval, as_interval
@@ -24,6 +27,7 @@ from certify.program import Program
 from certify.propagate import bound
 from certify.rounding import Rounding
 from certify.specification import Specification
+from certify.steps import STEPS, Call
 from certify.windows import Windows
 
 _CHUNK_BYTES = 48 << 20
@@ -60,18 +64,35 @@ def analyse(
     )
     depth = {x: 0 if inputs.center is None else 1}
     users = _users(program)
+    done: dict[int, Tensor] = {}
+
+    def tightened(source: int, open_: Tensor, drop: bool = False) -> Interval:
+        box = as_interval(known.values[source])
+        if not tighten or depth[source] <= 1:
+            return box
+        before = done.get(source)
+        open_now = open_ if before is None else open_ & ~before
+        box = _tightened(known, source, box, open_now, drop)
+        known.values[source] = box
+        done[source] = open_ if before is None else open_ | before
+        return box
+
     for node in program.nodes:
         relaxation = LINES.get(node.op) if lines else None
-        sources = [i for i in node.inputs if i not in program.constants]
-        if relaxation is not None and len(sources) == 1:
-            (source,) = sources
+        stepping = STEPS.get(node.op) if lines else None
+        if relaxation is not None and _lined(program, node):
+            (source,) = _sources(program, node)
             box = as_interval(known.values[source])
-            if tighten and depth[source] > 1:
-                drop = node.op is torch.ops.aten.relu.default  # stable is all it needs to know
-                box = _tightened(known, source, box, relaxation.open(box), drop)
-                known.values[source] = box
-                depth[source] = 0
+            stable = node.op is torch.ops.aten.relu.default  # is all that its lines depend on
+            box = tightened(source, relaxation.open(box), drop=stable and users[source] == [node])
             known.lines[node.index] = _with_errors(known, source, relaxation.lines(node, box))
+        elif stepping is not None and affine(program, node) is None:
+            call = Call(program, node, known.values, known.rounding)
+            if tighten:
+                for source, open_ in stepping.open(call).items():
+                    tightened(source, open_)
+            if (step := stepping.make(call)) is not None:
+                known.steps[node.index] = step
         value = bound(program, node, known.values, known.rounding, len(inputs))
         if within is not None and node.index in within:
             value = as_interval(value) & within[node.index]
@@ -105,6 +126,15 @@ def _users(program: Program) -> Mapping[int, list[Node]]:
         for index in node.inputs:
             users.setdefault(index, []).append(node)
     return users
+
+
+def _sources(program: Program, node: Node) -> list[int]:
+    return [i for i in node.inputs if i not in program.constants]
+
+
+def _lined(program: Program, node: Node) -> bool:
+    """Whether a call gets lines, which take up what rounding does to its input."""
+    return node.op in LINES and len(_sources(program, node)) == 1
 
 
 def _depth(program: Program, node: Node, depth: Mapping[int, int]) -> int:
@@ -146,7 +176,7 @@ def _errors(known: Analysis, node: Node, users: Mapping[int, list[Node]]) -> Non
     if total is None:
         return
     known.errors[node.index] = total + known.rounding.tiny
-    if all(user.op in LINES for user in users.get(node.index, [])):
+    if all(_lined(known.program, user) for user in users.get(node.index, [])):
         known.absorbed.add(node.index)
 
 

@@ -1,6 +1,8 @@
-"""Batch norm folded into the convolution or matrix before it: one map instead of two."""
+"""Batch norm, and any other scale by channel, folded into the layer before it."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -11,80 +13,75 @@ from certify.program import Program
 
 
 def fold(program: Program) -> None:
-    """Replace pairs of calls in a program whose constants stay as they are.
+    """Make one map of each layer and the scale by channel that alone uses its result.
 
-    The first call of a pair must serve the second alone; it vanishes from the program. What the
-    model rounds (product, normalisation) and what we round (the folded weights) is covered by a
-    few terms more in the sum, and by the magnitudes of all that is added.
+    The layer's node leaves the program, so no bounds of it are known afterwards; the scale's node
+    takes the layer's input as its own. Only where constants stay as they are, and are points.
     """
-    users: dict[int, int] = {}
+    users: dict[int, int] = {program.output: 1}
     for node in program.nodes:
-        for index in node.inputs:
+        for index in set(node.inputs):
             users[index] = users.get(index, 0) + 1
     calls = {node.index: node for node in program.nodes}
-    gone: set[int] = set()
     for node in program.nodes:
-        last = _only(program, node)
-        if last is None or not isinstance(last[1], Scale):
+        parts = affine(program, node)
+        if parts is None or len(parts) != 1:
             continue
-        source, second = last[0], last[1]
-        if source not in calls or users[source] != 1 or source == program.output:
+        layer, scale = parts[0]
+        before = calls.get(layer)
+        if not isinstance(scale, Scale) or before is None or users[layer] != 1:
             continue
-        first = _only(program, calls[source])
-        both = None if first is None else _both(first[1], second, node)
-        if first is not None and both is not None:
-            program.cache[(node.index, "affine")] = [(first[0], both)]
-            gone.add(source)
-    program.nodes = tuple(node for node in program.nodes if node.index not in gone)
+        inner = affine(program, before)
+        if inner is None or len(inner) != 1:
+            continue
+        source, linear = inner[0]
+        one = _composed(linear, scale, before)
+        if one is None:
+            continue
+        del calls[layer]
+        calls[node.index] = replace(node, inputs=(source,))
+        program.cache[node.index, "affine"] = [(source, one)]
+    program.nodes = tuple(calls[index] for index in sorted(calls))
 
 
-def _only(program: Program, node: Node) -> tuple[int, LinearMap] | None:
-    parts = affine(program, node)
-    return parts[0] if parts is not None and len(parts) == 1 else None
-
-
-def _both(first: LinearMap, second: Scale, node: Node) -> LinearMap | None:
-    """The product of two maps, or None if it is no map of the first's kind."""
-    if first.slack is not None or second.slack is not None:
+def _composed(linear: LinearMap, scale: Scale, layer: Node) -> LinearMap | None:
+    """The one map; None where it is not by channel, or rounding makes it something else."""
+    channels = layer.shape[1] if len(layer.shape) > 1 else 0
+    shape = (1, channels, *(1,) * (len(layer.shape) - 2))
+    parts = (scale.factor, scale.bias, scale.bias_size)
+    if linear.slack is not None or scale.slack is not None:
         return None
-    channels = node.shape[1]
-    if second.factor.numel() not in (1, channels):
+    if any(part is not None and part.shape != shape and part.numel() != 1 for part in parts):
         return None
-    factor = second.factor.double().flatten()
-    if isinstance(first, Convolution) and not first.transposed:
-        weight = first.weight.double() * factor.view(-1, *(1,) * (first.weight.dim() - 1))
-    elif isinstance(first, Matrix) and len(node.shape) == 2:
-        weight = first.weight.double() * factor
+    factor, shift, size = (None if p is None else p.double().flatten() for p in parts)
+    assert factor is not None
+    bias = _sum(_product(linear.bias, factor), shift, channels)
+    bias_size = _sum(_product(linear.bias_size, factor.abs()), size, channels)
+    kind = scale.factor.dtype
+    bias = None if bias is None else bias.to(kind)
+    bias_size = None if bias_size is None else bias_size.to(kind)
+    found: Matrix | Convolution
+    if isinstance(linear, Matrix):
+        weight = (linear.weight.double() * factor).to(kind)
+        found = Matrix(weight, bias, bias_size)
+    elif isinstance(linear, Convolution) and not linear.transposed:
+        by_kernel = factor.view(-1, *(1,) * (linear.weight.dim() - 1))
+        weight = (linear.weight.double() * by_kernel).to(kind)
+        found = Convolution(weight, bias, bias_size, linear.settings, linear.shape)
     else:
         return None
-    kind = second.factor.dtype
-    shift, size = (
-        _sum(first_part, second_part, scale, channels)
-        for first_part, second_part, scale in (
-            (first.bias, second.bias, factor),
-            (first.bias_size, second.bias_size, factor.abs()),
-        )
-    )
-    bias = None if shift is None else shift.to(kind)
-    bias_size = None if size is None else size.to(kind)
-    found: LinearMap
-    if isinstance(first, Convolution):
-        found = Convolution(weight.to(kind), bias, bias_size, first.settings, first.shape)
-    else:
-        found = Matrix(weight.to(kind), bias, bias_size)
-    found.terms, found.spread = first.terms + 8, first.spread + 8
+    if not all(bool(t.isfinite().all()) for t in (weight, bias, bias_size) if t is not None):
+        return None
+    # the model rounds twice: the sum of the layer, then the scale's product and sum
+    found.terms += scale.terms
+    found.spread += scale.spread
     return found
 
 
-def _sum(
-    first: Tensor | None, second: Tensor | None, factor: Tensor, channels: int
-) -> Tensor | None:
-    """`first * factor + second`, by channel."""
-    if first is None and second is None:
-        return None
-    total = torch.zeros(channels, dtype=torch.float64, device=factor.device)
-    if first is not None:
-        total = total + first.double().flatten() * factor
-    if second is not None:
-        total = total + second.double().flatten()
-    return total
+def _product(value: Tensor | None, factor: Tensor) -> Tensor | None:
+    return None if value is None else value.double().flatten() * factor
+
+
+def _sum(first: Tensor | None, second: Tensor | None, channels: int) -> Tensor | None:
+    total = [value for value in (first, second) if value is not None]
+    return torch.stack([v.expand(channels) for v in total]).sum(0) if total else None

@@ -22,9 +22,9 @@ from certify.crown import analyse, output_bounds
 from certify.descent import Forward, descend, violation
 from certify.errors import CertifyError, UnsupportedError
 from certify.interval import Interval, as_interval
-from certify.methods import Budget
 from certify.program import Program
 from certify.result import Certificates, Outcome
+from certify.search import Budget
 from certify.specification import Specification
 
 METHOD = "input-split"
@@ -207,7 +207,9 @@ class _Search:
             bounds = spec.per_clause(output_bounds(known, spread)).amin(1)
             low, high = torch.autograd.grad(bounds.sum(), ends, allow_unused=True)
         slopes = (low if low is not None else 0.0) + (high if high is not None else 0.0)
-        nodes = {i for n in known.lines for i in self.program.graph.nodes[n].inputs}
+        nodes = {
+            i for n in (*known.lines, *known.steps) for i in self.program.graph.nodes[n].inputs
+        }
         learnt = {i: as_interval(known.values[i]) for i in sorted(nodes) if i in known.values}
         return bounds.detach(), slopes, learnt
 
@@ -264,7 +266,9 @@ def _taken(stack: list[_Boxes], most: int) -> _Boxes:
         return parts[0]
     lower, upper = (torch.cat([getattr(p, end) for p in parts]) for end in ("lower", "upper"))
     known = {
-        i: Interval(*(torch.cat([getattr(p.known[i], e) for p in parts]) for e in ("lower", "upper")))
+        i: Interval(
+            *(torch.cat([getattr(p.known[i], e) for p in parts]) for e in ("lower", "upper"))
+        )
         for i in parts[0].known
     }
     return _Boxes(lower, upper, known)

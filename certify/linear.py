@@ -13,6 +13,7 @@ is charged with it. Scalars are added up in float64.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -92,6 +93,27 @@ class Rows:
         values = values.reshape(-1, flat.shape[2])
         return (values if self.every else values[self.group])[:, None], flat
 
+    def each_row(self, values: Tensor, rows: Tensor) -> Tensor:
+        """Bring what belongs to samples, (n * parts, ...), to rows, (rows * parts, ...)."""
+        parts = len(rows) // len(self.owner)
+        return values.reshape(-1, parts, *values.shape[1:])[self.owner].flatten(0, 1)
+
+
+class Step(ABC):
+    """A call between two functions linear in its inputs, of which there may be several.
+
+    Attributes:
+        lower: What to add to the linear function below, (n, *shape), all rounding taken off.
+        upper: The same above.
+    """
+
+    lower: Tensor
+    upper: Tensor
+
+    @abstractmethod
+    def back(self, row: Tensor, rows: Rows) -> list[tuple[int, Tensor]]:
+        """Carry coefficients of the call's value back to its inputs, by node."""
+
 
 @dataclass(eq=False)
 class Analysis:
@@ -102,6 +124,7 @@ class Analysis:
         inputs: The sets.
         values: An interval that holds each node's value, by node.
         lines: Lines for the calls that have any, by node.
+        steps: Steps for the calls that have any, by node.
         errors: What rounding may add to an affine call's value, (n, *shape), by node.
         absorbed: Affine calls whose errors are already in the lines of all that use them.
         rounding: What to allow for rounding.
@@ -111,6 +134,7 @@ class Analysis:
     inputs: InputSet
     values: dict[int, Value]
     lines: dict[int, Lines] = field(default_factory=dict)
+    steps: dict[int, Step] = field(default_factory=dict)
     errors: dict[int, Tensor] = field(default_factory=dict)
     absorbed: set[int] = field(default_factory=set)
     rounding: Rounding = field(default_factory=lambda: Rounding.of(torch.float32))
@@ -223,6 +247,11 @@ class _Pass:
             self._affine(node, parts, row)
         elif node.index in self.lines:
             self._relaxed(node, self.lines[node.index], row)
+        elif node.index in self.known.steps:
+            step, row = self.known.steps[node.index], _dense(row)
+            self._add_offsets(step.lower, step.upper, row)
+            for source, moved in step.back(row, self.rows):
+                self._push(source, moved)
         else:
             self._cut(node.index, row, exact=False)
 

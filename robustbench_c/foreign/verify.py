@@ -8,22 +8,26 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import torch
 from torch import Tensor
 
+from attacks.balls import Ball
 from attacks.classifier import exact_passes
+from attacks.threat import ThreatModel
 from certify.ball import InputSet
 from certify.bind import bind_model
+from certify.branch import branch_and_bound
 from certify.crown import analyse, output_bounds
 from certify.descent import descend, violation
 from certify.input_split import split_inputs
 from certify.interval import Interval
-from certify.methods import Budget
 from certify.program import Program
-from certify.result import Outcome
+from certify.result import Certificates, Outcome
+from certify.search import Budget
+from certify.specification import Specification
 from certify.trace import trace_model
 from robustbench_c.errors import DataError
 from robustbench_c.foreign.onnx_model import OnnxModel
@@ -205,23 +209,49 @@ class _Question:
                 return Verdict.ERROR, "the bound is not a number"
             if bool((specification.per_clause(rows) > 0).all()):
                 return Verdict.UNSAT, ""
-        if int((box.upper > box.lower).sum()) > FEW_INPUTS:
-            return Verdict.UNKNOWN, "CROWN does not prove it"
-        budget = Budget(
-            subproblems=self.subproblems, seconds=None if seconds == math.inf else seconds
-        )
-        self.method = "input-split"
-        found = split_inputs(
-            program,
-            inputs,
-            specification,
-            self.model,
-            budget=budget,
-            legal=self._box(case.inner(self._kind())),
-            confirm=self._confirmed,
-        )
+        budget = Budget(self.subproblems, None if seconds == math.inf else seconds)
+        legal = self._box(case.inner(self._kind()))
+        if int((box.upper > box.lower).sum()) <= FEW_INPUTS:
+            self.method = "input-split"
+            found = split_inputs(
+                program,
+                inputs,
+                specification,
+                self.model,
+                budget=budget,
+                legal=legal,
+                confirm=self._confirmed,
+            )
+        else:
+            self.method = "complete"
+            found = self._split_signs(program, inputs, specification, legal, budget)
         self.boxes += int(found.work[0])
         return _VERDICTS[found.outcome[0]], found.detail[0]
+
+    def _split_signs(
+        self,
+        program: Program,
+        inputs: InputSet,
+        specification: Specification,
+        legal: Interval,
+        budget: Budget,
+    ) -> Certificates:
+        """Branch and bound on ReLUs; what it falsifies counts once it is confirmed."""
+        if bool((legal.lower > legal.upper).any()):
+            legal = Interval(inputs.box.lower, inputs.box.lower)
+        width = (legal.upper - legal.lower)[0]
+        threat = ThreatModel(
+            "linf", 0.5, legal.lower[0], legal.upper[0], scale=torch.where(width > 0, width, 1.0)
+        )
+        middle = legal.center.clamp(legal.lower, legal.upper)
+        ball = Ball(threat, middle, legal.lower, legal.upper)
+        found = branch_and_bound(
+            program, inputs, specification, self.model, ball, budget, seed=self.seed
+        )
+        falsified = found.outcome[0] is Outcome.FALSIFIED and found.candidates is not None
+        if falsified and not self._confirmed(found.candidates):
+            return replace(found, outcome=(Outcome.UNKNOWN,), detail=("a counterexample fails",))
+        return found
 
     def _traced(self) -> Program:
         box = self._box(self.asked.cases[0].outer(self._kind()))
