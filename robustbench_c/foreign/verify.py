@@ -248,8 +248,8 @@ class _Question:
         found = branch_and_bound(
             program, inputs, specification, self.model, ball, budget, seed=self.seed
         )
-        falsified = found.outcome[0] is Outcome.FALSIFIED and found.candidates is not None
-        if falsified and not self._confirmed(found.candidates):
+        falsified = found.outcome[0] is Outcome.FALSIFIED
+        if falsified and (found.candidates is None or not self._confirmed(found.candidates)):
             return replace(found, outcome=(Outcome.UNKNOWN,), detail=("a counterexample fails",))
         return found
 
