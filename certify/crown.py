@@ -42,6 +42,7 @@ def analyse(
     tighten: bool,
     lines: bool = True,
     rounding: Rounding | None = None,
+    within: Mapping[int, Interval] | None = None,
 ) -> Analysis:
     """Bound every node of a program, and draw lines.
 
@@ -53,6 +54,7 @@ def analyse(
         lines: Draw lines; without them every call that is not affine is cut: interval bounds, the
             last affine calls folded in.
         rounding: What to allow for rounding; None for that of the inputs' type.
+        within: Intervals that some nodes are known to lie in, such as those of larger sets.
 
     Raises:
         UnsupportedError: An operation has no rule.
@@ -92,7 +94,10 @@ def analyse(
                     tightened(source, open_)
             if (step := stepping.make(call)) is not None:
                 known.steps[node.index] = step
-        known.values[node.index] = bound(program, node, known.values, known.rounding, len(inputs))
+        value = bound(program, node, known.values, known.rounding, len(inputs))
+        if within is not None and node.index in within:
+            value = as_interval(value) & within[node.index]
+        known.values[node.index] = value
         depth[node.index] = _depth(program, node, depth)
         if lines:
             _errors(known, node, users)

@@ -87,6 +87,16 @@ def evaluate(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Run again although the record is there.")
     ] = False,
+    property_: Annotated[
+        Path | None, typer.Option("--property", help="Ask a .vnnlib property of an .onnx model.")
+    ] = None,
+    instances: Annotated[
+        Path | None, typer.Option(help="Ask all of an instances.csv: network,property,timeout.")
+    ] = None,
+    reference: Annotated[
+        Path | None, typer.Option(help="Verdicts of others to compare with, a .csv.")
+    ] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds for each property.")] = None,
     split: options.Split = "test",
     data_dir: options.DataDir = None,
     label_column: options.LabelColumn = None,
@@ -103,6 +113,13 @@ def evaluate(
     """Attack a model and prove what holds; verdicts, table and record for every sample."""
     if list_ or version:
         show_known() if list_ else show_versions()
+        return
+    if property_ or instances or reference or timeout is not None:
+        from robustbench_c.cli.property import answer
+
+        answer(
+            context, model, property_, instances, reference, timeout, out, seed, overwrite, as_json
+        )
         return
     if model is None:
         raise UsageError("give a --model (robust-eval --list shows those of the zoo)")

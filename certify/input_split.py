@@ -1,0 +1,279 @@
+"""Branch and bound on inputs: complete for few of them, since bounds of small boxes are tight.
+
+Sub-boxes that CROWN cannot prove are halved across the input that its bound owes most to, in
+batches; those of a batch are bounded together. Halves share their cut, which is a float, so nothing
+lies between them. What a box is known to hold its halves hold too: their intervals start from it,
+and only neurons that were unstable in it are bounded again.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attacks.classifier import exact_passes
+from certify.ball import InputSet
+from certify.crown import analyse, output_bounds
+from certify.descent import Forward, descend, violation
+from certify.errors import CertifyError, UnsupportedError
+from certify.interval import Interval, as_interval
+from certify.program import Program
+from certify.result import Certificates, Outcome
+from certify.search import Budget
+from certify.specification import Specification
+
+METHOD = "input-split"
+
+_ENTRIES = 1 << 19
+"""Neurons of all boxes of a batch: large enough to hide Python, small enough for caches."""
+_SEARCHED = 32
+"""Boxes of a batch from which a gradient search starts."""
+_STEPS = 8
+"""Its steps."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Boxes:
+    """Boxes that are not proved yet.
+
+    Attributes:
+        lower: Ends, (n, *shape).
+        upper: Likewise.
+        known: Intervals of nodes over each of them.
+    """
+
+    lower: Tensor
+    upper: Tensor
+    known: dict[int, Interval]
+
+    def __len__(self) -> int:
+        return len(self.lower)
+
+    def __getitem__(self, index: Tensor | slice) -> _Boxes:
+        known = {i: v.each(lambda end: end[index]) for i, v in self.known.items()}
+        return _Boxes(self.lower[index], self.upper[index], known)
+
+    def halved(self, score: Tensor) -> _Boxes:
+        """Cut each across the input of the largest score; lower halves first.
+
+        Every box has to have an input that can be cut, with a positive score, the others none.
+        """
+        lower, upper = self.lower.flatten(1), self.upper.flatten(1)
+        rows, place = torch.arange(len(lower)), score.argmax(1)
+        cut = _middle(lower, upper)[rows, place]
+        low, high = lower.clone(), upper.clone()
+        high[rows, place], low[rows, place] = cut, cut
+        known = {i: v.each(lambda end: torch.cat([end, end])) for i, v in self.known.items()}
+        return _Boxes(
+            torch.cat([lower, low]).view(-1, *self.lower.shape[1:]),
+            torch.cat([high, upper]).view(-1, *self.lower.shape[1:]),
+            known,
+        )
+
+
+def split_inputs(
+    program: Program,
+    inputs: InputSet,
+    specification: Specification,
+    forward: Forward,
+    *,
+    budget: Budget,
+    legal: Interval | None = None,
+    confirm: Callable[[Tensor], bool] | None = None,
+) -> Certificates:
+    """Prove a specification over one box of inputs, or find an input that violates it.
+
+    It draws no random numbers: without a budget in seconds it does the same every time.
+
+    Args:
+        program: A bound program with the one input `x`.
+        inputs: One box; "l1" and "l2" balls are not taken.
+        specification: Of one sample.
+        forward: The network, from (n, *shape) to (n, outputs), in floating point.
+        budget: Of which `subproblems` counts boxes.
+        legal: Where a violating input may lie, (1, *shape); None for the box.
+        confirm: Has the last word on a violating input (1, *shape).
+
+    Returns:
+        One result. `unknown` does not occur; `rounding`: all is proved but boxes that are too
+        small to cut, where rounding is as large as the margin; `timeout`: the budget ended.
+
+    Raises:
+        UnsupportedError: An operation has no rule.
+    """
+    if len(inputs) != 1 or inputs.center is not None:
+        raise CertifyError("input splitting takes one box, of norm linf")
+    search = _Search(program, inputs, specification, forward, budget, legal or inputs.box, confirm)
+    with exact_passes(), torch.no_grad():
+        return search.run()
+
+
+class _Search:
+    """The search for one box."""
+
+    def __init__(
+        self,
+        program: Program,
+        inputs: InputSet,
+        specification: Specification,
+        forward: Forward,
+        budget: Budget,
+        legal: Interval,
+        confirm: Callable[[Tensor], bool] | None,
+    ) -> None:
+        self.program, self.specification, self.forward = program, specification, forward
+        self.budget, self.legal, self.confirm = budget, legal, confirm
+        self.started = time.perf_counter()
+        self.root = inputs
+        width = inputs.box.upper - inputs.box.lower
+        self.width = torch.where(width > 0, width, 1)
+        self.boxes = 0
+        self.first, self.least = -math.inf, math.inf
+        self.stuck = False
+        self.outcome: Outcome | None = None
+        self.detail = ""
+        self.found: Tensor | None = None
+        sizes = [math.prod(n.shape) // 2 for n in program.nodes]
+        self.batch = max(1, min(2048, _ENTRIES // sum(sizes)))
+
+    def run(self) -> Certificates:
+        """Bound, attack and cut until no box is left or the budget ends."""
+        root = _Boxes(self.root.box.lower, self.root.box.upper, {})
+        stack = [root]
+        try:
+            while stack:
+                if (ended := self._ended()) is not None:
+                    return self._result(Outcome.TIMEOUT, ended)
+                stack.extend(self._step(_taken(stack, self.batch)))
+                if self.outcome is not None:
+                    return self._result(self.outcome, self.detail)
+        except UnsupportedError:
+            raise
+        except (RuntimeError, ValueError, CertifyError) as error:  # out of memory is one too
+            line = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+            return self._result(Outcome.ERROR, line)
+        if self.stuck:
+            return self._result(Outcome.ROUNDING, "a box too small to be cut is not proved")
+        return self._result(Outcome.CERTIFIED, "")
+
+    def _step(self, boxes: _Boxes) -> list[_Boxes]:
+        """Bound boxes, and return the halves of those that are not proved."""
+        bounds, slopes, known = self._bounded(boxes)
+        if bool(bounds.isnan().any()):
+            self.outcome, self.detail = Outcome.ERROR, "the bound is not a number"
+            return []
+        if not self.boxes:
+            self.first = float(bounds.amin())
+        self.boxes += len(boxes)
+        proved = bounds > 0
+        self.least = min(self.least, float(bounds[proved].amin()) if proved.any() else math.inf)
+        left = (~proved).nonzero()[:, 0]
+        if not len(left):
+            return []
+        boxes, slopes = _Boxes(boxes.lower, boxes.upper, known)[left], slopes[left]
+        if self._violated(boxes, slopes):
+            self.outcome = Outcome.FALSIFIED
+            return []
+        middle, width = _middle(boxes.lower, boxes.upper), boxes.upper - boxes.lower
+        can = ((middle > boxes.lower) & (middle < boxes.upper)).flatten(1)
+        share = (width / self.width).flatten(1)
+        score = (slopes.abs() * width).flatten(1) + share * torch.finfo(share.dtype).tiny
+        score = torch.where(can, score, -1.0)
+        whole = can.any(1)
+        self.stuck |= not bool(whole.all())
+        return [boxes[whole].halved(score[whole])]
+
+    def _bounded(self, boxes: _Boxes) -> tuple[Tensor, Tensor, dict[int, Interval]]:
+        """Bounds of the worst clause, the slopes they have at the input, and what was learnt.
+
+        The bound is `slopes @ x` at its least over the box, so its gradient with respect to the
+        box's ends gives the slopes.
+        """
+        inputs = InputSet(Interval(boxes.lower, boxes.upper))
+        known = analyse(self.program, inputs, tighten=True, within=boxes.known)
+        (x,) = self.program.inputs.values()
+        spec, count = self.specification, len(boxes)
+        spread = Specification(
+            spec.coefficients.expand(count, -1, -1), spec.offset.expand(count, -1), spec.clause
+        )
+        with torch.enable_grad():
+            ends = [end.detach().requires_grad_() for end in (boxes.lower, boxes.upper)]
+            known.values[x] = Interval(*ends)
+            bounds = spec.per_clause(output_bounds(known, spread)).amin(1)
+            low, high = torch.autograd.grad(bounds.sum(), ends, allow_unused=True)
+        slopes = (low if low is not None else 0.0) + (high if high is not None else 0.0)
+        nodes = {
+            i for n in (*known.lines, *known.steps) for i in self.program.graph.nodes[n].inputs
+        }
+        learnt = {i: as_interval(known.values[i]) for i in sorted(nodes) if i in known.values}
+        return bounds.detach(), slopes, learnt
+
+    def _violated(self, boxes: _Boxes, slopes: Tensor) -> bool:
+        """Look for a violating input at middles, at the corners the bound points to, and nearby."""
+        corners = torch.where(slopes > 0, boxes.lower, boxes.upper)
+        points = torch.cat([_middle(boxes.lower, boxes.upper), corners])
+        points = points.clamp(self.legal.lower, self.legal.upper)
+        value = violation(self.specification, self.forward(points))
+        order = value.argsort()[:_SEARCHED]
+        if bool(value[order[0]] > 0):
+            points = descend(self.forward, self.specification, points[order], self.legal, _STEPS)
+            value = violation(self.specification, self.forward(points))
+            order = value.argsort()
+        for index in order[value[order] <= 0].tolist():
+            if self.confirm is None or self.confirm(points[index : index + 1]):
+                self.found = points[index : index + 1]
+                return True
+        return False
+
+    def _ended(self) -> str | None:
+        """What budget has ended."""
+        if self.boxes >= self.budget.subproblems:
+            return f"{self.boxes} boxes"
+        seconds = self.budget.seconds
+        if seconds is not None and time.perf_counter() - self.started >= seconds:
+            return f"{seconds:g} seconds"
+        return None
+
+    def _result(self, outcome: Outcome, detail: str) -> Certificates:
+        lower = self.least if outcome is Outcome.CERTIFIED else self.first
+        return Certificates(
+            (outcome,),
+            (METHOD,),
+            torch.tensor([lower], dtype=torch.float64),
+            torch.tensor([time.perf_counter() - self.started], dtype=torch.float64),
+            torch.tensor([self.boxes]),
+            (detail,),
+            self.root.box.lower if self.found is None else self.found,
+        )
+
+
+def _taken(stack: list[_Boxes], most: int) -> _Boxes:
+    """Take boxes off the end of a stack."""
+    parts: list[_Boxes] = []
+    while stack and most > 0:
+        part = stack.pop()
+        if len(part) > most:
+            stack.append(part[: len(part) - most])
+            part = part[len(part) - most :]
+        parts.append(part)
+        most -= len(part)
+    if len(parts) == 1:
+        return parts[0]
+    lower, upper = (torch.cat([getattr(p, end) for p in parts]) for end in ("lower", "upper"))
+    known = {
+        i: Interval(
+            *(torch.cat([getattr(p.known[i], e) for p in parts]) for e in ("lower", "upper"))
+        )
+        for i in parts[0].known
+    }
+    return _Boxes(lower, upper, known)
+
+
+def _middle(lower: Tensor, upper: Tensor) -> Tensor:
+    """A float between two, and neither of them unless they are neighbours."""
+    return lower + (upper - lower) / 2
