@@ -28,13 +28,13 @@ class Interval:
 
     @property
     def center(self) -> Tensor:
-        """Midpoint, rounded; an ulp off at most."""
-        return (self.lower + self.upper) / 2
+        """Midpoint, rounded: wrong by a unit of itself and of the radius at most."""
+        return torch.lerp(self.lower, self.upper, 0.5)
 
     @property
     def radius(self) -> Tensor:
         """Half the width, rounded."""
-        return (self.upper - self.lower) / 2
+        return (self.upper - self.lower).mul_(0.5)
 
     @property
     def magnitude(self) -> Tensor:

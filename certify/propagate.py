@@ -117,12 +117,12 @@ def through(linear: LinearMap, x: Interval, rounding: Rounding) -> Interval:
     center = x.center
     radius = x.radius
     if gamma:
-        radius = (radius * (1 + 2 * gamma)).add_(center.abs(), alpha=gamma).add_(rounding.tiny)
+        radius.mul_(1 + 2 * gamma).add_(center.abs(), alpha=gamma).add_(rounding.tiny)
     middle = linear.apply(center)
     spread = linear.apply_abs(radius, gamma)
     if linear.slack is not None:
         spread = spread + linear.slack.apply_abs(center.abs() + radius, 1.0) * (1 + 2 * gamma)
-    return Interval(middle - spread, middle + spread)
+    return Interval(middle - spread, middle.add_(spread))
 
 
 def _added_up(linear: Rearrangement, x: Interval, gamma: float, tiny: float) -> Interval:
