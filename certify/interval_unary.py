@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -46,7 +47,8 @@ def outwards(x: Interval, rounding: Rounding, absolute: float | Tensor = 0.0) ->
 def exact(context: Context, x: Value, *args: Any, **kwargs: Any) -> Interval:
     """Never falls, and does not round."""
     op: Any = context.node.op
-    return as_interval(x).each(lambda end: op(end, *args, **kwargs))
+    result = as_interval(x).each(lambda end: op(end, *args, **kwargs))
+    return replace(result, positive=op is aten.relu.default)
 
 
 _RISING: dict[Any, tuple[float, float, float]] = {

@@ -48,7 +48,7 @@ def neurons_called_active(patch: pytest.MonkeyPatch) -> None:
 
 
 def eps_halved(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Interval, "radius", property(lambda box: (box.upper - box.lower) / 4))
+    patch.setattr(Interval, "gap", lambda box, share=1.0: (box.upper - share * box.lower) / 2)
 
 
 def ends_swapped(patch: pytest.MonkeyPatch) -> None:
@@ -83,6 +83,7 @@ def signs_kept(patch: pytest.MonkeyPatch) -> None:
     """The weight in place of its absolute value."""
     for kind in (Matrix, Convolution):
         patch.setattr(kind, "apply_abs", lambda self, x, bias=0.0: self.apply(x))
+        patch.setattr(kind, "spread_by", lambda self, *_: self.like(self.weight / 2, None).apply)
 
 
 def valley_forgotten(patch: pytest.MonkeyPatch) -> None:
