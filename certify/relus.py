@@ -178,7 +178,7 @@ class Part:
         Returns:
             float64, (p,).
         """
-        below = self.relus._spread(self.index, slopes.clamp(0, 1))
+        below = self.relus._spread(self.index, legal(slopes))
         beta = torch.where(self.sign != 0, multipliers.clamp(min=0), 0.0)
         taken = self.relus._spread(self.index, -beta * self.sign)
         lines = dict(self.known.lines)
@@ -240,6 +240,11 @@ class Part:
         source = dict(self.relus.calls)[node]
         full = self.relus._spread(self.index, slopes)[:, self.relus.place[source]]
         return torch.where(self.free[node], full.reshape(self.free[node].shape), 0.0)
+
+
+def legal(slopes: Tensor) -> Tensor:
+    """Slopes cut to [0, 1], where a line through 0 is below ReLU; NaN stays."""
+    return slopes.clamp(0, 1)
 
 
 def subset(known: Analysis, index: Tensor) -> Analysis:
