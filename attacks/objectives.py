@@ -13,24 +13,49 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from attacks.balls import Ball
+from attacks.modes import evaluating
 from attacks.threat import Norm, ThreatModel
 
 
 @contextmanager
 def _frozen(model: nn.Module) -> Iterator[None]:
     """The model in eval mode and without gradients of its weights; as it was afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
     needed = [(weight, weight.requires_grad) for weight in model.parameters()]
-    model.eval()
     for weight, _ in needed:
         weight.requires_grad_(False)
     try:
-        yield
+        with evaluating(model):
+            yield
     finally:
-        for module, mode in modes:
-            module.training = mode
         for weight, need in needed:
             weight.requires_grad_(need)
+
+
+def worst(
+    model: nn.Module, ball: Ball, y: Tensor, generator: Generator, steps: int, step_size: float
+) -> Tensor:
+    """Where a PGD run on the cross-entropy ends, one start at random, with the model in eval mode.
+
+    Args:
+        model: Left in its mode, without gradients of its weights.
+        ball: The legal inputs around each sample.
+        y: int64, (n,).
+        generator: Draws the starting points, on the device of the samples.
+        steps: Gradient steps, >= 0.
+        step_size: Length of one, in the units of eps.
+
+    Returns:
+        Points in the ball, of the samples' shape.
+    """
+    keys = torch.randint(2**62, (len(y),), generator=generator, device=y.device)
+    found = ball.start(keys)
+    with _frozen(model):
+        for _ in range(steps):
+            found.requires_grad_()
+            loss = F.cross_entropy(model(found), y, reduction="sum")
+            (gradient,) = torch.autograd.grad(loss, found)
+            found = ball.step(found.detach(), gradient, step_size)
+    return found
 
 
 def standard(
@@ -87,12 +112,4 @@ def pgd(
         The mean loss, a scalar.
     """
     ball = Ball.around(ThreatModel(norm, eps * scale, lower, upper), x)
-    keys = torch.randint(2**62, (len(x),), generator=generator, device=x.device)
-    adversarial = ball.start(keys)
-    with _frozen(model):
-        for _ in range(steps):
-            adversarial.requires_grad_()
-            loss = F.cross_entropy(model(adversarial), y, reduction="sum")
-            (gradient,) = torch.autograd.grad(loss, adversarial)
-            adversarial = ball.step(adversarial.detach(), gradient, step_size * scale)
-    return F.cross_entropy(model(adversarial), y)
+    return F.cross_entropy(model(worst(model, ball, y, generator, steps, step_size * scale)), y)

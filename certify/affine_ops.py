@@ -10,7 +10,7 @@ from torch import Tensor
 
 from certify.graph import Node, Ref
 from certify.interval import Interval
-from certify.maps import Convolution, LinearMap, Matrix, Rearrangement, Scale, maps
+from certify.maps import Convolution, LinearMap, Matrix, Scale, maps
 from certify.program import Program
 
 aten = torch.ops.aten
@@ -104,13 +104,13 @@ def batch_norm(program: Program, node: Node, source: int) -> LinearMap | None:
     return Scale(factor.to(kind).view(shape), shift.to(kind).view(shape), size.to(kind).view(shape))
 
 
-@maps(aten.mul.Tensor, aten.mul.Scalar, aten.div.Tensor, aten.div.Scalar, aten.neg.default)
+@maps(aten.mul.Tensor, aten.mul.Scalar, aten.div.Tensor, aten.neg.default)
 def scale(program: Program, node: Node, source: int) -> LinearMap | None:
     """Entries times constants."""
     if node.op is aten.neg.default:
         other: Any = -1.0
     else:
-        divides = node.op in (aten.div.Tensor, aten.div.Scalar)
+        divides = node.op is aten.div.Tensor
         if divides and node.args[0] != Ref(source):
             return None
         others = [a for a in node.args if a != Ref(source)]
@@ -126,12 +126,21 @@ def scale(program: Program, node: Node, source: int) -> LinearMap | None:
     return Scale(factor, None, None)
 
 
-@maps(aten.add.Tensor, aten.add.Scalar, aten.sub.Tensor, aten.sub.Scalar)
+@maps(aten.rsub.Scalar)
+def subtract_from(program: Program, node: Node, source: int) -> LinearMap | None:
+    """`other - alpha * x`."""
+    _, other, *alpha = node.args
+    factor = torch.tensor(-float(alpha[0] if alpha else 1.0), dtype=program.dtype)
+    shift = torch.tensor(float(other), dtype=program.dtype)
+    return Scale(factor, shift, shift.abs())
+
+
+@maps(aten.add.Tensor, aten.add.Scalar, aten.sub.Tensor)
 def add(program: Program, node: Node, source: int) -> LinearMap | None:
     """Sums of two inputs, or of one and a constant."""
     first, second = node.args[:2]
     alpha = float(node.kwargs.get("alpha", node.args[2] if len(node.args) > 2 else 1.0))
-    sign = -alpha if node.op in (aten.sub.Tensor, aten.sub.Scalar) else alpha
+    sign = -alpha if node.op is aten.sub.Tensor else alpha
     if program.graph.nodes[source].shape != node.shape or first == second:
         return None
     other = _value(program, second if first == Ref(source) else first)
@@ -143,32 +152,3 @@ def add(program: Program, node: Node, source: int) -> LinearMap | None:
         return Scale(factor, None, None)
     shift = torch.as_tensor(other, dtype=program.dtype) * (sign if first == Ref(source) else 1.0)
     return Scale(factor, shift, shift.abs())
-
-
-_MOVES = (
-    aten.reshape.default,
-    aten.t.default,
-    aten.transpose.int,
-    aten.permute.default,
-    aten.unsqueeze.default,
-    aten.squeeze.dim,
-    aten.squeeze.dims,
-    aten.squeeze.default,
-    aten.slice.Tensor,
-    aten.select.int,
-    aten.expand.default,
-)
-
-
-@maps(*_MOVES)
-def rearrangement(program: Program, node: Node, source: int) -> LinearMap | None:
-    """Entries moved, repeated or dropped, exactly; the transpose may add repeated ones up."""
-    repeats = math.prod(node.shape) // max(1, math.prod(program.graph.nodes[source].shape))
-    return Rearrangement(program, node, source, 0, repeats if repeats > 1 else 0)
-
-
-@maps(aten.avg_pool2d.default, aten._adaptive_avg_pool2d.default, aten.mean.dim)
-def averaging(program: Program, node: Node, source: int) -> LinearMap | None:
-    """Means of windows."""
-    terms = math.prod(program.graph.nodes[source].shape[1:])
-    return Rearrangement(program, node, source, terms, terms)

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
+import certify.affine_moves
 import certify.affine_ops
-import certify.interval_ops  # noqa: F401  # registers the rules
-from certify.affine_ops import rearrangement
+import certify.interval_arithmetic
+import certify.interval_norms
+import certify.interval_softmax
+import certify.interval_unary
+import certify.interval_windows  # noqa: F401  # registers the rules
+from certify.affine_moves import MOVES
+from certify.folding import fold
 from certify.graph import Graph, Node
 from certify.interval import Interval
-from certify.maps import MAPS
 from certify.program import Program
 from certify.propagate import Value, bound
 from certify.rounding import OFF, Rounding
@@ -26,6 +32,7 @@ def bind(
     an interval that allows for rounding.
     """
     constants: dict[int, Value] = {graph.inputs[name]: value for name, value in values.items()}
+    constants.update(graph.literals)
     inputs = {name: index for name, index in graph.inputs.items() if name not in values}
     program = Program(graph, (), constants, inputs, frozen)
     rounding = Rounding.of(program.dtype) if rounded else OFF
@@ -37,6 +44,8 @@ def bind(
             nodes.append(node)
     program.nodes = tuple(nodes)
     program.cache.clear()
+    if frozen:
+        fold(program)
     return program
 
 
@@ -47,18 +56,23 @@ def bind_model(model: nn.Module, graph: Graph) -> Program:
 
 
 def _folded(program: Program, node: Node, rounding: Rounding) -> Value:
-    plain = all(isinstance(program.constants[i], Tensor) for i in node.inputs)
-    exact = (plain and MAPS.get(node.op) is rearrangement) or not node.inputs
-    if exact:
+    ends = {i: program.constants[i] for i in node.inputs}
+    plain = all(isinstance(v, Tensor) for v in ends.values())
+    entire = node.dtype is not None and not node.dtype.is_floating_point
+    # no rounding: entries moved, numbers written in the code, whole numbers and comparisons
+    if plain and (not ends or node.op in MOVES or entire):
         args, kwargs = node.call(program.constants.__getitem__, 1)
         result: Tensor = node.op(*args, **kwargs)  # type: ignore[misc]  # a call, no input
         return result
-    ends = {i: program.constants.pop(i) for i in set(node.inputs)}
+    for index in ends:
+        del program.constants[index]
     try:
-        lifted = {
-            i: v if isinstance(v, Interval) or not v.is_floating_point() else Interval.point(v)
+        lifted: dict[int, Value] = {
+            i: v if isinstance(v, Interval) else Interval.point(v.to(program.dtype))
             for i, v in ends.items()
+            if isinstance(v, Interval) or v.dtype is not torch.bool
         }
+        program.constants.update({i: v for i, v in ends.items() if i not in lifted})
         return bound(program, node, lifted, rounding, 1)
     finally:
         program.constants.update(ends)

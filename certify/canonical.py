@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch.nn import functional
 
 from certify.graph import Argument, Graph, Node, Ref, references, unsupported
 
@@ -39,8 +40,29 @@ def _inference_batch_norm(a: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
 _RENAMED: dict[Any, Any] = {
     aten.view.default: aten.reshape.default,
     aten._unsafe_view.default: aten.reshape.default,
+    aten.fill.Tensor: aten.full_like.default,
+    aten.fill.Scalar: aten.full_like.default,
+    aten.square.default: aten.pow.Tensor_Scalar,
+    aten.elu_.default: aten.elu.default,
 }
-"""What fails on other strides than those of the trace, and what does not."""
+"""What fails on other strides than those of the trace, and what does not; and other aliases."""
+
+_SOFTMAX = {
+    aten._softmax.default: aten.softmax.int,
+    aten._safe_softmax.default: aten.softmax.int,
+    aten._log_softmax.default: aten.log_softmax.int,
+}
+"""With the dimension as the one argument."""
+
+_CREATED: dict[Any, float | None] = {
+    aten.ones_like.default: 1.0,
+    aten.new_ones.default: 1.0,
+    aten.zeros_like.default: 0.0,
+    aten.new_zeros.default: 0.0,
+    aten.full_like.default: None,
+    aten.new_full.default: None,
+}
+"""What is made in the likeness of another tensor, whose values do not count; None: as it says."""
 
 _FIRST_RESULT: dict[Any, Callable[[tuple[Any, ...]], tuple[Any, tuple[Any, ...]] | None]] = {
     aten.native_batch_norm.default: _batch_norm,
@@ -52,6 +74,13 @@ _FIRST_RESULT: dict[Any, Callable[[tuple[Any, ...]], tuple[Any, tuple[Any, ...]]
         (a[0], a[6], a[1], a[2], a[7]),
     ),
     aten.max_pool2d_with_indices.default: lambda a: (aten.max_pool2d.default, a),
+    aten.max_pool3d_with_indices.default: lambda a: (aten.max_pool3d.default, a),
+    aten.adaptive_max_pool2d.default: lambda a: (functional.adaptive_max_pool2d, a),
+    aten.adaptive_max_pool3d.default: lambda a: (functional.adaptive_max_pool3d, a),
+    aten.log_sigmoid_forward.default: lambda a: (aten.log_sigmoid.default, a),
+    aten.max.dim: lambda a: (aten.amax.default, a),
+    aten.min.dim: lambda a: (aten.amin.default, a),
+    aten.var_mean.correction: lambda a: (aten.var.correction, a),
 }
 """Calls of whose results the first alone is a value; the rest serve training."""
 
@@ -74,21 +103,63 @@ def canonical(graph: Graph) -> Graph:
 
     for node in graph.nodes:
         args = moved(node.args)
-        node = replace(
-            node, args=args, inputs=tuple(references((args, tuple(node.kwargs.values()))))
-        )
+        kwargs = {key: moved(value) for key, value in node.kwargs.items()}
+        node = _named(replace(node, args=args, kwargs=kwargs))
+        node = replace(node, inputs=tuple(references((node.args, tuple(node.kwargs.values())))))
         if node.op in _IDENTITIES:
             same[node.index] = node.inputs[0]
+        elif (back := _undone(node, nodes)) is not None:
+            same[node.index] = back
         elif node.op is operator.getitem:
             source, position = nodes[node.inputs[0]], node.args[1]
             op, args = _taken(source, position, node)
             node = replace(
                 node, op=op, args=args, inputs=tuple(references(args)), module=source.module
             )
-            nodes[node.index] = replace(node, name=str(op))
+            nodes[node.index] = replace(node, name=source.name)
         else:
-            nodes[node.index] = replace(node, op=_RENAMED.get(node.op, node.op))
+            nodes[node.index] = node
     return _pruned(nodes, same.get(graph.output, graph.output), graph)
+
+
+def _named(node: Node) -> Node:
+    """The call under the one name that we know it by: nothing is done in place."""
+    op = node.op
+    name = getattr(op, "_schema", None) and op._schema.name  # type: ignore[union-attr]  # a call
+    if name and name.endswith("_") and not name.endswith("__"):
+        packet = getattr(aten, name.removeprefix("aten::").removesuffix("_"), None)
+        op = getattr(packet, op._overloadname, op)  # type: ignore[union-attr]  # as above
+    op = _RENAMED.get(op, op)
+    if op is aten.pow.Tensor_Scalar and len(node.args) == 1:
+        return replace(node, op=op, args=(node.args[0], 2))
+    if op is aten.fill.Scalar or op is aten.full_like.default or op is aten.new_full.default:
+        return _filled(node, node.args[-1])
+    if op in _SOFTMAX:
+        return replace(node, op=_SOFTMAX[op], args=node.args[:2])
+    if op in _CREATED:
+        return _filled(node, _CREATED[op])
+    return replace(node, op=op)
+
+
+def _filled(node: Node, value: Argument) -> Node:
+    kwargs = {"dtype": node.dtype, "device": node.kwargs.get("device")}
+    if isinstance(value, Ref):
+        return replace(node, op=aten.expand.default, args=(value, node.sizes), kwargs={})
+    return replace(node, op=aten.full.default, args=(node.sizes, value), kwargs=kwargs)
+
+
+def _undone(node: Node, nodes: dict[int, Node]) -> int | None:
+    """What a call that undoes the one before it gives back."""
+    source = nodes.get(node.inputs[0]) if node.inputs else None
+    if node.op is aten.transpose.int and source is not None and source.op is node.op:
+        rank = len(node.shape)
+        here, there = ({d % rank for d in n.args[1:]} for n in (node, source))
+        return source.inputs[0] if here == there else None
+    if node.op is aten.expand.default and source is not None and source.sizes == node.sizes:
+        return source.index
+    if node.op is aten.reshape.default and source is not None and source.sizes == node.sizes:
+        return source.index
+    return None
 
 
 def _taken(source: Node, position: int, node: Node) -> tuple[Any, tuple[Any, ...]]:
@@ -133,9 +204,11 @@ def _pruned(nodes: dict[int, Node], output: int, graph: Graph) -> Graph:
             nodes[index],
             index=place[index],
             args=moved(nodes[index].args),
+            kwargs={key: moved(value) for key, value in nodes[index].kwargs.items()},
             inputs=tuple(place[i] for i in nodes[index].inputs),
         )
         for index in sorted(needed)
     ]
     inputs = {name: place[index] for name, index in graph.inputs.items()}
-    return Graph(tuple(kept), inputs, place[output], graph.batched)
+    literals = {place[i]: value for i, value in graph.literals.items() if i in place}
+    return Graph(tuple(kept), inputs, place[output], graph.batched, literals)

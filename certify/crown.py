@@ -14,6 +14,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+import certify.choices
+import certify.curve_table
+import certify.products  # noqa: F401  # registers lines and steps
 from certify.ball import InputSet
 from certify.graph import Node
 from certify.interval import Interval, as_interval
@@ -24,13 +27,21 @@ from certify.program import Program
 from certify.propagate import bound
 from certify.rounding import Rounding
 from certify.specification import Specification
+from certify.steps import STEPS, Call
 from certify.windows import Windows
 
 _CHUNK_BYTES = 48 << 20
 """Memory for the rows of one pass."""
 
 
-def analyse(program: Program, inputs: InputSet, *, tighten: bool) -> Analysis:
+def analyse(
+    program: Program,
+    inputs: InputSet,
+    *,
+    tighten: bool,
+    lines: bool = True,
+    rounding: Rounding | None = None,
+) -> Analysis:
     """Bound every node of a program, and draw lines.
 
     Args:
@@ -38,44 +49,69 @@ def analyse(program: Program, inputs: InputSet, *, tighten: bool) -> Analysis:
         inputs: Sets of inputs.
         tighten: Bound nonlinearities' inputs by the linear domain too (CROWN), not by intervals
             alone (CROWN-IBP).
+        lines: Draw lines; without them every call that is not affine is cut: interval bounds, the
+            last affine calls folded in.
+        rounding: What to allow for rounding; None for that of the inputs' type.
 
     Raises:
         UnsupportedError: An operation has no rule.
     """
     (x,) = program.inputs.values()
-    known = Analysis(program, inputs, {x: inputs.box}, rounding=Rounding.of(inputs.box.lower.dtype))
+    known = Analysis(
+        program, inputs, {x: inputs.box}, rounding=rounding or Rounding.of(inputs.box.lower.dtype)
+    )
     depth = {x: 0 if inputs.center is None else 1}
     users = _users(program)
+    done: dict[int, Tensor] = {}
+
+    def tightened(source: int, open_: Tensor, drop: bool = False) -> Interval:
+        box = as_interval(known.values[source])
+        if not tighten or depth[source] <= 1:
+            return box
+        before = done.get(source)
+        open_now = open_ if before is None else open_ & ~before
+        box = _tightened(known, source, box, open_now, drop)
+        known.values[source] = box
+        done[source] = open_ if before is None else open_ | before
+        return box
+
     for node in program.nodes:
-        relaxation = LINES.get(node.op)
-        sources = [i for i in node.inputs if i not in program.constants]
-        if relaxation is not None and len(sources) == 1:
-            (source,) = sources
+        relaxation = LINES.get(node.op) if lines else None
+        stepping = STEPS.get(node.op) if lines else None
+        if relaxation is not None and _lined(program, node):
+            (source,) = _sources(program, node)
             box = as_interval(known.values[source])
-            if tighten and depth[source] > 1:
-                box = _tightened(known, source, box, relaxation.open(box))
-                known.values[source] = box
-                depth[source] = 0
+            stable = node.op is torch.ops.aten.relu.default  # is all that its lines depend on
+            box = tightened(source, relaxation.open(box), drop=stable and users[source] == [node])
             known.lines[node.index] = _with_errors(known, source, relaxation.lines(node, box))
+        elif stepping is not None and affine(program, node) is None:
+            call = Call(program, node, known.values, known.rounding)
+            if tighten:
+                for source, open_ in stepping.open(call).items():
+                    tightened(source, open_)
+            if (step := stepping.make(call)) is not None:
+                known.steps[node.index] = step
         known.values[node.index] = bound(program, node, known.values, known.rounding, len(inputs))
         depth[node.index] = _depth(program, node, depth)
-        _errors(known, node, users)
+        if lines:
+            _errors(known, node, users)
+    if not lines:
+        _errors_of_the_end(known, users)
     return known
 
 
-def output_bounds(known: Analysis, specification: Specification, *, stop: bool = False) -> Tensor:
+def output_bounds(known: Analysis, specification: Specification) -> Tensor:
     """Bound the rows of a specification from below: float64, (n, rows).
 
     Args:
         known: The analysis of the program.
         specification: Rows for each sample, of the program's outputs.
-        stop: Interval bounds, with the last affine calls folded in.
     """
     count = specification.coefficients.shape[1]
     rows = Rows.evenly(len(known.inputs), count, specification.coefficients.device)
     flat = specification.coefficients.flatten(0, 1)
     flat = flat.view(-1, *known.program.shape(known.program.output))
-    found = lower_bounds(known, known.program.output, flat, rows, stop=stop)
+    found = lower_bounds(known, known.program.output, flat, rows)
     return found.view(-1, count) + specification.offset.double()
 
 
@@ -87,6 +123,15 @@ def _users(program: Program) -> Mapping[int, list[Node]]:
     return users
 
 
+def _sources(program: Program, node: Node) -> list[int]:
+    return [i for i in node.inputs if i not in program.constants]
+
+
+def _lined(program: Program, node: Node) -> bool:
+    """Whether a call gets lines, which take up what rounding does to its input."""
+    return node.op in LINES and len(_sources(program, node)) == 1
+
+
 def _depth(program: Program, node: Node, depth: Mapping[int, int]) -> int:
     """How many maps lie between inputs and a node; up to 1, its interval is as good as any."""
     parts = affine(program, node)
@@ -94,6 +139,15 @@ def _depth(program: Program, node: Node, depth: Mapping[int, int]) -> int:
         return 2
     source, linear = parts[0]
     return depth[source] + (0 if isinstance(linear, Scale) or not linear.terms else 1)
+
+
+def _errors_of_the_end(known: Analysis, users: Mapping[int, list[Node]]) -> None:
+    """Note errors where a pass from the output comes by before it is cut."""
+    reached = {known.program.output}
+    for node in reversed(known.program.nodes):
+        if node.index in reached and (parts := affine(known.program, node)) is not None:
+            reached.update(source for source, _ in parts)
+            _errors(known, node, users)
 
 
 def _errors(known: Analysis, node: Node, users: Mapping[int, list[Node]]) -> None:
@@ -117,7 +171,7 @@ def _errors(known: Analysis, node: Node, users: Mapping[int, list[Node]]) -> Non
     if total is None:
         return
     known.errors[node.index] = total + known.rounding.tiny
-    if all(user.op in LINES for user in users.get(node.index, [])):
+    if all(_lined(known.program, user) for user in users.get(node.index, [])):
         known.absorbed.add(node.index)
 
 
@@ -141,7 +195,7 @@ def _with_errors(known: Analysis, source: int, lines: Lines) -> Lines:
     )
 
 
-def _tightened(known: Analysis, node: int, box: Interval, open_: Tensor) -> Interval:
+def _tightened(known: Analysis, node: int, box: Interval, open_: Tensor, drop: bool) -> Interval:
     """Bound the open entries of a node by the linear domain, and intersect."""
     samples = len(known.inputs)
     owner, place = open_.reshape(samples, -1).nonzero(as_tuple=True)
@@ -152,32 +206,33 @@ def _tightened(known: Analysis, node: int, box: Interval, open_: Tensor) -> Inte
     size = _rows_at_once(known, node)
     for start in range(0, len(owner), size):
         who, where = owner[start : start + size], place[start : start + size]
-        low, high = _both(known, node, who, where)
+        low, high = _both(known, node, who, where, drop)
         lower[who, where] = torch.maximum(lower[who, where], low)
         upper[who, where] = torch.minimum(upper[who, where], high)
     return Interval(lower.view_as(box.lower), upper.view_as(box.upper))
 
 
-def _both(known: Analysis, node: int, owner: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+def _both(
+    known: Analysis, node: int, owner: Tensor, place: Tensor, drop: bool
+) -> tuple[Tensor, Tensor]:
     """Lower and upper bounds of single entries of a node, rounded outwards to its type."""
     box = as_interval(known.values[node]).lower
-    sign = torch.ones(2 * len(owner), dtype=box.dtype, device=box.device)
-    sign[len(owner) :] = -1
-    rows, place = Rows(owner.repeat(2)), place.repeat(2)
-    found = _started_in_windows(known, node, rows, place, sign)
+    rows = Rows(owner, 2)
+    found = _started_in_windows(known, node, rows, place, drop)
     if found is None:
         size = math.prod(known.program.shape(node)) * (box.shape[0] // len(known.inputs))
-        unit = box.new_zeros(len(place), size)
-        unit[torch.arange(len(place), device=box.device), place] = sign
+        unit = box.new_zeros(len(place), 2, size)
+        entry = torch.arange(len(place), device=box.device)
+        unit[entry, 0, place], unit[entry, 1, place] = 1.0, -1.0
         unit = unit.view(-1, *known.program.shape(node))
-        found = lower_bounds(known, node, unit, rows)
+        found = lower_bounds(known, node, unit, rows, drop=drop)
     found = found - found.abs() * torch.finfo(box.dtype).eps
-    low, high = found.to(box.dtype).chunk(2)
+    low, high = found.to(box.dtype).view(-1, 2).unbind(1)
     return low, -high
 
 
 def _started_in_windows(
-    known: Analysis, node: int, rows: Rows, place: Tensor, sign: Tensor
+    known: Analysis, node: int, rows: Rows, place: Tensor, drop: bool
 ) -> Tensor | None:
     """Bounds of a convolution's neurons, by windows; None where that is not possible."""
     call = known.program.graph.nodes[node]
@@ -187,16 +242,16 @@ def _started_in_windows(
     source, linear = parts[0]
     assert isinstance(linear, Convolution)
     shape = known.program.shape(node)
-    windows = Windows.of_neurons(linear, place, sign, shape)
+    windows = Windows.of_neurons(linear, place, shape)
     if windows is None:
         return None
-    offset = torch.zeros_like(sign, dtype=torch.float64)
+    offset = torch.zeros(len(place), 2, dtype=torch.float64, device=place.device)
     if linear.bias is not None:
-        channel = place // math.prod(shape[1:])
-        offset = offset + (linear.bias.flatten()[channel] * sign).double()
+        bias = linear.bias.flatten()[place // math.prod(shape[1:])].double()
+        offset += torch.stack([bias, -bias], 1)
     if (error := known.errors.get(node)) is not None:
-        offset = offset - error.flatten(1)[rows.owner, place].double()
-    return lower_bounds(known, source, windows, rows, offset=offset)
+        offset -= error.flatten(1)[rows.group, place].double()[:, None]
+    return lower_bounds(known, source, windows, rows, offset=offset.flatten(), drop=drop)
 
 
 def _rows_at_once(known: Analysis, node: int) -> int:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -41,6 +41,8 @@ class Node:
         kwargs: Its keyword arguments.
         inputs: Indices of the nodes among its arguments, in order.
         shape: Shape of its value at batch size 2.
+        sizes: Its shape at any batch size.
+        dtype: Type of its value's entries; None if it has several values.
         module: Path of the module whose forward made the call; empty for the model itself.
         name: Name of the graph's input, or of the operator.
     """
@@ -51,6 +53,8 @@ class Node:
     kwargs: Mapping[str, Argument]
     inputs: tuple[int, ...]
     shape: tuple[int, ...]
+    sizes: tuple[int | Size, ...]
+    dtype: torch.dtype | None
     module: str
     name: str
 
@@ -58,6 +62,13 @@ class Node:
     def where(self) -> str:
         """What to call it in a message."""
         return f"{self.name} in {self.module or 'the model itself'}"
+
+    def batch(self, shape: Sequence[int]) -> int:
+        """Return the batch size at which its value has this shape; 1 if its shape is fixed."""
+        for want, have in zip(self.sizes, shape, strict=True):
+            if isinstance(want, Size):
+                return (have - want.offset) // want.slope
+        return 1
 
     def call(self, values: Callable[[int], Any], batch: int) -> tuple[list[Any], dict[str, Any]]:
         """Return its arguments with nodes and sizes filled in."""
@@ -94,17 +105,20 @@ class Graph:
         inputs: Node of each named input.
         output: Node of the result.
         batched: Inputs with one row a sample; what depends on them has so too.
+        literals: Values of the nodes that are constants written in the function itself.
     """
 
     nodes: tuple[Node, ...]
     inputs: Mapping[str, int]
     output: int
     batched: frozenset[str]
+    literals: Mapping[int, Tensor] = field(default_factory=dict)
 
     def run(self, values: Mapping[str, Tensor]) -> Tensor:
         """Evaluate it, call by call."""
         (batch,) = {len(values[name]) for name in self.batched}
         found: dict[int, Any] = {self.inputs[name]: value for name, value in values.items()}
+        found.update(self.literals)
         for node in self.nodes:
             if node.op is not None:
                 args, kwargs = node.call(found.__getitem__, batch)
@@ -116,5 +130,5 @@ class Graph:
 def unsupported(node: Node, why: str = "has no rule") -> UnsupportedError:
     """Return the error for an operation that cannot be bounded."""
     return UnsupportedError(
-        f"cannot bound this model: {node.where} {why} (docs/certify.md lists what has one)"
+        f"cannot bound this model: {node.where} {why} (docs/operators.md lists what has one)"
     )

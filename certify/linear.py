@@ -13,6 +13,7 @@ is charged with it. Scalars are added up in float64.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -29,6 +30,9 @@ from certify.rounding import Rounding
 from certify.windows import Windows
 
 Coefficients = Tensor | Windows
+
+_FEW_ROWS = 256
+"""Rows so few that to find those which are decided costs more than to carry them on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,37 +54,65 @@ class Lines:
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """To which samples rows belong.
+    """To which samples rows belong: in groups of equal size, each of one sample.
 
     Attributes:
-        owner: Sample of each row, int64, ascending.
-        each: Rows of every sample where all have as many, in order of samples; else 0.
+        group: Sample of each group, int64, ascending.
+        size: Rows of a group.
+        every: Whether there is exactly one group for every sample.
     """
 
-    owner: Tensor
-    each: int = 0
+    group: Tensor
+    size: int
+    every: bool = False
 
     @classmethod
     def evenly(cls, samples: int, each: int, device: torch.device) -> Rows:
-        """The same number for each sample."""
-        return cls(torch.arange(samples, device=device).repeat_interleave(each), each)
+        """The same number for every sample."""
+        return cls(torch.arange(samples, device=device), each, True)
+
+    @property
+    def owner(self) -> Tensor:
+        """Sample of each row."""
+        return self.group.repeat_interleave(self.size)
+
+    def __len__(self) -> int:
+        return len(self.group) * self.size
 
     def spread(self, values: Tensor, rows: Tensor, by_row: bool) -> tuple[Tensor, Tensor]:
-        """Bring values and rows to shapes that broadcast: (groups, 1, m) and (groups, k, m).
+        """Bring values and rows to shapes that broadcast: (groups, 1 or size, m).
 
         Args:
             values: By sample or by row.
             rows: Coefficients, (rows, *shape), samples' parts merged into the first or not.
             by_row: Which of the two.
         """
-        count = len(self.owner)
-        flat = rows.reshape(count, -1)
-        values = values.reshape(-1, flat.shape[1])
+        flat = rows.reshape(len(self.group), self.size, -1)
         if by_row:
-            return values[:, None], flat[:, None]
-        if self.each:
-            return values[:, None], flat.view(len(values), self.each, -1)
-        return values[self.owner][:, None], flat[:, None]
+            return values.reshape(flat.shape), flat
+        values = values.reshape(-1, flat.shape[2])
+        return (values if self.every else values[self.group])[:, None], flat
+
+    def each_row(self, values: Tensor, rows: Tensor) -> Tensor:
+        """Bring what belongs to samples, (n * parts, ...), to rows, (rows * parts, ...)."""
+        parts = len(rows) // len(self.owner)
+        return values.reshape(-1, parts, *values.shape[1:])[self.owner].flatten(0, 1)
+
+
+class Step(ABC):
+    """A call between two functions linear in its inputs, of which there may be several.
+
+    Attributes:
+        lower: What to add to the linear function below, (n, *shape), all rounding taken off.
+        upper: The same above.
+    """
+
+    lower: Tensor
+    upper: Tensor
+
+    @abstractmethod
+    def back(self, row: Tensor, rows: Rows) -> list[tuple[int, Tensor]]:
+        """Carry coefficients of the call's value back to its inputs, by node."""
 
 
 @dataclass(eq=False)
@@ -92,6 +124,7 @@ class Analysis:
         inputs: The sets.
         values: An interval that holds each node's value, by node.
         lines: Lines for the calls that have any, by node.
+        steps: Steps for the calls that have any, by node.
         errors: What rounding may add to an affine call's value, (n, *shape), by node.
         absorbed: Affine calls whose errors are already in the lines of all that use them.
         rounding: What to allow for rounding.
@@ -101,6 +134,7 @@ class Analysis:
     inputs: InputSet
     values: dict[int, Value]
     lines: dict[int, Lines] = field(default_factory=dict)
+    steps: dict[int, Step] = field(default_factory=dict)
     errors: dict[int, Tensor] = field(default_factory=dict)
     absorbed: set[int] = field(default_factory=set)
     rounding: Rounding = field(default_factory=lambda: Rounding.of(torch.float32))
@@ -114,8 +148,8 @@ def lower_bounds(
     *,
     extra: Mapping[int, Tensor] | None = None,
     own: Mapping[int, Lines] | None = None,
-    stop: bool = False,
     offset: Tensor | float = 0.0,
+    drop: bool = False,
 ) -> Tensor:
     """Bound `coefficients @ value of start` from below.
 
@@ -127,14 +161,16 @@ def lower_bounds(
         extra: What to add to the coefficients of nodes when the pass reaches them, by row
             (multipliers of split constraints).
         own: Lines by row that replace those of `known`.
-        stop: Stop at the first call that is not affine, with its interval: interval bounds, the
-            last affine calls folded in.
         offset: Added to the result, by row.
+        drop: Give a group up as soon as one of its rows is proved positive, by intervals of the
+            calls on the way: its bounds are valid, but not the best.
 
     Returns:
         float64, (rows,).
     """
-    return _Pass(known, rows, extra or {}, own or {}, stop).run(start, coefficients) + offset
+    work = _Pass(known, rows, extra or {}, own or {}, drop)
+    work.total = offset
+    return work.run(start, coefficients)
 
 
 class _Pass:
@@ -146,13 +182,16 @@ class _Pass:
         rows: Rows,
         extra: Mapping[int, Tensor],
         own: Mapping[int, Lines],
-        stop: bool,
+        drop: bool,
     ) -> None:
-        self.known, self.rows, self.extra, self.stop = known, rows, extra, stop
+        self.known, self.rows, self.extra = known, rows, extra
         self.lines, self.own = {**known.lines, **own}, own
         self.pending: dict[int, Coefficients] = {}
         self.total: Tensor | float = 0.0
         self.start = -1
+        self.drop = drop
+        self.dropped: list[tuple[Tensor, Tensor]] = []
+        self.alive: Tensor | None = None
 
     def run(self, start: int, coefficients: Coefficients) -> Tensor:
         program = self.known.program
@@ -164,7 +203,40 @@ class _Pass:
         for index, left in self.pending.items():
             self._cut(index, left, exact=True)
         assert isinstance(self.total, Tensor)
-        return self.total
+        return self._gathered(self.total)
+
+    def _gathered(self, total: Tensor) -> Tensor:
+        """The bounds of all rows, those given up on the way included."""
+        if self.alive is None:
+            return total
+        whole = total.new_empty(
+            sum(map(len, (self.alive, *(g for g, _ in self.dropped)))), self.rows.size
+        )
+        for group, found in (*self.dropped, (self.alive, total.view(-1, self.rows.size))):
+            whole[group] = found
+        return whole.flatten()
+
+    def _without_decided(self, index: int, row: Coefficients) -> Coefficients:
+        """Cut all rows at a call, and go on with groups of which none is positive there."""
+        before = self.total
+        self._cut(index, row, exact=False)
+        assert isinstance(self.total, Tensor)
+        found = self.total.view(-1, self.rows.size)
+        self.total = before
+        keep = ~(found > 0).any(1)
+        if bool(keep.all()) or not bool(keep.any()):
+            return row
+        alive = self.alive
+        if alive is None:
+            alive = torch.arange(len(keep), device=keep.device)
+        self.dropped.append((alive[~keep], found[~keep]))
+        self.alive = alive[keep]
+        if isinstance(before, Tensor):
+            self.total = before.view(-1, self.rows.size)[keep].flatten()
+        self.rows = Rows(self.rows.group[keep], self.rows.size)
+        if isinstance(row, Windows):
+            return row.some(keep)
+        return row.view(len(keep), -1, *row.shape[1:])[keep].flatten(0, 1)
 
     def _step(self, node: Node, row: Coefficients) -> None:
         more = self.extra.get(node.index)
@@ -173,8 +245,13 @@ class _Pass:
         parts = affine(self.known.program, node)
         if parts is not None:
             self._affine(node, parts, row)
-        elif node.index in self.lines and not self.stop:
+        elif node.index in self.lines:
             self._relaxed(node, self.lines[node.index], row)
+        elif node.index in self.known.steps:
+            step, row = self.known.steps[node.index], _dense(row)
+            self._add_offsets(step.lower, step.upper, row)
+            for source, moved in step.back(row, self.rows):
+                self._push(source, moved)
         else:
             self._cut(node.index, row, exact=False)
 
@@ -203,6 +280,9 @@ class _Pass:
         self.pending[source] = row
 
     def _relaxed(self, node: Node, lines: Lines, row: Coefficients) -> None:
+        further = self.drop and not self.pending and min(self.lines) < node.index
+        if further and len(self.rows) > _FEW_ROWS:
+            row = self._without_decided(node.index, row)
         own = node.index in self.own
         self._add_offsets(lines.lower_offset, lines.upper_offset, row, own)
         (source,) = (i for i in node.inputs if i not in self.known.program.constants)
@@ -210,8 +290,9 @@ class _Pass:
 
     def _sloped(self, lines: Lines, row: Coefficients, own: bool) -> Coefficients:
         if isinstance(row, Windows):
-            lower, upper = row.gather([lines.lower_slope, lines.upper_slope], self.rows.owner)
-            return row.like(torch.where(row.values > 0, lower, upper).mul_(row.values))
+            lower, upper = row.gather([lines.lower_slope, lines.upper_slope], self.rows.group)
+            flat = row.grouped
+            return row.like(torch.where(flat > 0, lower, upper).mul_(flat))
         lower, flat = self.rows.spread(lines.lower_slope, row, own)
         upper, _ = self.rows.spread(lines.upper_slope, row, own)
         if row.requires_grad or lower.requires_grad:
@@ -223,27 +304,30 @@ class _Pass:
     ) -> None:
         """Add the minimum of `row @ v` over lower <= v <= upper, entry by entry."""
         if isinstance(row, Windows):
-            low, high = row.gather([lower, upper], self.rows.owner)
-            least = torch.where(row.values > 0, low, high).mul_(row.values)
-            self._add(least.flatten(1).sum(1))
+            low, high = row.gather([lower, upper], self.rows.group)
+            flat = row.grouped
+            self._add(torch.where(flat > 0, low, high).mul_(flat).flatten(2).sum(2).flatten())
             return
         low, flat = self.rows.spread(lower, row, own)
         high, _ = self.rows.spread(upper, row, own)
-        found = flat @ low.mT + flat.clamp(max=0) @ (high - low).mT
+        if own:
+            found = (flat * low).sum(2) + (flat.clamp(max=0) * (high - low)).sum(2)
+        else:
+            found = flat @ low.mT + flat.clamp(max=0) @ (high - low).mT
         self._add(found.flatten())
 
     def _add_bias(self, bias: Tensor, node: Node, row: Coefficients) -> None:
         if isinstance(row, Windows):
             full = bias.expand(1, *node.shape[1:])
-            (held,) = row.gather([full], torch.zeros_like(self.rows.owner))
-            self._add((held * row.values).flatten(1).sum(1))
+            (held,) = row.gather([full], torch.zeros_like(self.rows.group))
+            self._add((held * row.grouped).flatten(2).sum(2).flatten())
             return
         if bias.dim() > 2 and bias[0].numel() == bias.shape[1]:  # by channel: sum them first
             self._add(row.flatten(2).sum(2) @ bias.flatten())
             return
         merged = node.shape[0] // 2
         flat = bias.expand(1, *node.shape[1:]).reshape(-1).repeat(merged)
-        self._add(row.reshape(len(self.rows.owner), -1) @ flat)
+        self._add(row.reshape(len(self.rows), -1) @ flat)
 
     def _cut(self, index: int, row: Coefficients, *, exact: bool) -> None:
         """Take the least value over a node's interval: of an input, or of a call without lines."""
@@ -257,7 +341,7 @@ class _Pass:
         self._add_offsets(box.lower, box.upper, row)
         if exact and known.inputs.center is not None:
             found = known.inputs.dual_bound(
-                _dense(row).reshape(len(self.rows.owner), -1), self.rows.owner
+                _dense(row).reshape(len(self.rows), -1), self.rows.owner
             )
             if found is not None:
                 self.total = torch.maximum(self.total, before + found)  # type: ignore[arg-type]

@@ -47,17 +47,25 @@ def notice() -> str | None:
     return _load()[1]
 
 
-def bounds(model: nn.Module, lower: Tensor, upper: Tensor, method: Method) -> tuple[Tensor, Tensor]:
-    """Bound a model's outputs over a box of inputs, as auto_LiRPA sees it.
+def bounds(
+    model: nn.Module,
+    lower: Tensor,
+    upper: Tensor,
+    method: Method,
+    coefficients: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Bound a model's outputs, or linear functions of them, over a box of inputs.
 
     Args:
         model: Evaluated as in `eval()` mode, on a copy.
         lower: Lower ends of the inputs, (N, ...).
         upper: Upper ends, of the same shape.
         method: auto_LiRPA's name of the method.
+        coefficients: For each sample the functions to bound, (N, rows, K), such as those of
+            `certify.specification.margins`; None for the outputs themselves.
 
     Returns:
-        Lower and upper bounds of the outputs, (N, K) each, without gradient.
+        Lower and upper bounds, (N, rows) or (N, K) each, without gradient.
 
     Raises:
         RuntimeError: auto_LiRPA is not there (`notice()` says why), or a bound is not a number.
@@ -71,7 +79,7 @@ def bounds(model: nn.Module, lower: Tensor, upper: Tensor, method: Method) -> tu
         bounded = lirpa.BoundedModule(plain, torch.zeros_like(lower), device=lower.device)
         ball = lirpa.PerturbationLpNorm(norm=float("inf"), x_L=lower, x_U=upper)
         inputs = lirpa.BoundedTensor((lower + upper) / 2, ball)
-        low, high = bounded.compute_bounds(x=(inputs,), method=method)
+        low, high = bounded.compute_bounds(x=(inputs,), C=coefficients, method=method)
     if low.isnan().any() or high.isnan().any():
         raise RuntimeError(f"auto_LiRPA's {method} bounds hold NaN")
     return low.detach(), high.detach()

@@ -15,12 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from certify.graph import Node
-from certify.program import Program
+from certify.graph import Node, resolve
+from certify.program import Program, at_batch
 
 _FEW_CHANNELS = 4
-_BATCH = 2
-"""The batch size that the shapes in a graph are of."""
 
 
 class LinearMap(ABC):
@@ -54,43 +52,91 @@ class LinearMap(ABC):
 
 
 class Rearrangement(LinearMap):
-    """A call with a matrix of no negative entries: views, slices, zero padding, sums, means."""
+    """A call with a matrix of no negative entries: views, slices, padding, sums, means.
 
-    def __init__(self, program: Program, node: Node, source: int, terms: int, spread: int) -> None:
-        """Take a call that is linear in its argument `source`, other inputs being zero."""
-        self._node, self._source = node, source
-        self._constants = program.constants
-        self._shape = program.graph.nodes[source].shape
-        self._shapes = {i: program.graph.nodes[i].shape for i in node.inputs}
+    Constants among its arguments (what is padded with, what is concatenated) are its bias.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        node: Node,
+        source: int,
+        terms: int,
+        spread: int,
+        linear: Node | None = None,
+    ) -> None:
+        """Take a call that is affine in its argument `source`, other inputs being zero.
+
+        `linear` is the same call without its constant numbers, if it has any.
+        """
+        self._program, self._node, self._source = program, linear or node, source
+        self._from = program.graph.nodes[source]
         self.terms, self.spread = terms, spread
+        floats = [i for i in node.inputs if self._is_float(i)]
+        if floats or linear is not None:
+            self.bias = self._call(node, None, 1, program.constants.__getitem__)
+            self.bias_size = self.bias.abs()
+
+    def _is_float(self, index: int) -> bool:
+        value = self._program.constants.get(index)
+        return isinstance(value, Tensor) and value.is_floating_point()
+
+    def _call(
+        self, node: Node, x: Tensor | None, batch: int, constant: Callable[[int], Any]
+    ) -> Tensor:
+        like = next((v for v in self._program.constants.values() if isinstance(v, Tensor)), None)
+
+        def zeros(index: int) -> Tensor:
+            shape = resolve(self._program.graph.nodes[index].sizes, constant, batch)
+            if x is not None:
+                return x.new_zeros(shape)
+            device = None if like is None else like.device
+            return torch.zeros(shape, dtype=self._program.dtype, device=device)
+
+        def value(index: int) -> Any:
+            if index == self._source and x is not None:
+                return x
+            return constant(index) if index in self._program.constants else zeros(index)
+
+        args, kwargs = node.call(value, batch)
+        result: Tensor = node.op(*args, **kwargs)  # type: ignore[misc]  # a call, no input
+        return result
+
+    def _linear(self, x: Tensor) -> Tensor:
+        batch = self._from.batch(x.shape)
+
+        def constant(index: int) -> Any:
+            value = self._program.constant(index, batch)
+            return torch.zeros_like(value) if self._is_float(index) else value
+
+        return self._call(self._node, x, batch, constant)
 
     def apply(self, x: Tensor) -> Tensor:
         """See `LinearMap`."""
-        batch = len(x) * _BATCH // self._shape[0]
-
-        def value(index: int) -> Any:
-            if index == self._source:
-                return x
-            if index in self._constants:
-                return self._constants[index]
-            shape = self._shapes[index]
-            return x.new_zeros((shape[0] * batch // _BATCH, *shape[1:]))
-
-        args, kwargs = self._node.call(value, batch)
-        result: Tensor = self._node.op(*args, **kwargs)  # type: ignore[misc]  # a call, no input
-        return result
+        result = self._linear(x)
+        if self.bias is None:
+            return result
+        batch = self._from.batch(x.shape)
+        shift: Tensor = at_batch(self.bias, self._node, batch)
+        return result + shift
 
     def apply_abs(self, x: Tensor, bias: float = 0.0) -> Tensor:
         """See `LinearMap`."""
-        return self.apply(x)
+        result = self._linear(x)
+        if self.bias_size is None or not bias:
+            return result
+        size: Tensor = at_batch(self.bias_size, self._node, self._from.batch(x.shape))
+        return result + size * bias
 
     def adjoint(self, rows: Tensor) -> Tensor:
         """The gradient, which of a linear function is its transpose."""
-        count = len(rows) * self._shape[0] // self._node.shape[0]
+        batch = self._node.batch(rows.shape)
+        shape = resolve(self._from.sizes, self._program.constants.get, batch)
         with torch.enable_grad():
-            x = rows.new_zeros((count, *self._shape[1:]), requires_grad=True)
+            x = rows.new_zeros(shape, requires_grad=True)
             (gradient,) = torch.autograd.grad(
-                self.apply(x), x, rows, create_graph=rows.requires_grad
+                self._linear(x), x, rows, create_graph=rows.requires_grad
             )
         return gradient
 
@@ -103,6 +149,11 @@ class Matrix(LinearMap):
         self._weight, self._abs = weight, weight.abs()
         self.bias, self.bias_size = bias, bias_size
         self.terms, self.spread = weight.shape
+
+    @property
+    def weight(self) -> Tensor:
+        """The matrix, (in, out)."""
+        return self._weight
 
     def apply(self, x: Tensor) -> Tensor:
         """See `LinearMap`."""
@@ -136,7 +187,7 @@ class Convolution(LinearMap):
         self.bias = None if bias is None else bias.view(by_channel)
         self.bias_size = None if bias_size is None else bias_size.view(by_channel)
         self.stride, self.padding, self.dilation, self.transposed, _, self.groups = settings
-        self._settings, self.shape = tuple(settings), tuple(shape)
+        self.settings, self.shape = tuple(settings), tuple(shape)
         kernel = math.prod(weight.shape[2:])
         per_group = weight.shape[0] // self.groups
         forward, backward = weight.shape[1] * kernel, per_group * kernel
@@ -155,13 +206,13 @@ class Convolution(LinearMap):
     def apply(self, x: Tensor) -> Tensor:
         """See `LinearMap`."""
         bias = None if self.bias is None else self.bias.flatten()
-        result: Tensor = torch.ops.aten.convolution(x, self._weight, bias, *self._settings)
+        result: Tensor = torch.ops.aten.convolution(x, self._weight, bias, *self.settings)
         return result
 
     def apply_abs(self, x: Tensor, bias: float = 0.0) -> Tensor:
         """See `LinearMap`."""
         size = None if self.bias_size is None or not bias else self.bias_size.flatten() * bias
-        result: Tensor = torch.ops.aten.convolution(x, self._abs, size, *self._settings)
+        result: Tensor = torch.ops.aten.convolution(x, self._abs, size, *self.settings)
         return result
 
     def adjoint(self, rows: Tensor) -> Tensor:
@@ -257,9 +308,11 @@ def affine(program: Program, node: Node) -> list[tuple[int, LinearMap]] | None:
         return None
 
     def made() -> list[tuple[int, LinearMap]] | None:
-        sources = [i for i in node.inputs if i not in program.constants]
+        sources = list(dict.fromkeys(i for i in node.inputs if i not in program.constants))
         found = [maker(program, node, source) for source in sources]
         pairs = [(i, m) for i, m in zip(sources, found, strict=True) if m is not None]
+        for _, later in pairs[1:]:
+            later.bias = later.bias_size = None
         return pairs if len(pairs) == len(sources) else None
 
     return program.derived(node.index, "affine", made)

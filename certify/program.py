@@ -9,9 +9,19 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from certify.graph import Graph, Node
+from certify.graph import Graph, Node, Size
 
 T = TypeVar("T")
+
+
+def at_batch(value: Any, node: Node, batch: int) -> Any:
+    """Repeat a node's value, made at batch size 1, if its shape depends on the batch size."""
+    if batch == 1 or not any(isinstance(size, Size) for size in node.sizes):
+        return value
+    times = [batch if isinstance(size, Size) else 1 for size in node.sizes]
+    return (
+        value.repeat(times) if isinstance(value, Tensor) else value.each(lambda v: v.repeat(times))
+    )
 
 
 @dataclass(eq=False)
@@ -44,6 +54,10 @@ class Program:
         """Floating-point type of the parameters."""
         kinds = (v.dtype for v in self.constants.values() if isinstance(v, Tensor))
         return next((kind for kind in kinds if kind.is_floating_point), torch.float32)
+
+    def constant(self, node: int, batch: int) -> Any:
+        """Return a constant at a batch size: folding made it at batch size 1."""
+        return at_batch(self.constants[node], self.graph.nodes[node], batch)
 
     def derived(self, node: int, what: str, make: Callable[[], T]) -> T:
         """Return what `make` gives, made once if constants stay as they are."""

@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from certify.graph import Node, unsupported
 from certify.interval import Interval, as_interval
-from certify.maps import LinearMap, affine
+from certify.maps import LinearMap, Rearrangement, affine
 from certify.program import Program
 from certify.rounding import OFF, Rounding
 
@@ -76,6 +77,8 @@ def propagate(
     values: dict[int, Value] = {program.inputs[name]: value for name, value in inputs.items()}
     for node in program.nodes:
         values[node.index] = bound(program, node, values, rounding, batch)
+    if program.output in program.constants:  # the input does not matter
+        values[program.output] = as_interval(program.constant(program.output, batch))
     return values
 
 
@@ -92,7 +95,7 @@ def bound(
         raise unsupported(node)
 
     def value(index: int) -> Any:
-        return program.constants[index] if index in program.constants else values[index]
+        return program.constant(index, batch) if index in program.constants else values[index]
 
     args, kwargs = node.call(value, batch)
     return found(Context(program, node, rounding, batch), *args, **kwargs)
@@ -103,11 +106,14 @@ def through(linear: LinearMap, x: Interval, rounding: Rounding) -> Interval:
 
     With u the unit roundoff, g = gamma(terms + 8) bounds what rounding does to the midpoint (of the
     interval and of the product), to the radius, to the bias and to the two last sums, relative to
-    |W| (|center| + radius) + |bias|; one product with |W| takes them all along.
+    |W| (|center| + radius) + |bias|, and again what it does to the model's own evaluation at any
+    point; one product with |W| takes them all along.
     """
     if linear.terms == 0:
         return x.each(linear.apply)
-    gamma = 1.1 * rounding.gamma(linear.terms + 8)
+    gamma = 2.1 * rounding.gamma(linear.terms + 8)
+    if isinstance(linear, Rearrangement):
+        return _added_up(linear, x, gamma, rounding.tiny)
     center = x.center
     radius = x.radius
     if gamma:
@@ -117,3 +123,15 @@ def through(linear: LinearMap, x: Interval, rounding: Rounding) -> Interval:
     if linear.slack is not None:
         spread = spread + linear.slack.apply_abs(center.abs() + radius, 1.0) * (1 + 2 * gamma)
     return Interval(middle - spread, middle + spread)
+
+
+def _added_up(linear: Rearrangement, x: Interval, gamma: float, tiny: float) -> Interval:
+    """Sums and means end by end, so that what is not negative stays so."""
+    if not gamma:
+        return x.each(linear.apply)
+    low = linear.apply(x.lower - x.lower.abs() * gamma)
+    high = linear.apply(x.upper + x.upper.abs() * gamma)
+    return Interval(
+        torch.where(low > 0, (low - tiny).clamp_min(0), low - tiny),
+        torch.where(high < 0, (high + tiny).clamp_max(0), high + tiny),
+    )

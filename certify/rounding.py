@@ -35,6 +35,11 @@ class Rounding:
         info = torch.finfo(dtype)
         return cls(info.eps / 2, info.tiny * 2**20)
 
+    @property
+    def function(self) -> float:
+        """Relative error of an elementary function's value, here and again in the model."""
+        return 2 * (2 * FUNCTION_ULPS + 1) * self.unit
+
     def gamma(self, terms: int) -> float:
         """N u / (1 - n u): the relative error of a sum of n products in any order."""
         product = terms * self.unit

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.func import functional_call
+from torch.func import functional_call, functionalize
 from torch.fx import traceback
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -20,6 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from certify.canonical import canonical
 from certify.errors import UnsupportedError
 from certify.graph import Argument, Graph, Node, Ref, Size, references
+from certify.plain import Plain
 
 _BATCHES = (2, 3)
 _REPLAYED = 5
@@ -87,8 +88,14 @@ def _make(
     function: Callable[[dict[str, Tensor]], Tensor], values: dict[str, Tensor]
 ) -> fx.GraphModule:
     try:
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), traceback.preserve_node_meta():
-            traced = make_fx(function)(values)
+        with (
+            torch.no_grad(),
+            sdpa_kernel(SDPBackend.MATH),
+            Plain(),
+            traceback.preserve_node_meta(),
+        ):
+            # a write into a view (y[:, 0] = 0) becomes a value of its own
+            traced = make_fx(functionalize(function, remove="mutations"))(dict(values))
     except Exception as error:  # whatever the user's forward may raise
         reason = " ".join(str(error).split())[:200]
         raise UnsupportedError(
@@ -136,6 +143,7 @@ def _unify(
     nodes: list[Node] = []
     place: dict[fx.Node, int] = {}
     inputs: dict[str, int] = {}
+    literals: dict[int, Tensor] = {}
     lists = list(first.graph.nodes), list(second.graph.nodes)
     if len(lists[0]) != len(lists[1]):
         raise UnsupportedError(
@@ -147,7 +155,7 @@ def _unify(
         path = a.meta.get("nn_module_stack", {}).get("path", ("",))[0]
         if a.op == "placeholder":
             place[a] = inputs[waiting.pop(0)] = len(nodes)
-            nodes.append(_node(len(nodes), None, (), {}, a, path, names[len(inputs) - 1]))
+            nodes.append(_node(None, (), {}, a, b, nodes, names[len(inputs) - 1]))
         elif a.op == "output":
             (result,) = a.args[0] if isinstance(a.args[0], list | tuple) else (a.args[0],)
             output = place[result]
@@ -157,31 +165,57 @@ def _unify(
                     f"cannot bound this model: in {path or 'the model itself'} it calls "
                     f"{a.target} or {b.target}, depending on the batch size"
                 )
+            if torch.Tag.nondeterministic_seeded in getattr(a.target, "tags", ()):
+                raise UnsupportedError(
+                    f"cannot bound this model: {a.target} in {path or 'the model itself'} draws "
+                    "random numbers: call model.eval()"
+                )
             args = tuple(_argument(x, y, place) for x, y in zip(a.args, b.args, strict=True))
             kwargs = {key: _argument(a.kwargs[key], b.kwargs[key], place) for key in a.kwargs}
             place[a] = len(nodes)
-            nodes.append(_node(len(nodes), a.target, args, kwargs, a, path, str(a.target)))
+            nodes.append(_node(a.target, args, kwargs, a, b, nodes, str(a.target)))
         else:
-            raise UnsupportedError(
-                f"cannot bound this model: {path or 'the model itself'} uses a tensor that is "
-                f"neither a parameter nor a buffer ({a.target}): register it as a buffer"
-            )
-    return Graph(tuple(nodes), inputs, output, batched)
+            place[a] = len(nodes)
+            literals[len(nodes)] = _literal(a, b, getattr(first, str(a.target)), second, path)
+            nodes.append(_node(None, (), {}, a, b, nodes, "a constant"))
+    return Graph(tuple(nodes), inputs, output, batched, literals)
+
+
+def _literal(a: fx.Node, b: fx.Node, value: Tensor, second: fx.GraphModule, path: str) -> Tensor:
+    """The value of `torch.tensor([0, 3])` in a forward; a tensor from elsewhere is an error."""
+    where = path or "the model itself"
+    if any(user.target is not torch.ops.aten.lift_fresh_copy.default for user in a.users):
+        raise UnsupportedError(
+            f"cannot bound this model: {where} uses a tensor that is neither a parameter nor a "
+            "buffer: register it as a buffer"
+        )
+    if not torch.equal(value, getattr(second, str(b.target))):
+        raise UnsupportedError(
+            f"cannot bound this model: a constant in {where} depends on the batch size"
+        )
+    return value
 
 
 def _node(
-    index: int,
     op: Any,
     args: tuple[Argument, ...],
     kwargs: dict[str, Argument],
-    source: fx.Node,
-    path: str,
+    a: fx.Node,
+    b: fx.Node,
+    nodes: list[Node],
     name: str,
 ) -> Node:
-    value = source.meta.get("val")
-    shape = tuple(value.shape) if isinstance(value, Tensor) else ()
+    path = a.meta.get("nn_module_stack", {}).get("path", ("",))[0]
+    values = a.meta.get("val"), b.meta.get("val")
+    shapes = [tuple(v.shape) if isinstance(v, Tensor) else () for v in values]
+    if len(shapes[0]) != len(shapes[1]):
+        raise UnsupportedError(
+            "cannot bound this model: what it computes depends on the batch size"
+        )
+    sizes = tuple(_argument(x, y, {}) for x, y in zip(*shapes, strict=True))
+    kind = values[0].dtype if isinstance(values[0], Tensor) else None
     inputs = tuple(references((args, tuple(kwargs.values()))))
-    return Node(index, op, args, kwargs, inputs, shape, path, name)
+    return Node(len(nodes), op, args, kwargs, inputs, shapes[0], sizes, kind, path, name)
 
 
 def _argument(a: Any, b: Any, place: dict[fx.Node, int]) -> Argument:
@@ -211,10 +245,11 @@ def _replay(
             noise = torch.rand(rows.shape, generator=torch.Generator().manual_seed(0))
             rows = rows + (noise.to(rows) - 0.5) * (rows.abs().amax() + 1) * 0.1
         fresh[name] = rows
-    with torch.no_grad():
-        eager, replayed = function(fresh), graph.run(fresh)
+    with torch.no_grad():  # on copies: a first layer may work in place
+        eager = function({k: v.clone() for k, v in fresh.items()})
+        replayed = graph.run(fresh)
         alone = [
-            function({k: v[i : i + 1] if k in batched else v for k, v in fresh.items()})
+            function({k: v[i : i + 1].clone() if k in batched else v for k, v in fresh.items()})
             for i in range(_REPLAYED)
         ]
     tolerance = 1e-3 * (1 + eager.abs().amax())

@@ -21,11 +21,11 @@ _FULL = 0.6
 
 @dataclass(frozen=True, eq=False)
 class Windows:
-    """Rows of coefficients on images, each zero outside of its window.
+    """Groups of rows of coefficients on images, zero outside of a window for each group.
 
     Attributes:
-        values: (rows, channels, height, width) of the window.
-        top: First row of the image in the window, int64 (rows,); may lie outside.
+        values: (groups * size, channels, height, width) of the windows.
+        top: First row of the image in each group's window, int64 (groups,); may lie outside.
         left: First column, likewise.
         shape: (channels, height, width) of the image.
         inside: Whether entries outside of the image are known to be zero.
@@ -39,62 +39,85 @@ class Windows:
 
     @classmethod
     def of_neurons(
-        cls, linear: Convolution, neurons: Tensor, sign: Tensor, out: tuple[int, ...]
+        cls, linear: Convolution, neurons: Tensor, out: tuple[int, ...]
     ) -> Windows | None:
-        """The rows of a convolution's matrix for some of its neurons, or None if it is no window.
+        """For some neurons, the row of a convolution's matrix and its negative.
 
         Args:
             linear: The convolution.
-            neurons: Places in its flattened result, int64 (rows,).
-            sign: What to multiply each with, (rows,).
+            neurons: Places in its flattened result, int64 (groups,).
             out: (channels, height, width) of its result.
+
+        Returns:
+            Groups of two rows, or None if they are no windows.
         """
         if not _plain(linear) or _covers(linear.weight.shape[2:], linear.shape):
             return None
         channel, place = neurons // (out[1] * out[2]), neurons % (out[1] * out[2])
         (sy, sx), (py, px) = linear.stride, linear.padding
+        kernels = torch.stack([linear.weight, -linear.weight], 1).permute(0, 1, 3, 4, 2)
         return cls(
-            linear.weight[channel] * sign[:, None, None, None],
+            kernels.contiguous()[channel].flatten(0, 1).permute(0, 3, 1, 2),
             place // out[2] * sy - py,
             place % out[2] * sx - px,
             linear.shape,  # type: ignore[arg-type]  # plain: three of them
         )
 
+    @property
+    def grouped(self) -> Tensor:
+        """The values as (groups, size, channels, height, width)."""
+        count = len(self.top)
+        return self.values.view(count, len(self.values) // count, *self.values.shape[1:])
+
     def dense(self) -> Tensor:
-        """The rows in full, (rows, channels, height, width)."""
-        rows, channels, h, w = self.values.shape
+        """The rows in full, (groups * size, channels, height, width)."""
+        values = self.grouped
+        groups, size, channels, h, w = values.shape
         _, height, width = self.shape
         up, before = self._margins()
         tall, wide = height + up + h, width + before + w
-        device = self.values.device
+        device = values.device
         y = (self.top + up)[:, None] + torch.arange(h, device=device)
         x = (self.left + before)[:, None] + torch.arange(w, device=device)
-        place = (y[:, :, None] * wide + x[:, None, :]).flatten(1)[:, None].expand(-1, channels, -1)
-        full = self.values.new_zeros(rows, channels, tall * wide)
-        full.scatter_(2, place, self.values.flatten(2))
-        full = full.view(rows, channels, tall, wide)
+        place = (y[:, :, None] * wide + x[:, None, :]).flatten(1)[:, None]
+        full = values.new_zeros(groups, size * channels, tall * wide)
+        full.scatter_(2, place.expand(-1, size * channels, -1), values.reshape(groups, -1, h * w))
+        full = full.view(groups * size, channels, tall, wide)
         return full[:, :, up : up + height, before : before + width]
 
-    def gather(self, images: Sequence[Tensor], owner: Tensor) -> list[Tensor]:
-        """Of images (n, channels, height, width), each row's window, zero outside.
+    def gather(self, images: Sequence[Tensor], group: Tensor) -> list[Tensor]:
+        """Of images (n, channels, height, width), each group's window, zero outside.
 
         All at once, and channels last in memory: a copy of few long runs.
+
+        Args:
+            images: By sample.
+            group: Sample of each group, ascending.
+
+        Returns:
+            (groups, 1, channels, height, width) each.
         """
         h, w = self.values.shape[2:]
         up, before = self._margins()
-        full = torch.cat([image.view(-1, *self.shape) for image in images], 1)
+        first, last = int(group[0]), int(group[-1]) + 1
+        full = torch.cat([image.view(-1, *self.shape)[first:last] for image in images], 1)
         full = F.pad(full, (before, w, up, h)).permute(0, 2, 3, 1).contiguous()
         _, tall, wide, depth = full.shape
         device = full.device
-        y = (owner * tall + self.top + up)[:, None] + torch.arange(h, device=device)
+        y = ((group - first) * tall + self.top + up)[:, None] + torch.arange(h, device=device)
         x = (self.left + before)[:, None] + torch.arange(w, device=device)
         place = (y[:, :, None] * wide + x[:, None, :]).flatten()
-        held = full.view(-1, depth).index_select(0, place).view(-1, h, w, depth)
-        return list(torch.split(held.permute(0, 3, 1, 2), self.shape[0], 1))
+        held = full.view(-1, depth).index_select(0, place).view(-1, 1, h, w, depth)
+        return list(torch.split(held.permute(0, 1, 4, 2, 3), self.shape[0], 2))
 
-    def like(self, values: Tensor) -> Windows:
-        """The same windows with other values, zero outside of the image."""
-        return replace(self, values=values, inside=True)
+    def like(self, grouped: Tensor) -> Windows:
+        """The same windows with other values, by group, zero outside of the image."""
+        return replace(self, values=grouped.flatten(0, 1), inside=True)
+
+    def some(self, groups: Tensor) -> Windows:
+        """The windows of some groups, by a mask."""
+        values = self.grouped[groups].flatten(0, 1)
+        return replace(self, values=values, top=self.top[groups], left=self.left[groups])
 
     def through(self, linear: LinearMap) -> Windows | None:
         """Carry back through a map; None where it is not of a kind that keeps windows."""
@@ -113,7 +136,8 @@ class Windows:
         values = self.values
         if not self.inside:
             one = values.new_ones(1, *self.shape)
-            values = values * self.gather([one], torch.zeros_like(self.top))[0]
+            (held,) = self.gather([one], torch.zeros_like(self.top))
+            values = (self.grouped * held).flatten(0, 1)
         return Windows(
             transposed(values, linear.weight, (sy, sx)),
             self.top * sy - py,

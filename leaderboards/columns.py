@@ -40,7 +40,10 @@ COLUMNS = (
     Column("distance", pa.float64(), True, "norm of the perturbation, measured in float64"),
     Column("restart", pa.int32(), True, "restart that found the point, from 0"),
     Column("iteration", pa.int32(), True, "iteration that found the point, from 0"),
-    Column("radius", pa.float64(), True, "L2 radius that a smoothed classifier is certified for"),
+    Column("bound", pa.float64(), True, "proven lower bound of the margin, rounding taken off"),
+    Column("radius", pa.float64(), True, "certified radius, in the threat model's norm and unit"),
+    Column("method", pa.string(), True, "certificate that proved it or gave the bound"),
+    Column("work", pa.int64(), False, "subproblems this step bounded for the sample"),
     Column("votes", pa.int64(), True, "draws in which a smoothed classifier's base chose label"),
     Column("forwards", pa.int64(), False, "forward passes this step spent on the sample"),
     Column("backwards", pa.int64(), False, "backward passes this step spent on the sample"),
@@ -112,7 +115,7 @@ def check_rows(table: Any, kind: StepKind, classes: int, sample_ids: Ids) -> Non
             raise RecordError(f"{column.name} is null")
         if pa.types.is_floating(column.type) and pc.any(pc.invert(pc.is_finite(values))).as_py():
             raise RecordError(f"{column.name} is not finite")
-        signed = column.name.startswith("margin")
+        signed = column.name.startswith("margin") or column.name == "bound"
         if not signed and pa.types.is_primitive(column.type):
             lowest = pc.min(values).as_py()
             if lowest is not None and lowest < 0:
@@ -135,9 +138,10 @@ def check_rows(table: Any, kind: StepKind, classes: int, sample_ids: Ids) -> Non
     strangers = ids[~np.isin(ids, sample_ids)]
     if strangers.size:
         raise RecordError(f"sample {strangers.min()} is not one of the run's")
-    lengths = pc.max(pc.utf8_length(table["detail"])).as_py()
-    if lengths is not None and lengths > MAX_DETAIL:
-        raise RecordError(f"detail of {lengths} characters; the limit is {MAX_DETAIL}")
+    for name in ("method", "detail"):
+        length = pc.max(pc.utf8_length(table[name])).as_py()
+        if length is not None and length > MAX_DETAIL:
+            raise RecordError(f"{name} of {length} characters; the limit is {MAX_DETAIL}")
 
 
 def content_sha256(table: Any) -> str:

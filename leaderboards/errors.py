@@ -25,17 +25,21 @@ class RecordError(ValueError):
 class ContradictionError(RecordError):
     """A sample is both certified and broken: a bug of ours, never averaged away.
 
-    Attributes:
+    Args:
         sample_ids: All samples concerned, ascending.
+        evidence: Where both artefacts of each were written, if anywhere.
+
+    Attributes:
+        sample_ids: As given.
     """
 
     exit_code = 7
 
-    def __init__(self, sample_ids: tuple[int, ...]) -> None:
+    def __init__(self, sample_ids: tuple[int, ...], evidence: str | None = None) -> None:
         shown = ", ".join(str(i) for i in sample_ids[:20])
         more = f" and {len(sample_ids) - 20} more" if len(sample_ids) > 20 else ""
         super().__init__(
             f"both certified and broken: sample {shown}{more}; one of the two is wrong, "
-            "so this run has no result (keep its folder: it is the evidence)"
+            f"so this run has no result (keep its folder: the evidence is {evidence or 'in it'})"
         )
         self.sample_ids = sample_ids

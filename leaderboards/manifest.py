@@ -46,6 +46,9 @@ Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$")]
 """Names that become file names: the reason why they are this narrow."""
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0, le=2**53)]
+SampleScope = Literal["open", "audit", "right"]
+"""Samples a certificate runs on (its parameter `samples`): those that no step before it settled;
+these and the ones that a step broke, to see that it proves none of them; all that `clean` left."""
 Parameter = int | float | str | bool | None
 
 

@@ -18,7 +18,7 @@ from leaderboards.sample_ids import Ids, hash_ids
 MAX_SHARD_BYTES = 512 << 20
 FILE_NAME = re.compile(r"\d{8,19}-\d{8,19}-[0-9a-f]{16}\.parquet")
 _KEY = b"robustbench-c"
-_TEXT = ["verdict", "detail"]
+_TEXT = ["verdict", "method", "detail"]
 
 
 def file_name(ids: Ids) -> str:

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from leaderboards.columns import content_sha256, to_frame
 from leaderboards.manifest import Count, Record, Sha256, Slug
-from leaderboards.settle import sample_verdicts
+from leaderboards.settle import count_reasons, open_reasons, sample_verdicts
 from leaderboards.statistics import clopper_pearson
 from leaderboards.verdicts import CLEAN_STEP, StepKind, Verdict
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 SUMMARY_SCHEMA: Final = 1
 Share = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(ge=0)]
+Radius = Annotated[float, Field(ge=0)]
 
 
 class Rate(Record):
@@ -62,6 +63,40 @@ class Counts(Record):
     """Some step has yet to run on them."""
 
 
+class Reasons(Record):
+    """The number of samples that certificates left open, by what they said of them."""
+
+    unknown: Count
+    """The method ran to its end and could not prove it."""
+    rounding: Count
+    """Proved up to rounding only."""
+    timeout: Count
+    """A budget ended first."""
+    unconfirmed: Count
+    """A counterexample was named, but did not hold when it was re-checked."""
+
+
+class Radii(Record):
+    """Certified radii of the samples that are right on the clean input."""
+
+    samples: Count
+    """Samples with a radius; 0 where not even the smallest that was tried is proved."""
+    minimum: Radius
+    """Smallest."""
+    q10: Radius
+    """A tenth of the samples have at most this."""
+    q25: Radius
+    """A quarter."""
+    median: Radius
+    """Half."""
+    q75: Radius
+    """Three quarters."""
+    q90: Radius
+    """Nine tenths."""
+    maximum: Radius
+    """Largest."""
+
+
 class StepSummary(Record):
     """What one step did, and what it cost."""
 
@@ -71,14 +106,24 @@ class StepSummary(Record):
     """What it can settle."""
     samples: Count
     """Samples it ran on."""
+    audited: Count
+    """Those of them that an earlier step had settled: a certificate that is checked on them."""
     settled: Count
     """Samples whose verdict is this step's."""
+    certified: Count
+    """Those of them that it proved."""
+    broken: Count
+    """Those of them that it broke."""
+    left_open: Reasons | None
+    """Of a certificate: the samples it left open that no earlier step had settled, by reason."""
     errors: Count
     """Samples it failed on."""
     forwards: Count
     """Forward passes of one sample, in all."""
     backwards: Count
     """Backward passes of one sample, in all."""
+    work: Count
+    """Subproblems it bounded, in all."""
     seconds: Seconds
     """Time in all."""
     content_sha256: Sha256
@@ -92,6 +137,8 @@ class Cost(Record):
     """Forward passes of one sample, in all."""
     backwards: Count
     """Backward passes of one sample, in all."""
+    work: Count
+    """Subproblems bounded, in all."""
     seconds: Seconds
     """Time in all."""
     forwards_per_sample: Annotated[float, Field(ge=0)] | None
@@ -114,15 +161,19 @@ class Summary(Record):
     samples: Count
     """Samples of the run, whether run or not."""
     complete: bool
-    """Whether every sample has a verdict."""
+    """Whether every sample has a verdict, and every audit and radius is there."""
     counts: Counts
     """Samples with each verdict."""
+    undecided_by: Reasons | None
+    """The undecided samples by what the last certificate said; null where none can prove."""
     clean_accuracy: Rate | None
     """Correct without an attack; of an incomplete run, among the samples begun."""
     robust_accuracy: Rate | None
-    """Correct, and neither broken nor failed on by an attack; null while incomplete."""
+    """Correct, and neither broken by any step nor failed on by an attack; null if incomplete."""
     certified_accuracy: Rate | None
     """Proven robust; null while incomplete, and where no step can prove anything."""
+    radius: Radii | None
+    """Quantiles of the certified radius, of the samples that have one; null if there is none."""
     cost: Cost
     """What it cost."""
     steps: tuple[StepSummary, ...]
@@ -137,7 +188,7 @@ def summarise(store: RunStore) -> Summary:
     """Return the summary of what the shards of a run hold now.
 
     Raises:
-        ContradictionError: A sample is both certified and broken.
+        ContradictionError: A sample is both certified and broken (also: within its radius).
         RecordError: A shard is not valid.
     """
     manifest = store.manifest
@@ -146,7 +197,14 @@ def summarise(store: RunStore) -> Summary:
     samples = manifest.data.sample_ids
     result = sample_verdicts(frames, samples)
     steps = tuple(
-        _step_summary(step, store.kind(step), frames[step], result, content_sha256(tables[step]))
+        _step_summary(
+            step,
+            store.kind(step),
+            frames,
+            result,
+            content_sha256(tables[step]),
+            step in _reasoned(store),
+        )
         for step in store.steps
     )
     counts = Counts(
@@ -156,10 +214,11 @@ def summarise(store: RunStore) -> Summary:
     clean = frames[CLEAN_STEP]
     attacked = [f for s, f in frames.items() if store.kind(s) != "certificate"]
     failed = pd.concat(attacked).loc[lambda rows: rows["verdict"].isin([Verdict.ERROR])]
-    complete, n = counts.not_run == 0, int(samples.size)
+    complete, n = counts.not_run == 0 and _all_looked_at(store, frames), int(samples.size)
     spared = result["verdict"].isin([Verdict.ERROR]) & ~result.index.isin(failed["sample_id"])
     robust = counts.certified + counts.undecided + int(spared.sum())
-    proves = any(store.kind(step) == "certificate" for step in store.steps)
+    certificates = [f for s, f in frames.items() if store.kind(s) == "certificate"]
+    reasoned = [frames[step] for step in _reasoned(store)]
     return Summary(
         run_id=manifest.run_id,
         identity=manifest.identity(),
@@ -167,28 +226,80 @@ def summarise(store: RunStore) -> Summary:
         samples=n,
         complete=complete,
         counts=counts,
+        undecided_by=_undecided_by(reasoned, result) if reasoned else None,
         clean_accuracy=Rate.of(int(clean["verdict"].isna().sum()), len(clean)),
         robust_accuracy=Rate.of(robust, n) if complete else None,
-        certified_accuracy=Rate.of(counts.certified, n) if complete and proves else None,
+        certified_accuracy=Rate.of(counts.certified, n) if complete and certificates else None,
+        radius=_radii(certificates),
         cost=_cost(steps, len(clean)),
         steps=steps,
     )
 
 
+def _reasoned(store: RunStore) -> list[str]:
+    """The certificates that say why they leave a sample open: those with a `method`."""
+    steps = store.manifest.protocol.steps
+    return [s.name for s in steps if s.kind == "certificate" and "method" in s.parameters]
+
+
+def _all_looked_at(store: RunStore, frames: dict[str, pd.DataFrame]) -> bool:
+    """Whether the steps whose samples are more than the open ones have rows for all of them."""
+    scopes = {s.name: s.parameters.get("samples") for s in store.manifest.protocol.steps}
+    clean = frames[CLEAN_STEP]
+    right, broken = set(clean["sample_id"][clean["verdict"].isna()]), set[int]()
+    for step, frame in frames.items():
+        wanted = {"audit": broken, "right": right}.get(str(scopes.get(step)), set())
+        if wanted - set(frame["sample_id"]):
+            return False
+        broken |= set(frame["sample_id"][frame["verdict"].isin([Verdict.BROKEN])])
+    return True
+
+
 def _step_summary(
-    step: str, kind: StepKind, frame: pd.DataFrame, result: pd.DataFrame, content: str
+    step: str,
+    kind: StepKind,
+    frames: dict[str, pd.DataFrame],
+    result: pd.DataFrame,
+    content: str,
+    reasoned: bool,
 ) -> StepSummary:
+    frame, order = frames[step], list(frames)
+    mine = result["settled_by"] == step
+    before = result["settled_by"].isin(order[: order.index(step)])
+    audited = frame["sample_id"].isin(result.index[before])
+    reasons = open_reasons([frame[~audited]]) if reasoned else None
     return StepSummary(
         name=step,
         kind=kind,
         samples=len(frame),
-        settled=int((result["settled_by"] == step).sum()),
+        audited=int(audited.sum()),
+        settled=int(mine.sum()),
+        certified=int((mine & (result["verdict"] == Verdict.CERTIFIED)).sum()),
+        broken=int((mine & (result["verdict"] == Verdict.BROKEN)).sum()),
+        left_open=None if reasons is None else Reasons(**count_reasons(reasons)),
         errors=int(frame["verdict"].isin([Verdict.ERROR]).sum()),
         forwards=int(frame["forwards"].sum()),
         backwards=int(frame["backwards"].sum()),
+        work=int(frame["work"].sum()),
         seconds=math.fsum(frame["seconds"]),
         content_sha256=content,
     )
+
+
+def _undecided_by(certificates: list[pd.DataFrame], result: pd.DataFrame) -> Reasons:
+    undecided = result.index[result["verdict"] == Verdict.UNDECIDED]
+    reasons = open_reasons(certificates)
+    return Reasons(**count_reasons(reasons[reasons.index.isin(undecided)]))
+
+
+def _radii(certificates: list[pd.DataFrame]) -> Radii | None:
+    found = pd.concat([f["radius"].dropna() for f in certificates]) if certificates else None
+    if found is None or found.empty:
+        return None
+    shares = {"minimum": 0, "q10": 0.1, "q25": 0.25, "median": 0.5, "q75": 0.75, "q90": 0.9}
+    # never between two samples: a quantile is a radius that was proved
+    quantiles = {k: float(found.quantile(q, "lower")) for k, q in (shares | {"maximum": 1}).items()}
+    return Radii(samples=len(found), **quantiles)
 
 
 def _cost(steps: tuple[StepSummary, ...], begun: int) -> Cost:
@@ -197,6 +308,7 @@ def _cost(steps: tuple[StepSummary, ...], begun: int) -> Cost:
     return Cost(
         forwards=forwards,
         backwards=backwards,
+        work=sum(step.work for step in steps),
         seconds=math.fsum(step.seconds for step in steps),
         forwards_per_sample=forwards / begun if begun else None,
         backwards_per_sample=backwards / begun if begun else None,

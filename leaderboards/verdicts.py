@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Literal
 
-RULES_VERSION = 1
+RULES_VERSION = 2
 """Version of the rules that turn the steps' rows into one verdict; part of a protocol's hash."""
 
 CLEAN_STEP = "clean"
@@ -29,12 +29,31 @@ class Verdict(StrEnum):
     """A step failed on it and no other step settled it."""
 
 
+class Reason(StrEnum):
+    """Why a certificate left a sample open: how `detail` of such a row begins."""
+
+    UNKNOWN = "unknown"
+    """The method ran to its end and could not prove it."""
+    ROUNDING = "rounding"
+    """Proved up to rounding: the bound does not exceed the error of the float32 evaluation."""
+    TIMEOUT = "timeout"
+    """A budget ended first."""
+    UNCONFIRMED = "unconfirmed"
+    """It named a counterexample, which did not hold when it was re-checked."""
+
+
+def reason_of(detail: str | None) -> Reason | None:
+    """Return the reason that the detail of an open certificate row gives, or None."""
+    word = (detail or "").split(":")[0]
+    return Reason(word) if word in set(Reason) else None
+
+
 SETTLED = frozenset({Verdict.WRONG, Verdict.BROKEN, Verdict.CERTIFIED})
 """Verdicts that end the work on a sample."""
 
 LEGAL: dict[StepKind, frozenset[Verdict]] = {
     "clean": frozenset({Verdict.WRONG, Verdict.ERROR}),
     "attack": frozenset({Verdict.BROKEN, Verdict.ERROR}),
-    "certificate": frozenset({Verdict.CERTIFIED, Verdict.ERROR}),
+    "certificate": frozenset({Verdict.CERTIFIED, Verdict.BROKEN, Verdict.ERROR}),
 }
 """Verdicts a row may carry, by the kind of its step; null (still open) is always legal."""

@@ -12,7 +12,7 @@ from leaderboards.files import is_temporary, list_folder, read_bytes
 from leaderboards.manifest import explain
 from leaderboards.radius import radius_rules
 from leaderboards.summary import Summary, summarise
-from leaderboards.verdicts import CLEAN_STEP, Verdict
+from leaderboards.verdicts import CLEAN_STEP, Verdict, reason_of
 
 if TYPE_CHECKING:
     from leaderboards.store import RunStore
@@ -69,7 +69,10 @@ def _row_problems(store: RunStore, step: str, frame: pd.DataFrame) -> list[str]:
             "more passes than the protocol has": frame["forwards"] > restarts * (steps + 1),
             "not looked at": frame["forwards"] < 1,
         }
-    rules |= radius_rules(frame, settings, store.manifest.protocol.threat)
+    if store.kind(step) == "certificate" and "method" in settings:
+        rules |= _certificate_rules(frame, store.manifest.protocol.threat.eps)
+    else:
+        rules |= radius_rules(frame, settings, store.manifest.protocol.threat)
     if store.kind(step) == CLEAN_STEP:
         rules |= {
             "wrong, but the margin is positive": wrong & ~(frame["margin"] <= 0),
@@ -85,6 +88,19 @@ def _row_problems(store: RunStore, step: str, frame: pd.DataFrame) -> list[str]:
         for problem, bad in rules.items()
         if bad.any()
     ]
+
+
+def _certificate_rules(frame: pd.DataFrame, eps: float) -> dict[str, pd.Series[bool]]:
+    proved = frame["verdict"].isin([Verdict.CERTIFIED])
+    measured = frame["radius"].notna()
+    silent = frame["detail"].map(reason_of, na_action="ignore").isna()
+    return {
+        "certified, but its bound is not positive": proved & ~(frame["bound"] > 0),
+        "certified, but by no method": proved & frame["method"].isna(),
+        "certified, but its radius is below eps": proved & (frame["radius"] < eps),
+        "its radius reaches eps, but it is not certified": ~proved & (frame["radius"] >= eps),
+        "left open without a reason": frame["verdict"].isna() & ~measured & silent,
+    }
 
 
 def _problems_across_steps(frames: dict[str, pd.DataFrame]) -> list[str]:

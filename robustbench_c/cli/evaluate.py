@@ -1,4 +1,4 @@
-"""`robust-eval`: what an attacker can break of a model, sample by sample."""
+"""`robust-eval`: what an attacker can break of a model, and what none can, sample by sample."""
 
 from __future__ import annotations
 
@@ -9,19 +9,16 @@ import typer
 
 from robustbench_c.cli import options
 from robustbench_c.cli.app import new_app, run_app
+from robustbench_c.cli.known import ATTACKS, show_known, show_versions
+from robustbench_c.cli.threats import threat_of
 from robustbench_c.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from attacks.threat import ThreatModel
-    from robustbench_c.data import Dataset
     from robustbench_c.evaluation import Run
     from robustbench_c.zoo.cards import Card
 
 app = new_app()
 
-_ATTACKS = ["pgd"]
 _MOST = 1_000_000
 _SHIPPED = {"fashion-mnist": "fashion-mnist-mini"}
 """Data sets that need a download, and the part of them that is in the package."""
@@ -43,7 +40,26 @@ def evaluate(
     protocol: Annotated[
         str | None, typer.Option(help="Named settings of data, threat and attack, or a .toml.")
     ] = None,
-    attack: Annotated[str, typer.Option(help="The attack: pgd.")] = "pgd",
+    attack: Annotated[str, typer.Option(help="pgd, or none for proofs alone.")] = "pgd",
+    certify: Annotated[
+        str | None,
+        typer.Option(help="Prove by ibp, crown-ibp, crown, alpha-crown, complete or cascade."),
+    ] = None,
+    certify_iterations: Annotated[
+        int, typer.Option(min=1, max=_MOST, help="Slope steps of alpha-crown.")
+    ] = 20,
+    certify_subproblems: Annotated[
+        int, typer.Option(min=1, max=10**9, help="Subproblems of complete, for each sample.")
+    ] = 2000,
+    certify_seconds: Annotated[
+        float | None, typer.Option(help="Time of a proof, for each sample; not reproducible.")
+    ] = None,
+    radius: Annotated[
+        bool, typer.Option("--radius", help="Look for the certified radius of every sample.")
+    ] = False,
+    cross_check: Annotated[
+        bool, typer.Option("--cross-check", help="Compare the proofs with auto_LiRPA's.")
+    ] = False,
     data: options.Data = None,
     samples: Annotated[int | None, typer.Option(help="The first N samples [all].")] = None,
     norm: Annotated[str | None, typer.Option(help="linf, l2 or l1 [the card's].")] = None,
@@ -84,14 +100,18 @@ def evaluate(
     list_: Annotated[bool, typer.Option("--list", help="Show models, data, protocols.")] = False,
     version: Annotated[bool, typer.Option("--version", help="Show versions.")] = False,
 ) -> None:
-    """Evaluate a model under attack; verdicts, table and record for every sample."""
+    """Attack a model and prove what holds; verdicts, table and record for every sample."""
     if list_ or version:
-        _show_known() if list_ else _show_versions()
+        show_known() if list_ else show_versions()
         return
     if model is None:
         raise UsageError("give a --model (robust-eval --list shows those of the zoo)")
-    if attack not in _ATTACKS:
-        raise UsageError(f"no attack '{attack}'; {did_you_mean(attack, _ATTACKS)}")
+    if attack not in ATTACKS:
+        raise UsageError(f"no attack '{attack}'; {did_you_mean(attack, ATTACKS)}")
+    if attack == "none" and certify is None and protocol is None:
+        raise UsageError(
+            "neither an attack nor a certificate: leave out --attack, or add --certify"
+        )
     if eps_unit not in ("input", "range"):
         raise UsageError(f"--eps-unit '{eps_unit}' is neither input nor range")
     most = _batch_size(batch_size)
@@ -100,20 +120,36 @@ def evaluate(
 
         named = load_protocol(protocol)
         fixed = named.model_dump(exclude={"name", "description"})
-        given = [key for key in (*fixed, "eps_unit", "immutable") if _is_given(context, key)]
+        fixed |= dict.fromkeys(("eps_unit", "immutable", "certify_seconds"))
+        given = [key for key in fixed if _is_given(context, key)]
+        given += ["attack"] if attack == "none" else []
         if given:
             option = given[0].replace("_", "-")
             raise UsageError(f"--protocol {protocol} fixes --{option}: leave one of them out")
         data, norm, eps = named.data, named.norm, named.eps
         steps, restarts, step_size = named.steps, named.restarts, named.step_size
         loss, goal, protocol = named.loss, named.goal, named.name
+        certify, radius = named.certify, named.radius
+        certify_iterations = named.certify_iterations
+        certify_subproblems = named.certify_subproblems
+    if certify is None and (radius or cross_check):
+        raise UsageError(
+            f"--{'radius' if radius else 'cross-check'} is about proofs: add --certify"
+        )
 
     from rich.console import Console
 
     from attacks.pgd import PGDConfig
     from robustbench_c import evaluation
     from robustbench_c.cli.run_progress import RunProgress
+    from robustbench_c.evaluation.certifying import Budget, CertifyConfig
 
+    proof = certify and CertifyConfig(
+        certify,
+        Budget(certify_iterations, certify_subproblems, certify_seconds),
+        radius,
+        cross_check,
+    )
     config = PGDConfig(
         steps=steps,
         restarts=restarts,
@@ -126,7 +162,7 @@ def evaluate(
     if samples is not None:
         dataset = dataset.head(samples)
     where = options.pick_device(device)
-    threat = _threat(dataset, card, norm, eps, eps_unit, immutable)
+    threat = threat_of(dataset, card, norm, eps, eps_unit, immutable)
     loaded = options.load_model(
         model, card, dataset, where, arch, arch_args, mean, std, trust_checkpoint
     )
@@ -136,7 +172,8 @@ def evaluate(
             loaded,
             dataset,
             threat=threat,
-            attack=config,
+            attack="none" if attack == "none" else config,
+            certify=proof or None,
             seed=seed,
             batch_size=most,
             device=where,
@@ -176,93 +213,16 @@ def _data_name(data: str | None, card: Card | None) -> str:
     return _SHIPPED.get(card.data, card.data)
 
 
-def _threat(
-    data: Dataset,
-    card: Card | None,
-    norm: str | None,
-    eps: float | None,
-    eps_unit: str,
-    immutable: str | None,
-) -> ThreatModel:
-    from attacks.threat import ThreatModel, feature_ranges
-
-    trained = card.threat if card else None
-    if eps is None:
-        if trained is None or norm not in (None, trained.norm) or eps_unit != "input":
-            raise UsageError("give --eps: the model's card names none for this norm and unit")
-        eps = trained.eps
-    if norm is None:
-        norm = trained.norm if trained else "linf"
-    ranged = eps_unit == "range"
-    scale = feature_ranges(data.lower, data.upper, data.shape) if ranged else None
-    mask = _immutable(data, immutable)
-    return ThreatModel(norm, eps, data.lower, data.upper, mask, scale)  # type: ignore[arg-type]
-
-
-def _immutable(data: Dataset, text: str | None) -> Tensor | None:
-    if text is None:
-        return None
-    import torch
-
-    known = list(data.feature_names)
-    size = data.x[0].numel()
-    mask = torch.zeros(size, dtype=torch.bool)
-    for part in map(str.strip, text.split(",")):
-        if part in known:
-            mask[known.index(part)] = True
-        elif part.isascii() and part.isdigit() and int(part) < size:
-            mask[int(part)] = True
-        else:
-            hint = did_you_mean(part, known) if known else f"places go from 0 to {size - 1}"
-            raise UsageError(f"--immutable: no feature '{part}'; {hint}")
-    return mask.view(data.shape)
-
-
 def _show(run: Run) -> None:
+    from robustbench_c.cli.proof_tables import print_cross_check
     from robustbench_c.cli.tables import print_run
 
     print_run(run.store, run.summary)
+    if run.cross_check is not None:
+        print_cross_check(run.cross_check)
     if run.resumed:
         print("went on with the record that was there (--overwrite starts afresh)")
     print(f"record: {run.folder}")
-    if (sheet := run.folder / "contact-sheet.png").exists():
-        print(f"pictures: {sheet}")
-
-
-def _show_known() -> None:
-    from rich.table import Table
-
-    from robustbench_c import zoo
-    from robustbench_c.cli.tables import wide_console
-    from robustbench_c.data.registry import REGISTRY
-    from robustbench_c.evaluation.protocols import known_protocols, load_protocol
-
-    models = Table("model", "architecture", "data", "trained for", "clean", box=None)
-    for name in zoo.names():
-        card = zoo.card(name)
-        threat = f"{card.threat.norm} {card.threat.eps:g}" if card.threat else "-"
-        clean = f"{card.clean_accuracy.accuracy:.2%}" if card.clean_accuracy else "-"
-        models.add_row(name, card.architecture, card.data or "-", threat, clean)
-    sets = Table("data", "what it is", box=None)
-    for name, entry in REGISTRY.items():
-        sets.add_row(name, entry.description)
-    protocols = Table("protocol", "what it is", box=None)
-    for name in known_protocols():
-        protocols.add_row(name, load_protocol(name).description)
-    console = wide_console()
-    for part in (models, "", sets, "", protocols, "", f"attacks: {', '.join(_ATTACKS)}"):
-        console.print(part)
-
-
-def _show_versions() -> None:
-    import importlib.metadata
-
-    import robustbench_c
-    from certify.lirpa import notice
-
-    print(f"robustbench-c {robustbench_c.__version__}")
-    for name in ("torch", "numpy", "foolbox", "auto_LiRPA"):
-        try:
-            print(f"{name} {importlib.metadata.version(name)}")
-        except importlib.metadata.PackageNotFoundError:
-            print(f"{name}: {(notice() or 'absent') if name == 'auto_LiRPA' else 'absent'}")
+    for name in ("certified-radius.png", "contact-sheet.png"):
+        if (picture := run.folder / name).exists():
+            print(f"pictures: {picture}")

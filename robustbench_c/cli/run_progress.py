@@ -14,13 +14,13 @@ _EVERY_SECONDS = 5.0
 class RunProgress:
     """Shows how far the steps of a run are, and how many samples they settled."""
 
-    def __init__(self, console: Console, settled: str = "broken") -> None:
+    def __init__(self, console: Console, settled: str = "settled") -> None:
         self._console = console
         self._settled = settled
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
-            TextColumn("{task.completed}/{task.total} done, {task.fields[settled]} " + settled),
+            TextColumn("{task.completed}/{task.total} done, {task.fields[settled]}"),
             TimeRemainingColumn(),
             console=console,
             disable=not console.is_terminal,
@@ -42,14 +42,13 @@ class RunProgress:
 
     def __call__(self, step: str, done: int, total: int, settled: int) -> None:
         """Show the state of a step."""
+        said = f"{settled} {'broken' if step.startswith('pgd') else self._settled}"
         if self._console.is_terminal:
             if step not in self._tasks:
-                self._tasks[step] = self._bar.add_task(step, total=total, settled=0)
-            self._bar.update(self._tasks[step], completed=done, settled=settled)
+                self._tasks[step] = self._bar.add_task(step, total=total, settled="")
+            self._bar.update(self._tasks[step], completed=done, settled=said)
             return
         now = time.monotonic()
         if done == total or now - self._shown > _EVERY_SECONDS:
             self._shown = now
-            self._console.print(
-                f"{step}: {done}/{total} done, {settled} {self._settled}", highlight=False
-            )
+            self._console.print(f"{step}: {done}/{total} done, {said}", highlight=False)

@@ -31,18 +31,19 @@ def ls(root: Annotated[Path, typer.Argument(help="Folder of the runs.")] = Path(
 
     from leaderboards.errors import one_line
     from leaderboards.listing import list_runs
-    from robustbench_c.cli.tables import wide_console
+    from robustbench_c.cli.console import wide_console
 
-    table = Table("run", "state", "samples", "clean", "robust", box=None)
+    table = Table("run", "state", "samples", "clean", "robust", "certified", box=None)
     found = list_runs(root)
     if not found:
         print(f"no runs in {root}")
         return
     for listed in found:
         if listed.manifest is None or listed.summary is None:
-            table.add_row(one_line(listed.folder.name), listed.problem or "", "", "", "")
+            table.add_row(one_line(listed.folder.name), listed.problem or "", "", "", "", "")
             continue
-        rates = (listed.summary.clean_accuracy, listed.summary.robust_accuracy)
+        found_out = listed.summary
+        rates = (found_out.clean_accuracy, found_out.robust_accuracy, found_out.certified_accuracy)
         table.add_row(
             one_line(listed.folder.name),
             "complete" if listed.summary.complete else "unfinished",
@@ -80,6 +81,9 @@ def verify(
     std: options.Std = None,
     trust_checkpoint: options.Trust = False,
     device: options.Device = "auto",
+    prove: Annotated[
+        bool, typer.Option("--prove", help="Prove each certified sample again.")
+    ] = False,
 ) -> None:
     """Check a run's files and replay its stored adversarial examples (exit code 7 if one fails).
 
@@ -115,7 +119,7 @@ def verify(
     loaded = options.load_model(
         name, card, dataset, where, arch, arch_args, mean, std, trust_checkpoint
     )
-    result = check(store, loaded, dataset, where)
+    result = check(store, loaded, dataset, where, prove)
     if not result.kept and result.broken:
         print(
             f"the {result.broken} adversarial examples were not stored, so they were not replayed "
@@ -123,6 +127,10 @@ def verify(
         )
     else:
         print(f"replayed {result.replayed} of {result.broken} adversarial examples")
+    if prove:
+        print(f"proved {result.proved} of {result.certified} certificates again")
+    elif result.certified:
+        print(f"{result.certified} certificates were not proved again (--prove does)")
     _end(run, result.problems)
 
 

@@ -118,7 +118,8 @@ def _print_table(run: Run, result: SmoothedResult) -> None:
     from rich.table import Table
 
     from leaderboards.errors import one_line
-    from robustbench_c.cli.tables import percent, wide_console
+    from robustbench_c.cli.console import wide_console
+    from robustbench_c.cli.tables import percent
     from robustbench_c.evaluation.smoothed_picture import NAME
 
     manifest, config = run.store.manifest, result.config

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 
-from rich.console import Console
 from rich.table import Table
 
 from leaderboards.errors import one_line
 from leaderboards.manifest import Manifest, StepInfo
 from leaderboards.store import RunStore
 from leaderboards.summary import Rate, Summary
-from leaderboards.verdicts import CLEAN_STEP
-
-
-def wide_console() -> Console:
-    """Standard output, for the texts of strangers; wide where it is no terminal."""
-    width = None if sys.stdout.isatty() else 200
-    return Console(width=width, markup=False, emoji=False, highlight=False)
+from leaderboards.verdicts import CLEAN_STEP, Verdict
+from robustbench_c.cli.console import wide_console
+from robustbench_c.cli.proof_tables import print_proofs, reasons_line
 
 
 def percent(rate: Rate | None) -> tuple[str, str, str]:
@@ -38,6 +32,7 @@ def print_run(store: RunStore, summary: Summary) -> None:
     unit = "" if threat.eps_unit == "input" else " of each feature's range"
     print(one_line(f"{model.name} on {data.name}, {threat.norm} eps {threat.eps:g}{unit}"))
     wide_console().print(_table(store.manifest, summary))
+    print_proofs(summary)
     for line in (_verdict_line(summary), *_detail_lines(store), _cost_line(summary)):
         print(line)
 
@@ -50,10 +45,14 @@ def _table(manifest: Manifest, summary: Summary) -> Table:
     table.add_column("samples", justify="right")
     table.add_row("clean", *percent(summary.clean_accuracy))
     attacks = [_attack(step) for step in manifest.protocol.steps if step.kind == "attack"]
-    if attacks:
-        table.add_row(f"robust ({' + '.join(attacks)})", *percent(summary.robust_accuracy))
+    proofs = [step.name for step in manifest.protocol.steps if step.kind == "certificate"]
+    if attacks or proofs:
+        told = f"robust ({' + '.join(attacks)})" if attacks else "robust (no attack)"
+        table.add_row(told, *percent(summary.robust_accuracy))
     if summary.certified_accuracy is not None:
-        table.add_row("certified", *percent(summary.certified_accuracy))
+        table.add_row(
+            one_line(f"certified ({', '.join(proofs)})"), *percent(summary.certified_accuracy)
+        )
     return table
 
 
@@ -85,13 +84,23 @@ def _attack(step: StepInfo) -> str:
 def _verdict_line(summary: Summary) -> str:
     """The number of samples with each verdict, in one line."""
     counts = {k: v for k, v in summary.counts.model_dump().items() if v}
-    return "verdicts: " + ", ".join(f"{v} {k.replace('_', ' ')}" for k, v in counts.items())
+    shown = {name: f"{count} {name.replace('_', ' ')}" for name, count in counts.items()}
+    if "undecided" in shown and (reasons := reasons_line(summary.undecided_by)):
+        shown["undecided"] += f" ({reasons})"
+    return "verdicts: " + ", ".join(shown.values())
 
 
 def _detail_lines(store: RunStore) -> list[str]:
-    """What the rows of the attacks say of samples that ended in an unusual way, with counts."""
+    """What the rows say of samples that ended in an unusual way, with counts.
+
+    Of a certificate only what went wrong: why it left samples open is in its table.
+    """
+    frames = {step: store.read_step(step) for step in store.steps if step != CLEAN_STEP}
     details = [
-        store.read_step(step)["detail"].dropna() for step in store.steps if step != CLEAN_STEP
+        frame["detail"][
+            (store.kind(step) == "attack") | frame["verdict"].isin([Verdict.ERROR])
+        ].dropna()
+        for step, frame in frames.items()
     ]
     counts = Counter(detail for column in details for detail in column)
     return [one_line(f"{count} samples: {detail}") for detail, count in sorted(counts.items())]

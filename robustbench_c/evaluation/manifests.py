@@ -5,31 +5,23 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import re
-from dataclasses import asdict
 from datetime import UTC, datetime
 
 import torch
 
 import robustbench_c
-from attacks.pgd import PGDConfig
 from attacks.threat import ThreatModel
 from leaderboards.manifest import DataInfo, Manifest, ModelInfo, Protocol, StepInfo
 from leaderboards.sample_ids import format_ids
 from leaderboards.verdicts import RULES_VERSION
 from robustbench_c.data import Dataset
 from robustbench_c.evaluation.digest import digest
+from robustbench_c.evaluation.protocol_steps import RADIUS
 from robustbench_c.evaluation.subject import model_info
 from robustbench_c.evaluation.threats import threat_info
 from robustbench_c.zoo.loading import LoadedModel
 
-PGD_VERSION = 1
 _LIBRARIES = ("torch", "numpy", "scipy", "pandas", "pyarrow")
-
-
-def pgd_step(config: PGDConfig, threat: ThreatModel) -> StepInfo:
-    """PGD as a step of a protocol: every setting, with the step size as a number."""
-    settings = asdict(config) | {"step_size": config.resolved_step(threat.eps)}
-    return StepInfo(name="pgd", kind="attack", version=PGD_VERSION, parameters=settings)
 
 
 def _data_info(data: Dataset, classes: int) -> DataInfo:
@@ -52,11 +44,17 @@ def _versions() -> dict[str, str]:
     return {"python": platform.python_version(), **found}
 
 
+def _in_a_word(steps: tuple[StepInfo, ...]) -> str:
+    """The attack and the last certificate: `pgd`, `pgd-crown`."""
+    last = {step.kind: step.name for step in steps if step.name != RADIUS}
+    return "-".join(last[kind] for kind in ("attack", "certificate") if kind in last)
+
+
 def new_manifest(
     model: LoadedModel,
     data: Dataset,
     threat: ThreatModel,
-    config: PGDConfig,
+    steps: tuple[StepInfo, ...],
     *,
     classes: int,
     seed: int,
@@ -73,14 +71,14 @@ def new_manifest(
     protocol = Protocol(
         name=protocol_name,
         threat=threat_info(threat),
-        steps=(pgd_step(config, threat),),
+        steps=steps,
         rules=RULES_VERSION,
     )
     return manifest_of(
         model_info(model),
         data,
         protocol,
-        (model.name, data.name, "pgd", f"{threat.norm}-{threat.eps:g}"),
+        (model.name, data.name, _in_a_word(steps), f"{threat.norm}-{threat.eps:g}"),
         classes=classes,
         seed=seed,
         tiles=tiles,
@@ -135,7 +133,7 @@ def manifest_of(
         threads=torch.get_num_threads(),
         versions=_versions(),
         platform=f"{platform.system()} {platform.machine()}",
-        reproducible=True,
+        reproducible=all(step.parameters.get("seconds") is None for step in protocol.steps),
         notices=notices,
     )
     slug = "-".join(re.sub(r"[^a-z0-9.]+", "-", word.lower()).strip("-.") for word in words)

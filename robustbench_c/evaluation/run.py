@@ -1,10 +1,11 @@
-"""One run: clean predictions, then the attack on what is left, all written down as it comes."""
+"""One run: clean predictions, then attacks and proofs on what is left, written down as it comes."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 import torch
@@ -14,20 +15,32 @@ from torch import Tensor, nn
 from attacks.classifier import TiledClassifier, exact_passes, prepare
 from attacks.pgd import PGDConfig
 from attacks.threat import ThreatModel
-from leaderboards.manifest import explain
+from leaderboards.manifest import StepInfo, explain
 from leaderboards.settle import sample_verdicts
 from leaderboards.store import RunStore, is_run
-from leaderboards.summary import Summary
+from leaderboards.summary import Summary, summarise
 from robustbench_c.data import Dataset, from_tensors
 from robustbench_c.errors import RunError, UsageError
 from robustbench_c.evaluation import artefacts
-from robustbench_c.evaluation.attacking import PGD, Attacked, Progress, attack_samples
+from robustbench_c.evaluation.attacking import attack_samples
+from robustbench_c.evaluation.certifying import (
+    Budget,
+    Certifier,
+    CertifyConfig,
+    MakeCertifier,
+    make_certifier,
+)
+from robustbench_c.evaluation.crosscheck import CrossCheck, cross_check
 from robustbench_c.evaluation.inputs import chance_notice, check_data, check_logits
 from robustbench_c.evaluation.manifests import new_manifest
 from robustbench_c.evaluation.passes import passes_of
+from robustbench_c.evaluation.protocol_steps import Proof, protocol_steps
+from robustbench_c.evaluation.proving import prove_samples
+from robustbench_c.evaluation.radius_plot import plot_radii
 from robustbench_c.evaluation.removal import remove_run
 from robustbench_c.evaluation.steps import clean_fault, clean_rows, precise_form
 from robustbench_c.evaluation.subject import subject
+from robustbench_c.evaluation.task import Progress, Task
 from robustbench_c.evaluation.threats import settled
 from robustbench_c.zoo.devices import parse_device
 from robustbench_c.zoo.loading import LoadedModel
@@ -42,12 +55,14 @@ class Run:
         store: The record.
         summary: Counts, rates with their intervals, cost.
         resumed: Whether the run was on disk before.
+        cross_check: What the comparison with auto_LiRPA gave, if it was asked for.
     """
 
     folder: Path
     store: RunStore
     summary: Summary
     resumed: bool
+    cross_check: CrossCheck | None = None
 
     @property
     def verdicts(self) -> pd.DataFrame:
@@ -62,7 +77,8 @@ def evaluate(
     y: Tensor | None = None,
     threat: ThreatModel | None = None,
     *,
-    attack: PGDConfig | None = None,
+    attack: PGDConfig | Literal["none"] | None = None,
+    certify: CertifyConfig | None = None,
     seed: int = 0,
     batch_size: int | None = None,
     device: torch.device | str = "auto",
@@ -72,6 +88,7 @@ def evaluate(
     protocol_name: str | None = None,
     notices: tuple[str, ...] = (),
     progress: Progress | None = None,
+    certifier: MakeCertifier = make_certifier,
 ) -> Run:
     """Evaluate a classifier sample by sample and write the record of it.
 
@@ -86,7 +103,8 @@ def evaluate(
         data: A `Dataset`, or samples (n, *shape) inside the threat model's box.
         y: True classes (n,), with samples as a tensor.
         threat: What the attacker may do; its box is that of the data.
-        attack: Settings of PGD; the default is PGD-40 with 5 restarts.
+        attack: Settings of PGD; the default is PGD-40 with 5 restarts. "none" for proofs alone.
+        certify: What to prove of the samples that no attack broke; None for attacks alone.
         seed: Seed of all noise.
         batch_size: Most samples in one pass; None measures. Changes no result.
         device: "auto" (CUDA where there is one), "cpu" or "cuda".
@@ -96,14 +114,17 @@ def evaluate(
         protocol_name: Name of the protocol, where the settings come from a named one.
         notices: Lines to keep in the record for its readers.
         progress: Called as samples finish.
+        certifier: Makes the prover of a model.
 
     Raises:
         AttackError: Settings or a threat model that are not legal.
         DataError: Data outside of their box, or of the wrong form.
-        ModelError: A model that cannot be evaluated (also `attacks.errors.ClassifierError`).
+        ModelError: A model that cannot be evaluated (also `attacks.errors.ClassifierError`), or
+            that holds what the prover has no rule for: before the first sample is worked on.
+        ContradictionError: A sample is certified and broken; the evidence is in the run's folder.
         RecordError, RunError: The record cannot be written, or another run is in its place.
         UsageError: An argument is missing, or a record cannot hold it.
-        CheckFailedError: An attack left the threat model.
+        CheckFailedError: An attack left the threat model, or auto_LiRPA's bounds contradict ours.
     """
     if threat is None:
         raise UsageError("give a threat model: attacks.threat.ThreatModel.box(norm, eps)")
@@ -113,7 +134,8 @@ def evaluate(
     loaded = subject(model)
     target = parse_device(_auto(device))
     loaded.module.to(target)
-    config = attack or PGDConfig()
+    config = None if attack == "none" else attack or PGDConfig()
+    steps = protocol_steps(config, certify, threat)
     with exact_passes():
         x, labels = dataset.x.to(target), dataset.y.to(target)
         classifier = prepare(loaded.module, x, batch_size)
@@ -129,7 +151,7 @@ def evaluate(
                 loaded,
                 dataset,
                 threat,
-                config,
+                steps,
                 classes=logits.shape[1],
                 seed=seed,
                 tiles=classifier.tiles,
@@ -139,7 +161,11 @@ def evaluate(
             )
         except ValidationError as error:
             raise UsageError(f"a record cannot hold this run: {explain(error)}") from error
+        prover = None if certify is None else certifier(loaded.module, x[:1])
     folder = Path(out) / manifest.run_id
+    if prover is not None and not is_run(folder):
+        with exact_passes():
+            _try_out(prover, steps, x, labels, dataset, threat.to(target), seed)
     if overwrite and is_run(folder):
         remove_run(folder)
     resumed = is_run(folder)
@@ -148,14 +174,53 @@ def evaluate(
     recorded = store.read_step("clean")
     if fault := clean_fault(recorded, clean):
         raise RunError(f"{folder} is not about this model or these data: {fault}")
-    if save_adversarial or artefacts.kept(store, PGD):
-        artefacts.keep(store, PGD)
+    for step in steps:
+        if _breaks(step) and (save_adversarial or artefacts.kept(store, step.name)):
+            artefacts.keep(store, step.name)
     if len(recorded) < len(dataset):
         store.write_shard("clean", clean)
     with passes_of(store.manifest):
-        on = Attacked(store, dataset, x, labels, threat.to(target), classifier, precise)
-        attack_samples(on, config, seed, progress)
-    return Run(folder, store, store.write_summary(), resumed)
+        task = Task(
+            store, dataset, x, labels, threat.to(target), classifier, precise, seed, progress
+        )
+        summarise(store)  # what contradicts itself is not gone on with
+        for step in steps:
+            if step.kind == "attack":
+                attack_samples(task, step)
+            elif prover is not None:
+                prove_samples(task, step, prover)
+        run = Run(folder, store, store.write_summary(), resumed)
+        if certify is not None and certify.radius:
+            plot_radii(store, run.summary)
+        if certify is None or not certify.cross_check:
+            return run
+        return replace(run, cross_check=cross_check(task))
+
+
+def _breaks(step: StepInfo) -> bool:
+    """Whether a step can find adversarial examples."""
+    return step.kind == "attack" or Proof.of(step).finds
+
+
+def _try_out(
+    prover: Certifier,
+    steps: tuple[StepInfo, ...],
+    x: Tensor,
+    y: Tensor,
+    data: Dataset,
+    threat: ThreatModel,
+    seed: int,
+) -> None:
+    """Let each certificate bound one sample, so that what it has no rule for shows at once."""
+    proofs = [Proof.of(step) for step in steps if step.kind == "certificate"]
+    for method in dict.fromkeys(proof.method for proof in proofs):
+        least = Budget(iterations=1, subproblems=1)
+        try:
+            prover.certify(method, x[:1], y[:1], data.ids[:1], threat, least, seed)
+        except Exception as error:
+            # one of the sample's own is written down when its turn comes
+            if isinstance(getattr(error, "exit_code", None), int):
+                raise
 
 
 def _auto(device: torch.device | str) -> torch.device | str:

@@ -28,7 +28,6 @@ from leaderboards.store import RunStore, is_run
 from leaderboards.verdicts import CLEAN_STEP, RULES_VERSION, Verdict
 from robustbench_c.data import Dataset
 from robustbench_c.errors import UsageError
-from robustbench_c.evaluation.attacking import Progress
 from robustbench_c.evaluation.inputs import chance_notice, check_data, check_logits
 from robustbench_c.evaluation.manifests import manifest_of
 from robustbench_c.evaluation.passes import passes_of
@@ -36,6 +35,7 @@ from robustbench_c.evaluation.removal import remove_run
 from robustbench_c.evaluation.run import Run
 from robustbench_c.evaluation.smoothing_rows import estimation_rows, selection_rows
 from robustbench_c.evaluation.subject import model_info, subject
+from robustbench_c.evaluation.task import Progress
 from robustbench_c.evaluation.threats import threat_info
 from robustbench_c.zoo.devices import parse_device
 from robustbench_c.zoo.loading import LoadedModel

@@ -32,13 +32,14 @@ def precise_form(module: nn.Module, x: Tensor, tiles: tuple[int, ...]) -> TiledC
 
 
 def frame_of(ids: Tensor, y: Tensor, **columns: object) -> pd.DataFrame:
-    """Rows of a shard; columns that are not given are null."""
+    """Rows of a shard; columns that are not given are null, counts of work 0."""
     rows: dict[str, object] = {column.name: [None] * len(ids) for column in COLUMNS}
+    rows |= {name: [0] * len(ids) for name in ("work", "forwards", "backwards")}
     rows |= {"sample_id": ids.cpu().numpy(), "label": y.cpu().numpy()}
     return pd.DataFrame(rows | columns)
 
 
-def _where(mask: np.ndarray, values: Tensor) -> pd.Series[int]:
+def whole_where(mask: np.ndarray, values: Tensor) -> pd.Series[int]:
     """Whole numbers where the mask holds, null elsewhere."""
     return pd.Series(values.cpu().numpy()).astype("Int64").where(pd.Series(mask))
 
@@ -57,7 +58,6 @@ def clean_rows(logits: Tensor, y: Tensor, ids: Tensor, seconds: float) -> pd.Dat
         prediction=prediction,
         margin=margin(logits, y).double().cpu().numpy(),
         forwards=np.ones(len(ids), dtype=np.int64),
-        backwards=np.zeros(len(ids), dtype=np.int64),
         seconds=np.full(len(ids), seconds / len(ids)),
     )
 
@@ -81,7 +81,7 @@ def clean_fault(recorded: pd.DataFrame, rows: pd.DataFrame) -> str | None:
 
 @dataclass(eq=False)
 class Judged:
-    """What an attack step wrote down, and the adversarial examples that hold."""
+    """The rows of a step, and the adversarial examples among its samples that hold."""
 
     rows: pd.DataFrame
     broken: Tensor
@@ -130,12 +130,12 @@ def attack_rows(
             ids,
             y,
             verdict=[_verdict(b, f) for b, f in zip(hit, ~known, strict=True)],
-            prediction=_where(known, torch.where(broken, check.prediction, y)),
+            prediction=whole_where(known, torch.where(broken, check.prediction, y)),
             margin=np.where(known, shown.cpu().numpy(), np.nan),
             margin64=np.where(hit, check.margin64.cpu().numpy(), np.nan),
             distance=np.where(hit, check.distance.cpu().numpy(), np.nan),
-            restart=_where(hit, result.restart),
-            iteration=_where(hit, result.iteration),
+            restart=whole_where(hit, result.restart),
+            iteration=whole_where(hit, result.iteration),
             forwards=result.forwards.cpu().numpy(),
             backwards=result.backwards.cpu().numpy(),
             seconds=result.seconds.cpu().numpy(),

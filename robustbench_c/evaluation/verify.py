@@ -1,4 +1,4 @@
-"""Checking a run again: the record's own rules, its clean step, and every stored example."""
+"""Checking a run again: its own rules, its clean step, every stored example, every proof."""
 
 from __future__ import annotations
 
@@ -6,20 +6,22 @@ from dataclasses import dataclass
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from attacks.classifier import TiledClassifier
 from attacks.driver import recheck
-from attacks.threat import ThreatModel
 from leaderboards.errors import RecordError
 from leaderboards.store import RunStore
 from leaderboards.verdicts import CLEAN_STEP, Verdict
 from robustbench_c.data import Dataset
 from robustbench_c.errors import DataError, ModelError
 from robustbench_c.evaluation import artefacts
+from robustbench_c.evaluation.certifying import MakeCertifier, make_certifier
 from robustbench_c.evaluation.passes import passes_of
+from robustbench_c.evaluation.reproving import claims, prove_again
 from robustbench_c.evaluation.steps import MARGIN_TOLERANCE, clean_fault, clean_rows, precise_form
 from robustbench_c.evaluation.subject import subject
+from robustbench_c.evaluation.task import Task
 from robustbench_c.evaluation.threats import threat_of
 from robustbench_c.zoo.devices import parse_device
 from robustbench_c.zoo.loading import LoadedModel
@@ -37,30 +39,16 @@ class Verification:
         kept: Whether the run kept its adversarial examples.
         replayed: Those that were replayed on the model.
         broken: Broken samples in the record.
+        proved: Certificates that were proved again.
+        certified: Certificates in the record; of a step that searches radii, those above 0.
     """
 
     problems: tuple[str, ...]
     kept: bool
     replayed: int
     broken: int
-
-
-@dataclass(frozen=True, eq=False)
-class _Replayed:
-    """The model, the samples of the run in the order of their ids, and its rows on them now."""
-
-    classifier: TiledClassifier
-    precise: TiledClassifier | None
-    data: Dataset
-    x: Tensor
-    y: Tensor
-    threat: ThreatModel
-    clean: pd.DataFrame
-
-    @property
-    def margin_tolerance(self) -> float:
-        """By how much margins may differ from those on record."""
-        return MARGIN_TOLERANCE * float(self.clean["margin"].abs().max())
+    proved: int
+    certified: int
 
 
 def verify(
@@ -68,6 +56,8 @@ def verify(
     model: nn.Module | LoadedModel,
     data: Dataset,
     device: torch.device | str = "cpu",
+    prove: bool = False,
+    certifier: MakeCertifier = make_certifier,
 ) -> Verification:
     """Check a run's bytes and rules, its clean step, and every stored adversarial example.
 
@@ -76,6 +66,8 @@ def verify(
         model: The model that was evaluated.
         data: The whole set of data, or any part that holds the run's samples.
         device: Where to replay.
+        prove: Whether to prove each certified sample again, by the method on record.
+        certifier: Makes the prover of a model.
 
     Raises:
         ModelError: Not the run's model.
@@ -86,34 +78,44 @@ def verify(
     loaded.module.to(target)
     problems = store.verify_bytes()
     x, tiles = own.x.to(target), store.manifest.tiles
-    kept, replayed, broken = False, 0, 0
+    kept, replayed, broken, proved, certified = False, 0, 0, 0, 0
     with passes_of(store.manifest):
         classifier, y = TiledClassifier(loaded.module, tiles), own.y.to(target)
-        on = _Replayed(
-            classifier,
-            precise_form(loaded.module, x, tiles),
+        task = Task(
+            store,
             own,
             x,
             y,
             threat_of(store.manifest.protocol.threat, own).to(target),
-            clean_rows(classifier.logits(x), y, own.ids, 0.0),
+            classifier,
+            precise_form(loaded.module, x, tiles),
+            store.manifest.seed,
         )
+        clean = clean_rows(classifier.logits(x), y, own.ids, 0.0)
+        tolerance = MARGIN_TOLERANCE * float(clean["margin"].abs().max())
+        prover = certifier(loaded.module, x[:1]) if prove else None
         try:
-            if fault := clean_fault(store.read_step(CLEAN_STEP), on.clean):
+            if fault := clean_fault(store.read_step(CLEAN_STEP), clean):
                 problems.append(fault)
             for step in store.manifest.protocol.steps:
-                if step.kind == "attack":
-                    rows = store.read_step(step.name).set_index("sample_id")
-                    rows = rows[rows["verdict"].isin([Verdict.BROKEN])]
-                    broken += len(rows)
-                    if artefacts.kept(store, step.name):
-                        kept = True
-                        found, count = _replay(store, step.name, rows, on)
+                rows = store.read_step(step.name).set_index("sample_id")
+                hit = rows[rows["verdict"].isin([Verdict.BROKEN])]
+                broken += len(hit)
+                if artefacts.kept(store, step.name):
+                    kept = True
+                    found, count = _replay(task, step.name, hit, tolerance)
+                    problems += found
+                    replayed += count
+                if step.kind == "certificate":
+                    certified += len(claims(rows))
+                    if prover is not None:
+                        found, count = prove_again(task, step, prover, tolerance)
                         problems += found
-                        replayed += count
+                        proved += count
         except RecordError as error:
             problems.append(str(error))
-    return Verification(tuple(dict.fromkeys(problems)), kept, replayed, broken)
+    lines = tuple(dict.fromkeys(problems))
+    return Verification(lines, kept, replayed, broken, proved, certified)
 
 
 def _samples(store: RunStore, model: LoadedModel, data: Dataset) -> Dataset:
@@ -136,23 +138,24 @@ def _samples(store: RunStore, model: LoadedModel, data: Dataset) -> Dataset:
     return data.subset([place[i] for i in wanted])
 
 
-def _replay(store: RunStore, step: str, rows: pd.DataFrame, on: _Replayed) -> tuple[list[str], int]:
+def _replay(task: Task, step: str, rows: pd.DataFrame, tolerance: float) -> tuple[list[str], int]:
     """Replay the stored examples of a step whose broken samples are `rows`."""
     problems: list[str] = []
     replayed: set[int] = set()
-    for examples in artefacts.read(store, step):
+    for examples in artefacts.read(task.store, step):
         ids = examples.ids
         if strangers := set(ids.tolist()) - set(rows.index):
             problems.append(
                 f"step {step}, sample {min(strangers)}: an example, but it is not broken"
             )
             continue
-        place = torch.searchsorted(on.data.ids, ids).to(on.x.device)
-        x, adversarial = on.x[place], examples.adversarial.to(on.x.device)
-        if not torch.equal(examples.clean.to(on.x.device), x):
+        place = task.places(ids.numpy()).to(task.x.device)
+        x, adversarial = task.x[place], examples.adversarial.to(task.x.device)
+        if not torch.equal(examples.clean.to(task.x.device), x):
             problems.append(f"step {step}: the stored clean samples are not those of the data")
             continue
-        check = recheck(on.classifier, on.precise, x, adversarial, on.y[place], on.threat)
+        y, threat = task.y[place], task.threat
+        check = recheck(task.classifier, task.precise, x, adversarial, y, threat)
         distance, margin = (
             torch.tensor(rows.loc[ids.tolist(), name].tolist(), dtype=torch.float64)
             for name in ("distance", "margin")
@@ -165,7 +168,7 @@ def _replay(store: RunStore, step: str, rows: pd.DataFrame, on: _Replayed) -> tu
                 ~torch.isclose(check.distance.cpu(), distance, rtol=_DISTANCE_TOLERANCE, atol=0.0),
                 "its example is not at its distance",
             ),
-            (~(gap <= on.margin_tolerance), "its example has another margin"),
+            (~(gap <= tolerance), "its example has another margin"),
         ):
             problems += [f"step {step}, sample {i}: {what}" for i in ids[bad.cpu()].tolist()]
         replayed |= set(ids.tolist())

@@ -57,3 +57,11 @@ class Attack(Protocol):
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """Where it found an adversarial example, bool (n,); the model is in evaluation mode."""
         ...
+
+
+class Verifier(Protocol):
+    """A proof with its settings bound, to measure verified accuracy with."""
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        """Which samples it proves robust, bool (n,); the model is in evaluation mode."""
+        ...

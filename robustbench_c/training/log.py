@@ -23,6 +23,8 @@ class EpochRow:
             held out (at most 1,000), without augmentation.
         validation_accuracy: Clean accuracy on the held-out samples; None where there are none.
         validation_robust_accuracy: Accuracy on them under the short attack; None without one.
+        validation_verified_accuracy: Share of them that interval bounds prove robust; None where
+            the objective has no bounds.
         learning_rate: Of the last step.
         eps_scale: Factor of the objective's eps at the last step.
         seconds: Training time of the epoch, without the measurements.
@@ -34,6 +36,7 @@ class EpochRow:
     train_accuracy: float
     validation_accuracy: float | None
     validation_robust_accuracy: float | None
+    validation_verified_accuracy: float | None
     learning_rate: float
     eps_scale: float
     seconds: float

@@ -17,9 +17,9 @@ from robustbench_c.training.augment import augment
 from robustbench_c.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from robustbench_c.training.config import TrainConfig
 from robustbench_c.training.ema import Ema
-from robustbench_c.training.interfaces import Attack, Objective, TrainingData
+from robustbench_c.training.interfaces import Attack, Objective, TrainingData, Verifier
 from robustbench_c.training.log import EpochRow, write_log
-from robustbench_c.training.measure import accuracy, check_fits
+from robustbench_c.training.measure import accuracy, check_fits, verified_accuracy
 from robustbench_c.training.plot import draw
 from robustbench_c.training.progress import Progress
 from robustbench_c.training.randomness import derive, generator, seeded_modules
@@ -55,6 +55,7 @@ def fit(
     device: torch.device | str = "cpu",
     validation: TrainingData | None = None,
     attack: Attack | None = None,
+    verifier: Verifier | None = None,
     identity: Mapping[str, Any] | None = None,
     title: str = "Training",
     progress: Progress | None = None,
@@ -75,6 +76,7 @@ def fit(
         device: Where to train; the data are held there whole.
         validation: Samples to measure on; without it, `config.validation` are held out of `data`.
         attack: Measures robust accuracy on the held-out samples after each epoch.
+        verifier: Measures verified accuracy on them, likewise.
         identity: What else the weights depend on, as JSON values (the architecture, the
             objective's name and settings): a checkpoint of another identity is refused.
         title: Names the training in the plot.
@@ -97,7 +99,7 @@ def fit(
     if config.augmentation and train.x.dim() != 4:
         raise UsageError(f"augmentation needs images: '{data.name}' has none; leave it out")
     check_fits(model.to(device), train.x, len(data.classes))
-    trainer = _Trainer(model, train, held, objective, config, attack, progress)
+    trainer = _Trainer(model, train, held, objective, config, attack, verifier, progress)
     whole: dict[str, Any] = {
         "config": config.model_dump(mode="json"),
         "data": describe(data),
@@ -138,11 +140,12 @@ class _Trainer:
         objective: Objective,
         config: TrainConfig,
         attack: Attack | None,
+        verifier: Verifier | None,
         progress: Progress,
     ) -> None:
         self.model, self.train, self.held = model, train, held
         self.objective, self.config = objective, config
-        self.attack, self.progress = attack, progress
+        self.attack, self.verifier, self.progress = attack, verifier, progress
         self.device = train.x.device
         self.steps = math.ceil(len(train) / config.batch_size)
         self.optimiser = _optimiser(model, config)
@@ -175,13 +178,14 @@ class _Trainer:
             seconds = time.perf_counter() - started
             self.progress.step(epoch, step + 1, total / seen, seen / seconds)
         self._check_weights(epoch)
-        clean, robust = self._validate()
+        clean, robust, verified = self._validate()
         row = EpochRow(
             epoch=epoch,
             loss=total / seen,
             train_accuracy=self._train_accuracy(),
             validation_accuracy=clean,
             validation_robust_accuracy=robust,
+            validation_verified_accuracy=verified,
             learning_rate=rate,
             eps_scale=scale,
             seconds=seconds,
@@ -219,13 +223,16 @@ class _Trainer:
         part = self.train.at(torch.arange(min(len(self.train), _MEASURED), device=self.device))
         return accuracy(self.measured, part.x, part.y)
 
-    def _validate(self) -> tuple[float | None, float | None]:
+    def _validate(self) -> tuple[float | None, float | None, float | None]:
+        """Accuracy on the held-out samples: clean, under attack, verified."""
         if not len(self.held):
-            return None, None
-        clean = accuracy(self.measured, self.held.x, self.held.y)
-        if self.attack is None:
-            return clean, None
-        return clean, accuracy(self.measured, self.held.x, self.held.y, self.attack)
+            return None, None, None
+        model, x, y = self.measured, self.held.x, self.held.y
+        return (
+            accuracy(model, x, y),
+            accuracy(model, x, y, self.attack) if self.attack else None,
+            verified_accuracy(model, x, y, self.verifier) if self.verifier else None,
+        )
 
     def _generator(
         self, purpose: str, epoch: int, device: torch.device | str = "cpu"

@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor, nn
 
+from attacks.modes import evaluating
 from robustbench_c.errors import ModelError
-from robustbench_c.training.interfaces import Attack
+from robustbench_c.training.interfaces import Attack, Verifier
 
 _BATCH = 250
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode within the block; every module's own mode afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def accuracy(model: nn.Module, x: Tensor, y: Tensor, attack: Attack | None = None) -> float:
@@ -42,6 +28,14 @@ def accuracy(model: nn.Module, x: Tensor, y: Tensor, attack: Attack | None = Non
         if attack is not None:
             right &= ~attack(model, x, y)
     return int(right.sum()) / len(x)
+
+
+def verified_accuracy(model: nn.Module, x: Tensor, y: Tensor, verifier: Verifier) -> float:
+    """Share of samples that `verifier` proves robust, measured in evaluation mode."""
+    with evaluating(model):
+        parts = zip(torch.split(x, _BATCH), torch.split(y, _BATCH), strict=True)
+        proved = sum(int(verifier(model, *part).sum()) for part in parts)
+    return proved / len(x)
 
 
 def check_fits(model: nn.Module, x: Tensor, classes: int) -> None:

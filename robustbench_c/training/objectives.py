@@ -9,9 +9,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
+from pydantic import ConfigDict, ValidationError, create_model
 from torch import Tensor, nn
 
 from attacks.classifier import TiledClassifier
@@ -19,18 +20,29 @@ from attacks.objectives import pgd, standard
 from attacks.pgd import PGDConfig
 from attacks.pgd import pgd as pgd_attack
 from attacks.threat import ThreatModel
+from certify.training import cc_ibp, crown_ibp, ibp, mtl_ibp, sabr, verified
 from robustbench_c.errors import UsageError, did_you_mean
-from robustbench_c.training.interfaces import Attack, Objective
+from robustbench_c.training.interfaces import Attack, Objective, Verifier
+from robustbench_c.training.recipe import first_fault
 
-OBJECTIVES: dict[str, Callable[..., Tensor]] = {"standard": standard, "pgd": pgd}
+CERTIFIED: dict[str, Callable[..., Tensor]] = {
+    "ibp": ibp,
+    "crown-ibp": crown_ibp,
+    "mtl-ibp": mtl_ibp,
+    "cc-ibp": cc_ibp,
+    "sabr": sabr,
+}
+OBJECTIVES: dict[str, Callable[..., Tensor]] = {"standard": standard, "pgd": pgd, **CERTIFIED}
 _GIVEN = {"generator", "scale", "lower", "upper"}
+_STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 
 
 def bind(name: str, settings: Mapping[str, Any], lower: Tensor, upper: Tensor) -> Objective:
     """Return the objective with a recipe's settings, and the input box where it takes one.
 
     Raises:
-        UsageError: No such objective, or it has no such setting, or misses one.
+        UsageError: No such objective, or it has no such setting, or misses one, or a value is not
+            legal for its type.
     """
     if name not in OBJECTIVES:
         raise UsageError(f"no objective '{name}'; {did_you_mean(name, list(OBJECTIVES))}")
@@ -45,6 +57,13 @@ def bind(name: str, settings: Mapping[str, Any], lower: Tensor, upper: Tensor) -
     for key in known:
         if key not in settings and keywords[key].default is inspect.Parameter.empty:
             raise UsageError(f"the objective '{name}' needs the setting '{key}'")
+    hints = get_type_hints(function, include_extras=True)
+    fields: dict[str, Any] = {key: (hints[key], keywords[key].default) for key in settings}
+    schema = create_model("Settings", __config__=_STRICT, **fields)
+    try:
+        schema.model_validate(dict(settings))
+    except ValidationError as error:
+        raise UsageError(f"the objective '{name}': setting {first_fault(error)}") from error
     box = {"lower": lower, "upper": upper}
     return partial(function, **settings, **{k: v for k, v in box.items() if k in keywords})
 
@@ -67,3 +86,12 @@ def short_attack(
         return pgd_attack(classifier, x, y, ids, threat.to(x.device), config, seed).found
 
     return attack
+
+
+def verifier(
+    name: str, settings: Mapping[str, Any], lower: Tensor, upper: Tensor
+) -> Verifier | None:
+    """Interval bounds at the eps that is trained for; None where the objective has no bounds."""
+    if name not in CERTIFIED:
+        return None
+    return partial(verified, eps=settings["eps"], lower=lower, upper=upper)

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from robustbench_c.files import write_atomically
 from robustbench_c.training.log import EpochRow
 
-_TRAIN, _CLEAN, _ROBUST, _LOSS = "#8c8c8c", "#0072b2", "#d55e00", "#333333"
+_TRAIN, _CLEAN, _ROBUST, _VERIFIED, _LOSS = "#8c8c8c", "#0072b2", "#d55e00", "#009e73", "#333333"
 
 
 def draw(folder: Path, rows: Sequence[EpochRow], title: str) -> None:
@@ -38,7 +38,9 @@ def draw(folder: Path, rows: Sequence[EpochRow], title: str) -> None:
     clean = [row.validation_accuracy for row in rows]
     robust = [row.validation_robust_accuracy for row in rows]
     _curve(rates, epochs, clean, "held-out samples, clean", _CLEAN)
+    verified = [row.validation_verified_accuracy for row in rows]
     _curve(rates, epochs, robust, "held-out samples, under attack", _ROBUST)
+    _curve(rates, epochs, verified, "held-out samples, verified by intervals", _VERIFIED)
     rates.set_title("Accuracy at the epoch's end", loc="left", fontsize=10)
     rates.set_ylabel("accuracy")
     rates.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
@@ -69,7 +71,9 @@ def _curve(
 
 def _result(row: EpochRow) -> str:
     clean, robust = row.validation_accuracy, row.validation_robust_accuracy
+    verified = row.validation_verified_accuracy
     if clean is None:
         return f"{row.train_accuracy:.1%} on training samples after epoch {row.epoch}"
     attacked = "" if robust is None else f", {robust:.1%} under attack"
-    return f"{clean:.1%} clean{attacked} on held-out samples after epoch {row.epoch}"
+    proved = "" if verified is None else f", {verified:.1%} verified"
+    return f"{clean:.1%} clean{attacked}{proved} on held-out samples after epoch {row.epoch}"

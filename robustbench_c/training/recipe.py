@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tomllib
 from collections.abc import Mapping
 from importlib import resources
@@ -52,6 +54,7 @@ class Recipe(Frozen):
         architecture: What to build.
         normalise: "data" for the training split's own mean and standard deviation, numbers, or
             None. It becomes part of the model.
+        initialise: "ibp" for weights that suit interval bounds, None for the architecture's own.
         objective: What to minimise.
         train: The numbers of the training.
         licence: Licence of the weights.
@@ -62,10 +65,19 @@ class Recipe(Frozen):
     data: str
     architecture: Architecture
     normalise: Literal["data"] | Normalisation | None = None
+    initialise: Literal["ibp"] | None = None
     objective: ObjectiveChoice
     train: TrainConfig
     licence: str = "MIT"
     description: str = ""
+
+    @property
+    def sha256(self) -> str:
+        """Hash of every setting; one that recipes did not have at first counts where it is set."""
+        content = self.model_dump(mode="json")
+        if self.initialise is None:
+            del content["initialise"]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def known_recipes() -> dict[str, Path]:
@@ -97,7 +109,8 @@ def override(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
     """Return the recipe with the given options in place of its own.
 
     A new architecture comes without the old one's arguments. A new eps or number of steps scales
-    the step size, unless it is given too, so that `step_size * steps / eps` stays.
+    the step size, unless it is given too, so that `step_size * steps / eps` stays; a new number of
+    epochs scales the warm-up.
 
     Args:
         recipe: The one to change.
@@ -124,6 +137,8 @@ def override(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
         settings[key] = given.pop(key)
     if "step_size" in settings and options.get("step_size") is None:
         settings["step_size"] = _scaled_step(recipe.objective.settings, settings)
+    if given.get("epochs", 0) > 0:
+        content["train"]["eps_warmup_epochs"] *= given["epochs"] / recipe.train.epochs
     content["train"] |= given
     return _checked(content, f"recipe '{recipe.name}' with these options")
 

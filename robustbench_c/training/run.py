@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
+from certify.training import ibp_initialisation
 from robustbench_c import data as datasets
 from robustbench_c import zoo
 from robustbench_c.data import Dataset
@@ -19,9 +18,9 @@ from robustbench_c.training.checkpoint import CHECKPOINT
 from robustbench_c.training.log import EpochRow
 from robustbench_c.training.loop import fit
 from robustbench_c.training.measure import accuracy
-from robustbench_c.training.objectives import bind, short_attack
+from robustbench_c.training.objectives import bind, short_attack, verifier
 from robustbench_c.training.progress import Progress
-from robustbench_c.training.randomness import derive, seeded_modules
+from robustbench_c.training.randomness import derive, generator, seeded_modules
 from robustbench_c.training.recipe import Normalisation, Recipe, first_fault
 from robustbench_c.training.samples import place
 from robustbench_c.zoo.devices import parse_device
@@ -77,6 +76,8 @@ def run(
     draft = _draft(recipe, train, mean_std)
     with seeded_modules(derive(recipe.train.seed, "weights")):
         model = _build(recipe, train, mean_std)
+    if recipe.initialise == "ibp":
+        ibp_initialisation(model, generator(recipe.train.seed, "weights"))
     _claim(folder, recipe.name, resume, overwrite)
     try:
         result = fit(
@@ -88,6 +89,7 @@ def run(
             resume=resume,
             device=where,
             attack=attack,
+            verifier=verifier(recipe.objective.name, settings, lower, upper),
             identity={"recipe": recipe.model_dump(mode="json", exclude={"train", "description"})},
             title=recipe.name,
             progress=progress,
@@ -109,7 +111,6 @@ def _draft(recipe: Recipe, train: Dataset, mean_std: Normalisation | None) -> zo
     """The card without what is measured; made before training, so that no error comes after it."""
     settings = recipe.objective.settings
     threat = {key: settings[key] for key in ("norm", "eps") if key in settings}
-    canonical = json.dumps(recipe.model_dump(mode="json"), sort_keys=True).encode()
     try:
         return zoo.Draft(
             name=recipe.name,
@@ -122,7 +123,7 @@ def _draft(recipe: Recipe, train: Dataset, mean_std: Normalisation | None) -> zo
             data=train.name,
             dataset_sha256=train.sha256,
             recipe=recipe.name,
-            recipe_sha256=hashlib.sha256(canonical).hexdigest(),
+            recipe_sha256=recipe.sha256,
             seed=recipe.train.seed,
             epochs=recipe.train.epochs,
             threat=zoo.TrainedFor(**threat) if len(threat) == 2 else None,

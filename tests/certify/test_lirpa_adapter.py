@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from certify import lirpa
+from certify.specification import margins
 
 ROOT = Path(__file__).parents[2]
 
@@ -54,6 +55,30 @@ def test_bounds_contain_sampled_outputs(method: lirpa.Method) -> None:
     assert (low - 1e-5 <= outputs).all()
     assert (outputs <= high + 1e-5).all()
     assert (high - low < 30 * (outputs.amax(0) - outputs.amin(0))).all(), "bounds say something"
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize("method", ["IBP", "CROWN-IBP", "CROWN"])
+def test_bounds_of_margins_are_tighter_than_margins_of_bounds(method: lirpa.Method) -> None:
+    net = small_net().eval()
+    generator = torch.Generator().manual_seed(3)
+    x = torch.rand(3, 1, 8, 8, generator=generator)
+    lower, upper = (x - 0.1).clamp(0, 1), (x + 0.1).clamp(0, 1)
+    labels = torch.tensor([0, 2, 1])
+    coefficients = margins(labels, 3).coefficients
+    low, high = lirpa.bounds(net, lower, upper, method, coefficients)
+    assert low.shape == high.shape == (3, 2)
+    points = lower + torch.rand(200, *x.shape, generator=generator).round() * (upper - lower)
+    with torch.no_grad():
+        outputs = net(points.flatten(0, 1)).unflatten(0, points.shape[:2])
+    attained = torch.einsum("nrk,pnk->pnr", coefficients, outputs)
+    assert (low - 1e-5 <= attained).all()
+    assert (attained <= high + 1e-5).all()
+    plain_low, plain_high = lirpa.bounds(net, lower, upper, method)
+    crude = torch.einsum("nrk,nk->nr", coefficients.clamp_min(0), plain_low)
+    crude += torch.einsum("nrk,nk->nr", coefficients.clamp_max(0), plain_high)
+    assert (low >= crude - 1e-5).all()
+    assert (low > crude + 1e-3).any()
 
 
 @pytest.mark.usefixtures("installed")

@@ -11,7 +11,7 @@ from leaderboards.manifest import DataInfo, Manifest, ModelInfo, Protocol, StepI
 from leaderboards.verdicts import RULES_VERSION
 
 PGD = StepInfo(name="pgd", kind="attack", parameters={"steps": 40, "step_size": 0.01})
-CROWN = StepInfo(name="crown", kind="certificate")
+CROWN = StepInfo(name="crown", kind="certificate", parameters={"method": "crown"})
 
 
 def a_manifest(steps: tuple[StepInfo, ...] = (PGD,), ids: str = "0-9", **changes: Any) -> Manifest:
@@ -66,7 +66,10 @@ def a_row(sample_id: int, verdict: str | None = None, **changes: Any) -> dict[st
         "distance": 0.1 if verdict == "broken" else None,
         "restart": 0 if verdict == "broken" else None,
         "iteration": 7 if verdict == "broken" else None,
+        "bound": 0.25 if verdict == "certified" else None,
         "radius": None,
+        "method": "crown" if verdict == "certified" else None,
+        "work": 0,
         "votes": None,
         "forwards": 3,
         "backwards": 2,

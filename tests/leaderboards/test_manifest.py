@@ -27,7 +27,7 @@ def test_protocol_hash_is_pinned() -> None:
     """A change of this hash makes all records written so far incomparable."""
     assert (
         a_manifest().protocol.sha256
-        == "dad3011042b15dc22a682aad962f4cea2dc884736b49957402ee746361312c4e"
+        == "18b50a112737c6dc5a43be94b7993b126f663e67d7958b850842a9db769db623"
     )
 
 

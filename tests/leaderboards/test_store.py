@@ -73,14 +73,14 @@ def test_results_do_not_depend_on_order_shards_or_time(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("column", [c.name for c in COLUMNS if c.name != "seconds"])
 def test_the_content_hash_sees_every_column(column: str) -> None:
-    base = a_row(1, "broken", detail="x", radius=0.1, votes=9)
-    other: dict[str, Any] = {"verdict": None, "detail": "y"}
+    base = a_row(1, "broken", detail="x", bound=-0.5, radius=0.1, method="ibp", votes=9)
+    other: dict[str, Any] = {"verdict": None, "detail": "y", "method": "crown"}
     if column not in other:
         other[column] = base[column] + 1
     values = (base[column], other[column])
     hashes = {content_sha256(to_table(a_frame(base | {column: v}))) for v in values}
     assert len(hashes) == 2
-    if column in ("margin64", "distance", "restart"):  # null is not 0
+    if column in ("margin64", "distance", "restart", "bound", "radius"):  # null is not 0
         zero, null = (content_sha256(to_table(a_frame(base | {column: v}))) for v in (0, None))
         assert zero != null
 

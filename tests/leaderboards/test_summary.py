@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from record_makers import CROWN, PGD, a_frame, a_manifest, a_row
@@ -18,6 +19,11 @@ from leaderboards.summary import Summary, summarise
 APGD = StepInfo(name="apgd", kind="attack")
 
 
+def open_or(sample: int, verdict: str | None, reason: str = "unknown") -> dict[str, Any]:
+    """A row of a certificate, with its reason where it leaves the sample open."""
+    return a_row(sample, verdict, detail=None if verdict else reason)
+
+
 def settled_run(folder: Path) -> RunStore:
     """Two wrong, three broken (one by the later attack), two certified, one error, two open."""
     store = RunStore.create(folder, a_manifest((PGD, CROWN, APGD)))
@@ -26,7 +32,7 @@ def settled_run(folder: Path) -> RunStore:
         "pgd", a_frame(*(a_row(i, "broken" if i < 4 else None) for i in range(2, 10)))
     )
     crown = {4: "certified", 5: "certified", 6: "error"}
-    store.write_shard("crown", a_frame(*(a_row(i, crown.get(i)) for i in range(4, 10))))
+    store.write_shard("crown", a_frame(*(open_or(i, crown.get(i)) for i in range(4, 10))))
     store.write_shard("apgd", a_frame(*(a_row(i, "broken" if i == 9 else None) for i in (6, 7))))
     store.write_shard("apgd", a_frame(a_row(8), a_row(9, "broken")))
     return store
@@ -49,6 +55,10 @@ def test_counts_rates_and_costs(tmp_path: Path) -> None:
         ("crown", "certificate", 6, 2, 1),
         ("apgd", "attack", 4, 1, 0),
     ]
+    assert summary.undecided_by is not None
+    assert summary.undecided_by.model_dump() == {
+        "unknown": 2, "rounding": 0, "timeout": 0, "unconfirmed": 0,
+    }  # fmt: skip
     assert (summary.cost.forwards, summary.cost.backwards) == (84, 56)
     assert summary.cost.forwards_per_sample == 8.4
     assert summary.cost.seconds == 7.0
@@ -101,6 +111,104 @@ def test_certified_and_broken_stops_with_the_ids(tmp_path: Path) -> None:
     assert caught.value.exit_code == 7
     assert not (tmp_path / "summary.json").exists()
     assert "sample 5, 7;" in store.verify_bytes()[0]
+
+
+def test_broken_within_the_certified_radius_stops(tmp_path: Path) -> None:
+    """Though the radius is below eps, so that nothing says certified."""
+    store = RunStore.create(tmp_path, a_manifest((PGD, CROWN)))
+    store.write_shard("clean", a_frame(*(a_row(i) for i in range(3))))
+    store.write_shard("pgd", a_frame(*(a_row(i, "broken", distance=0.05) for i in range(3))))
+    radii = (0.04, 0.0500001, None)
+    store.write_shard("crown", a_frame(*(a_row(i, radius=r) for i, r in enumerate(radii))))
+    with pytest.raises(ContradictionError, match="sample 1;"):
+        store.write_summary()
+
+
+def test_a_certificate_may_break_and_reasons_are_kept_apart(tmp_path: Path) -> None:
+    complete = StepInfo(name="complete", kind="certificate", parameters={"method": "complete"})
+    store = RunStore.create(tmp_path, a_manifest((CROWN, complete)))
+    store.write_shard("clean", a_frame(*(a_row(i, "wrong" if i == 9 else None) for i in range(10))))
+    crown = [open_or(i, "certified" if i == 8 else None, "rounding: by 1e-9") for i in range(9)]
+    store.write_shard("crown", a_frame(*crown))
+    rows = [
+        a_row(0, "broken", work=7),
+        open_or(1, None, "timeout"),
+        open_or(2, None, "timeout: 2000 subproblems"),
+        open_or(3, None, "rounding"),
+        open_or(4, None, "unconfirmed: its example is classified rightly"),
+        a_row(5, "error", detail="error: no memory"),
+        open_or(6, None),
+        a_row(7, "certified", radius=0.1),
+        a_row(8, "certified", radius=0.3),
+    ]
+    store.write_shard("complete", a_frame(*rows))
+    summary = store.write_summary()
+    assert store.verify_bytes() == []
+    assert summary.undecided_by is not None
+    assert summary.undecided_by.model_dump() == {
+        "unknown": 1, "rounding": 1, "timeout": 2, "unconfirmed": 1,
+    }  # fmt: skip
+    counts = summary.counts
+    assert (counts.broken, counts.certified, counts.undecided, counts.error) == (1, 2, 5, 1)
+    rates = (summary.clean_accuracy, summary.robust_accuracy, summary.certified_accuracy)
+    assert [r.k for r in rates if r] == [9, 8, 2]
+    first, last = summary.steps[1:]
+    assert first.left_open is not None
+    assert (first.left_open.rounding, first.left_open.unknown) == (8, 0)
+    assert (last.samples, last.audited, last.broken, last.certified, last.work) == (9, 1, 1, 1, 7)
+    assert last.errors == 1
+    assert summary.radius is not None
+    assert (summary.radius.samples, summary.radius.median, summary.radius.maximum) == (2, 0.1, 0.3)
+
+
+def test_the_last_certificate_gives_the_reason(tmp_path: Path) -> None:
+    """A step that measures the radius gives none."""
+    radius = CROWN.model_copy(update={"name": "radius"})
+    store = RunStore.create(tmp_path, a_manifest((CROWN, radius), ids="0"))
+    store.write_shard("clean", a_frame(a_row(0)))
+    store.write_shard("crown", a_frame(open_or(0, None, "timeout")))
+    store.write_shard("radius", a_frame(a_row(0, radius=0.01)))
+    summary = store.write_summary()
+    assert summary.undecided_by is not None
+    assert summary.undecided_by.timeout == 1
+    assert store.verify_bytes() == []
+
+
+@pytest.mark.parametrize(("scope", "wanted"), [("open", 2), ("audit", 3), ("right", 3)])
+def test_a_run_without_its_audit_is_not_complete(tmp_path: Path, scope: str, wanted: int) -> None:
+    crown = CROWN.model_copy(update={"parameters": {"method": "crown", "samples": scope}})
+    store = RunStore.create(tmp_path, a_manifest((PGD, crown), ids="0-3"))
+    store.write_shard("clean", a_frame(a_row(0, "wrong"), *(a_row(i) for i in range(1, 4))))
+    store.write_shard("pgd", a_frame(a_row(1, "broken"), a_row(2), a_row(3)))
+    for count, sample in enumerate((3, 2, 1)):
+        assert summarise(store).complete == (count >= wanted)
+        store.write_shard("crown", a_frame(open_or(sample, None if sample == 1 else "certified")))
+    assert summarise(store).complete
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        (a_row(3, "certified", bound=None), "its bound is not positive"),
+        (a_row(3, "certified", bound=0.0), "its bound is not positive"),
+        (a_row(3, "certified", method=None), "by no method"),
+        (a_row(3, "certified", radius=0.05), "its radius is below eps"),
+        (a_row(3, radius=0.1), "it is not certified"),
+        (a_row(3), "left open without a reason"),
+        (a_row(3, detail="zero gradient"), "left open without a reason"),
+        (a_row(3, "broken", distance=0.2), "distance is not within eps"),
+    ],
+)
+def test_verify_holds_certificates_to_the_rules(
+    tmp_path: Path, row: dict[str, Any], problem: str
+) -> None:
+    store = RunStore.create(tmp_path, a_manifest((CROWN,)))
+    store.write_shard("clean", a_frame(*(a_row(i) for i in range(4))))
+    good = [a_row(0, "certified"), open_or(1, None), a_row(2, "error")]
+    store.write_shard("crown", a_frame(*good))
+    assert store.verify_bytes() == []
+    store.write_shard("crown", a_frame(row))
+    assert any(problem in line for line in store.verify_bytes())
 
 
 def test_a_sound_run_verifies(tmp_path: Path) -> None:

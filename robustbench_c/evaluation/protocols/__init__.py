@@ -12,6 +12,7 @@ from attacks.losses import LossName
 from attacks.threat import Norm
 from leaderboards.manifest import Slug, explain
 from robustbench_c.errors import UsageError, did_you_mean
+from robustbench_c.evaluation.certifying import CertifyConfig
 
 _FOLDER = Path(__file__).parent
 
@@ -41,6 +42,14 @@ class NamedProtocol(BaseModel):
     """Loss that is raised."""
     goal: Literal["untargeted", "multi-targeted"]
     """What an example has to reach."""
+    certify: str | None = None
+    """Certificate on what the attack leaves, or `cascade`; without one nothing is proved."""
+    certify_iterations: int = Field(default=20, ge=1)
+    """Slope steps of alpha-crown."""
+    certify_subproblems: int = Field(default=2000, ge=1)
+    """Subproblems of complete, for each sample."""
+    radius: bool = False
+    """Whether certified radii are searched as well."""
 
 
 def known_protocols() -> list[str]:
@@ -61,8 +70,11 @@ def load_protocol(name_or_path: str) -> NamedProtocol:
         hint = did_you_mean(name_or_path, known_protocols())
         raise UsageError(f"no protocol '{name_or_path}'; {hint}")
     try:
-        return NamedProtocol.model_validate(tomllib.loads(path.read_text()))
+        named = NamedProtocol.model_validate(tomllib.loads(path.read_text()))
     except ValidationError as error:
         raise UsageError(f"{path} is not a protocol: {explain(error)}") from error
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot read the protocol {path}: {error}") from error
+    if named.certify is not None:
+        CertifyConfig(named.certify)  # says what it may be
+    return named

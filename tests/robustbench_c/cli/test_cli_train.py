@@ -121,6 +121,45 @@ def test_adversarial_training_writes_its_threat(tmp_path):
     assert 0 <= row["validation_robust_accuracy"] <= row["validation_accuracy"]
 
 
+@pytest.mark.parametrize("recipe", ["ibp", "crown-ibp", "mtl-ibp", "sabr"])
+def test_certified_training_logs_verified_accuracy(tmp_path, capsys, recipe):
+    options = ("--data", "digits", "--arch", "mlp", "--eps", 0.02, "--epochs", 3, "--name", "d")
+    assert train("--recipe", recipe, "--out", tmp_path, *options, "--batch-size", 64) == 0
+    assert "verified" in capsys.readouterr().err
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    last = rows[-1]
+    assert 0 <= last["validation_verified_accuracy"] <= last["validation_robust_accuracy"]
+    assert 0 < rows[0]["eps_scale"] < last["eps_scale"] <= 1
+    assert json.loads((tmp_path / "d.json").read_text())["threat"] == {"norm": "linf", "eps": 0.02}
+
+
+def test_ibp_initialisation_is_a_field_of_the_recipe(tmp_path):
+    text = known_recipes()["breast-cancer-mlp"].read_text()
+    plain, small = tmp_path / "plain.toml", tmp_path / "small.toml"
+    # a learning rate that changes nothing: what is saved is what training starts from
+    plain.write_text(text.replace("3e-3", "1e-30"))
+    small.write_text('initialise = "ibp"\n' + plain.read_text())
+    widths = []
+    for recipe in (plain, small):
+        out = tmp_path / recipe.stem
+        assert train("--recipe", recipe, "--epochs", 1, "--device", "cpu", "--out", out) == 0
+        module = zoo.load(str(out / "breast-cancer-mlp.safetensors"), device="cpu").module
+        state = {k: v for k, v in module.state_dict().items() if v.dim() == 2 and min(v.shape) > 2}
+        widths.append([float(weight.std() * weight.shape[1]) for weight in state.values()])
+    assert all(width == pytest.approx(2.507, rel=0.1) for width in widths[1])  # sqrt(2 pi)
+    assert all(width != pytest.approx(2.507, rel=0.1) for width in widths[0])
+    bad = tmp_path / "bad.toml"
+    bad.write_text('initialise = "ipb"\n' + text)
+    with pytest.raises(UsageError, match="initialise: Input should be 'ibp'"):
+        load_recipe(str(bad))
+
+
+def test_shipped_cards_name_the_recipe_as_it_is():
+    for name, path in known_recipes().items():
+        if name in zoo.names():
+            assert zoo.card(name).recipe_sha256 == load_recipe(str(path)).sha256, name
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -137,7 +176,16 @@ def test_adversarial_training_writes_its_threat(tmp_path):
         ((*TINY, "--device", "cuda:77"), "2: no CUDA device 'cuda:77'"),
         ((*TINY, "--resume", "--overwrite"), "2: --resume goes on and --overwrite"),
         (("--recipe", "pgd", "--data", "digits", "--eps", "-1"), "5: eps is -1.0"),
-        (("--recipe", "pgd", "--data", "digits", "--norm", "l7"), "5: unknown norm 'l7'"),
+        (
+            ("--recipe", "pgd", "--data", "digits", "--norm", "l7"),
+            "2: the objective 'pgd': setting norm",
+        ),
+        (("--recipe", "ibp", "--norm", "l2"), "2: the objective 'ibp': setting norm: Input should"),
+        (
+            ("--recipe", "ibp", "--eps", "-1"),
+            "2: the objective 'ibp': setting eps: Input should be",
+        ),
+        (("--recipe", "sabr", "--steps", "-1"), "2: the objective 'sabr': setting steps: Input"),
     ],
 )
 def test_bad_requests_are_one_line(tmp_path, capsys, arguments, message):
@@ -177,6 +225,8 @@ def test_step_size_keeps_its_ratio_to_eps_and_steps():
     given = override(recipe, {"eps": 0.2, "step_size": 0.01})
     assert given.objective.settings["step_size"] == 0.01
     assert override(recipe, {"epochs": 3}).objective == recipe.objective
+    short = override(load_recipe("ibp"), {"epochs": 4})  # 40 epochs, 15 of them warm-up
+    assert short.train.eps_warmup_epochs == 1.5
 
 
 def test_another_architecture_drops_the_arguments_of_the_old_one():

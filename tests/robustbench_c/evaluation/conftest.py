@@ -62,6 +62,7 @@ def linear() -> Problem:
 @pytest.fixture(autouse=True)
 def _no_drawing(monkeypatch):
     monkeypatch.setattr(attacking, "contact_sheet", lambda *_: None)
+    monkeypatch.setattr("robustbench_c.evaluation.run.plot_radii", lambda *_: None)
 
 
 @pytest.fixture

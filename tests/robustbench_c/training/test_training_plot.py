@@ -7,7 +7,7 @@ from robustbench_c.training.plot import draw
 
 
 def row(epoch: int, robust: float | None) -> EpochRow:
-    return EpochRow(epoch, 1.0 / epoch, 0.9, 0.88, robust, 0.1, 1.0, 2.0, 50.0)
+    return EpochRow(epoch, 1.0 / epoch, 0.9, 0.88, robust, None, 0.1, 1.0, 2.0, 50.0)
 
 
 def test_curves_name_what_they_show(tmp_path):

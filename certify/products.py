@@ -1,0 +1,106 @@
+"""Products of two inputs in the linear domain: McCormick's envelopes.
+
+With c any point near the middle of each factor and r the farthest that the factor may be from it,
+x y = c_x y + c_y x - c_x c_y + (x - c_x)(y - c_y), and the last product is at most r_x r_y: this is
+the mean of McCormick's two planes on either side. They have the same height in the middle as each
+of the two, so the same area, and the slopes do not depend on the sign of the row.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from certify.curve_table import power, reciprocal
+from certify.curves import enclose
+from certify.interval import Interval
+from certify.linear import Rows, Step
+from certify.steps import STEPS, Call, Planes, Stepping, aligned
+
+aten = torch.ops.aten
+
+
+def _split(x: Interval) -> tuple[Tensor, Tensor]:
+    """A point near the middle, and the farthest from it, rounded up."""
+    center = x.center
+    radius = torch.maximum(x.upper - center, center - x.lower)
+    return center, radius * (1 + torch.finfo(center.dtype).eps)
+
+
+def multiply(call: Call) -> Step | None:
+    """Entry by entry; of one input with itself by the lines of the square."""
+    if not aligned(call):
+        return None
+    first, second = call.node.inputs
+    unit = call.rounding.unit
+    if first == second:
+        lines = enclose(power(2), call.box(first))
+        error = call.box(first).magnitude ** 2 * (2 * unit)
+        offsets = lines.lower_offset, lines.upper_offset
+        return Planes(call, (first,), (lines.lower_slope,), (lines.upper_slope,), offsets, error)
+    (cx, rx), (cy, ry) = (_split(x) for x in _spread(call.box(first), call.box(second)))
+    size = (cx.abs() + rx) * (cy.abs() + ry)
+    offsets = -cx * cy - rx * ry, -cx * cy + rx * ry
+    return Planes(call, (first, second), (cy, cx), (cy, cx), offsets, size * (8 * unit))
+
+
+def _spread(x: Interval, y: Interval) -> tuple[Interval, Interval]:
+    """Both in the shape of the result."""
+    shape = [max(sizes) for sizes in zip(x.shape, y.shape, strict=True)]
+    return x.each(lambda end: end.expand(shape)), y.each(lambda end: end.expand(shape))
+
+
+def divide(call: Call) -> Step | None:
+    """By a positive input: times its reciprocal, between lines."""
+    if not aligned(call) or call.node.kwargs or len(call.sources) != 2:
+        return None
+    first, second = call.node.inputs
+    inverse = enclose(reciprocal(), call.box(second))
+    below = call.box(second)
+    r = Interval(1 / below.upper, 1 / below.lower).widened(4 * call.rounding.unit, 0.0)
+    (cx, rx), (cr, rr) = (_split(x) for x in _spread(call.box(first), r))
+    positive = cx > 0
+    low_slope = torch.where(positive, inverse.lower_slope, inverse.upper_slope)
+    low_offset = torch.where(positive, inverse.lower_offset, inverse.upper_offset)
+    high_slope = torch.where(positive, inverse.upper_slope, inverse.lower_slope)
+    high_offset = torch.where(positive, inverse.upper_offset, inverse.lower_offset)
+    offsets = cx * low_offset - cx * cr - rx * rr, cx * high_offset - cx * cr + rx * rr
+    size = (cx.abs() + rx) * (cr.abs() + rr)
+    steep = torch.maximum(inverse.lower_offset.abs(), inverse.upper_offset.abs())
+    error = (size + cx.abs() * steep) * (16 * call.rounding.unit)
+    above = cr, cx * high_slope
+    return Planes(call, (first, second), (cr, cx * low_slope), above, offsets, error)
+
+
+class MatrixProduct(Step):
+    """A batched matrix product of two inputs: the planes of all products, summed as matrices."""
+
+    def __init__(self, call: Call) -> None:
+        """Take `bmm(x, y)`."""
+        self.sources = call.node.inputs
+        x, y = (call.box(i) for i in self.sources)
+        (self.cx, rx), (self.cy, ry) = _split(x), _split(y)
+        rows, terms, columns = *x.lower.shape[1:], y.lower.shape[2]
+        gamma = call.rounding.gamma(max(rows, columns) + terms + 8)
+        size = torch.bmm(x.magnitude, y.magnitude)
+        middle, spread = -torch.bmm(self.cx, self.cy), torch.bmm(rx, ry)
+        self.lower, self.upper = call.widened(middle - spread, middle + spread, size * (6 * gamma))
+
+    def back(self, row: Tensor, rows: Rows) -> list[tuple[int, Tensor]]:
+        """See `Step`."""
+        cx, cy = rows.each_row(self.cx, row), rows.each_row(self.cy, row)
+        first, second = self.sources
+        return [(first, row @ cy.mT), (second, cx.mT @ row)]
+
+
+def matrix_product(call: Call) -> Step | None:
+    """Of two inputs; a constant factor makes it a map."""
+    inputs = call.node.inputs
+    if any(i in call.program.constants for i in inputs) or call.node.op is not aten.bmm.default:
+        return None
+    return MatrixProduct(call)
+
+
+STEPS[aten.mul.Tensor] = Stepping(multiply)
+STEPS[aten.div.Tensor] = Stepping(divide)
+STEPS[aten.bmm.default] = Stepping(matrix_product)

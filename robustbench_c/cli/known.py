@@ -1,0 +1,48 @@
+"""What `robust-eval --list` and `--version` show."""
+
+from __future__ import annotations
+
+ATTACKS = ["pgd", "none"]
+
+
+def show_known() -> None:
+    """Print the models, data, protocols, attacks and certificates that there are."""
+    from rich.table import Table
+
+    from robustbench_c import zoo
+    from robustbench_c.cli.console import wide_console
+    from robustbench_c.data.registry import REGISTRY
+    from robustbench_c.evaluation.certifying import CASCADE, METHODS
+    from robustbench_c.evaluation.protocols import known_protocols, load_protocol
+
+    models = Table("model", "architecture", "data", "trained for", "clean", box=None)
+    for name in zoo.names():
+        card = zoo.card(name)
+        threat = f"{card.threat.norm} {card.threat.eps:g}" if card.threat else "-"
+        clean = f"{card.clean_accuracy.accuracy:.2%}" if card.clean_accuracy else "-"
+        models.add_row(name, card.architecture, card.data or "-", threat, clean)
+    sets = Table("data", "what it is", box=None)
+    for name, entry in REGISTRY.items():
+        sets.add_row(name, entry.description)
+    protocols = Table("protocol", "what it is", box=None)
+    for name in known_protocols():
+        protocols.add_row(name, load_protocol(name).description)
+    console = wide_console()
+    names = f"attacks: {', '.join(ATTACKS)}\ncertificates: {', '.join([*METHODS, CASCADE])}"
+    for part in (models, "", sets, "", protocols, "", names):
+        console.print(part)
+
+
+def show_versions() -> None:
+    """Print the version of this package and of those that results hang on."""
+    import importlib.metadata
+
+    import robustbench_c
+    from certify.lirpa import notice
+
+    print(f"robustbench-c {robustbench_c.__version__}")
+    for name in ("torch", "numpy", "foolbox", "auto_LiRPA"):
+        try:
+            print(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            print(f"{name}: {(notice() or 'absent') if name == 'auto_LiRPA' else 'absent'}")

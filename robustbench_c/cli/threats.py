@@ -1,0 +1,61 @@
+"""The options of a threat model, as one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from robustbench_c.errors import UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from attacks.threat import ThreatModel
+    from robustbench_c.data import Dataset
+    from robustbench_c.zoo.cards import Card
+
+
+def threat_of(
+    data: Dataset,
+    card: Card | None,
+    norm: str | None,
+    eps: float | None,
+    eps_unit: str,
+    immutable: str | None,
+) -> ThreatModel:
+    """Return the threat model that the options name; the model's card says what is left out.
+
+    Raises:
+        UsageError: No radius, or a feature that is not there.
+    """
+    from attacks.threat import ThreatModel, feature_ranges
+
+    trained = card.threat if card else None
+    if eps is None:
+        if trained is None or norm not in (None, trained.norm) or eps_unit != "input":
+            raise UsageError("give --eps: the model's card names none for this norm and unit")
+        eps = trained.eps
+    if norm is None:
+        norm = trained.norm if trained else "linf"
+    ranged = eps_unit == "range"
+    scale = feature_ranges(data.lower, data.upper, data.shape) if ranged else None
+    mask = _immutable(data, immutable)
+    return ThreatModel(norm, eps, data.lower, data.upper, mask, scale)  # type: ignore[arg-type]
+
+
+def _immutable(data: Dataset, text: str | None) -> Tensor | None:
+    if text is None:
+        return None
+    import torch
+
+    known = list(data.feature_names)
+    size = data.x[0].numel()
+    mask = torch.zeros(size, dtype=torch.bool)
+    for part in map(str.strip, text.split(",")):
+        if part in known:
+            mask[known.index(part)] = True
+        elif part.isascii() and part.isdigit() and int(part) < size:
+            mask[int(part)] = True
+        else:
+            hint = did_you_mean(part, known) if known else f"places go from 0 to {size - 1}"
+            raise UsageError(f"--immutable: no feature '{part}'; {hint}")
+    return mask.view(data.shape)

@@ -1,0 +1,153 @@
+"""The steps of a protocol: which attacks and certificates run, in which order, with what."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields, replace
+from typing import get_args
+
+from attacks.errors import AttackError
+from attacks.pgd import PGDConfig
+from attacks.threat import ThreatModel
+from certify.errors import CertifyError
+from leaderboards.errors import RecordError
+from leaderboards.manifest import Parameter, SampleScope, StepInfo
+from robustbench_c.errors import UsageError
+from robustbench_c.evaluation.certifying import CASCADE, METHODS, Budget, CertifyConfig, Method
+
+PGD = "pgd"
+"""Name of the attack as it was configured."""
+QUICK = "pgd-quick"
+"""Name of the short attack that opens a cascade."""
+RADIUS = "radius"
+"""Name of the step that looks for certified radii."""
+
+PGD_VERSION = 1
+CERTIFICATE_VERSION = 1
+
+TILES = {"ibp": 128, "crown-ibp": 64, "crown": 64, "alpha-crown": 32, "complete": 16}
+"""Samples that are bounded together, by method: see `proving.plan`."""
+RADIUS_METHOD: Method = "crown"
+"""By which a cascade measures radii."""
+TOLERANCE = 0.01
+"""The next larger radius that was tried exceeds the one that was proved by this share."""
+
+
+def attack_step(name: str, config: PGDConfig, threat: ThreatModel) -> StepInfo:
+    """PGD as a step of a protocol: every setting, with the step size as a number."""
+    settings = asdict(config) | {"step_size": config.resolved_step(threat.eps)}
+    return StepInfo(name=name, kind="attack", version=PGD_VERSION, parameters=settings)
+
+
+def pgd_of(step: StepInfo) -> PGDConfig:
+    """Return the settings of `attack_step`.
+
+    Raises:
+        RecordError: They are not those of PGD.
+    """
+    settings = step.parameters | {"step_size": step.parameters.get("step_size") or None}  # of eps 0
+    try:
+        return PGDConfig(**settings)  # type: ignore[arg-type]  # it says what is wrong
+    except (TypeError, AttackError) as error:
+        raise RecordError(f"step {step.name} does not have the settings of PGD: {error}") from None
+
+
+@dataclass(frozen=True)
+class Proof:
+    """A certificate's settings; every one of them is part of the protocol.
+
+    Attributes:
+        method: One of `METHODS`.
+        tile: Samples that are bounded together.
+        budget: How much work it may spend on a sample.
+        samples: Those it runs on, as in `leaderboards.manifest.StepInfo`; it audits with the least
+            budget.
+        tolerance: Of a search for radii: ratio of two radii that are tried, less 1; else None.
+    """
+
+    method: Method
+    tile: int
+    budget: Budget
+    samples: SampleScope = "open"
+    tolerance: float | None = None
+
+    def step(self, name: str) -> StepInfo:
+        """The step of a protocol with these settings: those that its method looks at."""
+        parameters: dict[str, Parameter] = {
+            "method": self.method,
+            "tile": self.tile,
+            "samples": self.samples,
+        }
+        if self.method in ("alpha-crown", "complete"):
+            parameters["iterations"] = self.budget.iterations
+        if self.method == "complete":
+            parameters["subproblems"] = self.budget.subproblems
+        if self.budget.seconds is not None:
+            parameters["seconds"] = self.budget.seconds
+        if self.tolerance is not None:
+            parameters["tolerance"] = self.tolerance
+        return StepInfo(
+            name=name, kind="certificate", version=CERTIFICATE_VERSION, parameters=parameters
+        )
+
+    @classmethod
+    def of(cls, step: StepInfo) -> Proof:
+        """Return the settings of a step that may be on a stranger's record.
+
+        Raises:
+            RecordError: They are not those of a certificate that is known here.
+        """
+        given = dict(step.parameters)
+        budget = {f.name: given.pop(f.name) for f in fields(Budget) if f.name in given}
+        try:
+            proof = cls(budget=Budget(**budget), **given)  # type: ignore[arg-type]  # checked next
+            known = proof.method in METHODS and proof.samples in get_args(SampleScope)
+            known = known and 1 <= proof.tile <= 2**16
+        except (TypeError, CertifyError):
+            known = False
+        if not known:
+            raise RecordError(f"step {step.name} is no certificate that this version knows")
+        return proof
+
+    @property
+    def finds(self) -> bool:
+        """Whether it finds counterexamples, so that it can break samples."""
+        return self.method == "complete" and self.tolerance is None
+
+    @property
+    def least(self) -> Proof:
+        """The same method with the least work that it can do: for samples that are broken."""
+        return replace(self, budget=replace(self.budget, iterations=1, subproblems=1))
+
+
+def protocol_steps(
+    attack: PGDConfig | None, certify: CertifyConfig | None, threat: ThreatModel
+) -> tuple[StepInfo, ...]:
+    """Return the steps after `clean`, in the order they run.
+
+    Raises:
+        UsageError: Neither an attack nor a certificate, or a radius of a threat model of eps 0.
+    """
+    strong = () if attack is None else (attack_step(PGD, attack, threat),)
+    if certify is None:
+        if not strong:
+            raise UsageError("neither an attack nor a certificate: give one of them")
+        return strong
+    names = certify.methods
+    made = [
+        Proof(name, TILES[name], certify.budget, "audit" if name == names[0] else "open").step(name)
+        for name in names
+    ]
+    if certify.method != CASCADE:
+        steps = [*strong, *made]
+    else:
+        # another loss than the usual one: the long attack then repeats no step of the short one
+        quick = PGDConfig(steps=20, restarts=1, loss="margin")
+        opening = (attack_step(QUICK, quick, threat),) if strong else ()
+        steps = [*opening, *made[:3], *strong, *made[3:]]
+    if certify.radius:
+        if threat.eps == 0:
+            raise UsageError("a certified radius is measured from eps on: give an eps above 0")
+        method = RADIUS_METHOD if certify.method == CASCADE else names[0]
+        measure = Proof(method, TILES[method], certify.budget, "right", TOLERANCE)
+        steps.append(measure.step(RADIUS))
+    return tuple(steps)

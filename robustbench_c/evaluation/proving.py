@@ -1,0 +1,143 @@
+"""A certificate on every sample that is open, shard by shard, written down as it comes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+
+from leaderboards.manifest import StepInfo
+from leaderboards.sample_ids import Ids
+from leaderboards.store import RunStore
+from leaderboards.verdicts import Verdict
+from robustbench_c.evaluation import artefacts, contradiction
+from robustbench_c.evaluation.certificates import certify_places
+from robustbench_c.evaluation.certifying import Certifier
+from robustbench_c.evaluation.protocol_steps import Proof
+from robustbench_c.evaluation.radius import measure_places
+from robustbench_c.evaluation.steps import Judged
+from robustbench_c.evaluation.task import Task, right_ids, settled_before
+
+_SHARD_SECONDS = 30.0
+_RADII = 256
+"""Samples that search their radii together."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Samples that are bounded together.
+
+    Attributes:
+        ids: Their ids, ascending.
+        proof: The settings that hold for them.
+    """
+
+    ids: Ids
+    proof: Proof
+
+
+def plan(store: RunStore, step: StepInfo, settled: pd.DataFrame) -> list[Unit]:
+    """Return what a certificate's step has to do, in the order of the ids.
+
+    Bounds of one sample can differ in their last bits with the others that are bounded beside it.
+    So its companions are always the same: units are cut, by id, from the whole set of samples
+    that the steps before left to this one, and a unit is bounded as a whole. Neither the order of
+    the data, nor shards, nor a resume has any influence on them.
+
+    The samples are the open ones; of a step that audits, those that are broken, too, in units of
+    their own and with the least work the method can do; of one that searches radii, all that
+    are right.
+
+    Args:
+        store: The record.
+        step: The step.
+        settled: What the steps before it settled (`task.settled_before`).
+
+    Raises:
+        RecordError: The step's settings are not those of a certificate.
+    """
+    proof, right = Proof.of(step), right_ids(store)
+    if proof.tolerance is not None:
+        return [Unit(ids, proof) for ids in _cut(right, _RADII)]
+    units = [Unit(ids, proof) for ids in _cut(np.setdiff1d(right, settled.index), proof.tile)]
+    if proof.samples == "audit":
+        broken = settled.index[settled["verdict"] == Verdict.BROKEN].to_numpy(dtype=np.int64)
+        units += [Unit(ids, proof.least) for ids in _cut(broken, proof.tile)]
+    return units
+
+
+def _cut(ids: Ids, size: int) -> Iterator[Ids]:
+    return (ids[start : start + size] for start in range(0, len(ids), size))
+
+
+def prove_unit(task: Task, certifier: Certifier, unit: Unit, settled: pd.DataFrame) -> Judged:
+    """Bound the samples of a unit; `settled` as for `plan`."""
+    part, seed = task.places(unit.ids), task.seed
+    if unit.proof.tolerance is None:
+        return certify_places(task, certifier, unit.proof, part, seed)
+    proved = settled[settled["verdict"] == Verdict.CERTIFIED]
+    return measure_places(task, certifier, unit.proof, part, proved, seed)
+
+
+def prove_samples(task: Task, step: StepInfo, certifier: Certifier) -> None:
+    """Run a certificate on what is left to it and has no row yet.
+
+    Raises:
+        ContradictionError: It proves a sample that was broken; the evidence is on disk.
+    """
+    settled = settled_before(task.store, step.name)
+    units = plan(task.store, step, settled)
+    there = task.store.read_step(step.name)
+    done, total = len(there), sum(len(unit.ids) for unit in units)
+    hits = int(there["verdict"].isin([Verdict.CERTIFIED, Verdict.BROKEN]).sum())
+    waiting: list[Judged] = []
+    started = time.perf_counter()
+    for unit in units:
+        new = ~np.isin(unit.ids, there["sample_id"])
+        if not new.any():
+            continue
+        _report(task, step, done, total, hits)
+        judged = _some(prove_unit(task, certifier, unit, settled), new)
+        waiting.append(judged)
+        done += int(new.sum())
+        hits += int(judged.rows["verdict"].isin([Verdict.CERTIFIED, Verdict.BROKEN]).sum())
+        contradicted = contradiction.contradicted(judged.rows, settled)
+        if contradicted.size or time.perf_counter() - started > _SHARD_SECONDS:
+            if contradicted.size:
+                contradiction.save(task, step, judged.rows, settled, contradicted, certifier)
+            _write(task, step, waiting)
+            waiting, started = [], time.perf_counter()
+        if contradicted.size:
+            contradiction.stop(task.store.folder, contradicted)
+    if waiting:
+        _write(task, step, waiting)
+    _report(task, step, done, total, hits)
+
+
+def _report(task: Task, step: StepInfo, done: int, total: int, hits: int) -> None:
+    if task.progress is not None:
+        task.progress(step.name, done, total, hits)
+
+
+def _some(judged: Judged, rows: np.ndarray) -> Judged:
+    """Some of the rows, bool (n,)."""
+    mask = torch.from_numpy(rows).to(judged.broken.device)
+    return Judged(
+        judged.rows[rows].reset_index(drop=True), judged.broken[mask], judged.adversarial[mask]
+    )
+
+
+def _write(task: Task, step: StepInfo, parts: list[Judged]) -> None:
+    """Write the rows of some units, and the examples that they found, as one shard."""
+    rows = pd.concat([part.rows for part in parts], ignore_index=True)
+    broken = torch.cat([part.broken.cpu() for part in parts])
+    if artefacts.kept(task.store, step.name) and bool(broken.any()):
+        ids = torch.from_numpy(rows["sample_id"].to_numpy(dtype=np.int64, copy=True))[broken]
+        found = torch.cat([part.adversarial[part.broken].cpu() for part in parts])
+        examples = artefacts.Examples(ids, task.data.x[task.places(ids.numpy())], found)
+        artefacts.write(task.store, step.name, rows["sample_id"].to_numpy(), examples)
+    task.store.write_shard(step.name, rows)

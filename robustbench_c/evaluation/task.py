@@ -1,0 +1,73 @@
+"""What the steps of a run work on, and what each of them has to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from attacks.classifier import TiledClassifier
+from attacks.threat import ThreatModel
+from leaderboards.sample_ids import Ids
+from leaderboards.store import RunStore
+from leaderboards.verdicts import CLEAN_STEP, SETTLED
+from robustbench_c.data import Dataset
+
+Progress = Callable[[str, int, int, int], None]
+"""Called with (step, samples finished, samples in all, samples it settled)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What the steps of a run work on.
+
+    Attributes:
+        store: The record; its clean step is complete.
+        data: The samples, on the CPU.
+        x: The same samples, on the model's device.
+        y: Their classes, there too.
+        threat: What the attacker may do, there too.
+        classifier: The model in float32.
+        precise: The model in float64, or None.
+        seed: Seed of all noise.
+        progress: Called as samples finish, or None.
+    """
+
+    store: RunStore
+    data: Dataset
+    x: Tensor
+    y: Tensor
+    threat: ThreatModel
+    classifier: TiledClassifier
+    precise: TiledClassifier | None
+    seed: int
+    progress: Progress | None = None
+
+    def places(self, ids: Ids) -> Tensor:
+        """Return where samples lie in `data`, in the order of `ids`."""
+        own = self.data.ids.numpy()
+        order = np.argsort(own)
+        return torch.from_numpy(order[np.searchsorted(own[order], ids)])
+
+
+def right_ids(store: RunStore) -> Ids:
+    """Return the ids, ascending, of the samples that the clean step left open."""
+    clean = store.read_step(CLEAN_STEP)
+    return clean["sample_id"][clean["verdict"].isna()].to_numpy(dtype=np.int64)
+
+
+def settled_before(store: RunStore, step: str) -> pd.DataFrame:
+    """Return the rows that settled samples in the steps before this one.
+
+    Returns:
+        The rows by sample id, the first of each sample, with their `step`.
+    """
+    earlier = store.steps[: store.steps.index(step)]
+    frames = [store.read_step(name).assign(step=name) for name in earlier]
+    found = pd.concat(frames).set_index("sample_id")
+    found = found[found["verdict"].isin(SETTLED)]
+    return found[~found.index.duplicated()].sort_index()
