@@ -42,6 +42,8 @@ def outwards(x: Interval, rounding: Rounding, absolute: float | Tensor = 0.0) ->
     aten.hardtanh.default,
     aten.clamp.default,
     aten.clamp_min.default,
+    aten.clamp_max.default,
+    aten.relu6.default,
     aten.hardshrink.default,
 )
 def exact(context: Context, x: Value, *args: Any, **kwargs: Any) -> Interval:
@@ -55,6 +57,7 @@ _RISING: dict[Any, tuple[float, float, float]] = {
     aten.sigmoid.default: (0.0, 1.0, 0.0),
     aten.tanh.default: (-1.0, 1.0, 0.0),
     aten.erf.default: (-1.0, 1.0, 0.0),
+    aten.atan.default: (-math.pi, math.pi, 0.0),
     aten.exp.default: (0.0, math.inf, 0.0),
     aten.expm1.default: (-1.0, math.inf, 0.0),
     aten.log_sigmoid.default: (-math.inf, 0.0, 0.0),
