@@ -104,13 +104,13 @@ def batch_norm(program: Program, node: Node, source: int) -> LinearMap | None:
     return Scale(factor.to(kind).view(shape), shift.to(kind).view(shape), size.to(kind).view(shape))
 
 
-@maps(aten.mul.Tensor, aten.mul.Scalar, aten.div.Tensor, aten.div.Scalar, aten.neg.default)
+@maps(aten.mul.Tensor, aten.mul.Scalar, aten.div.Tensor, aten.neg.default)
 def scale(program: Program, node: Node, source: int) -> LinearMap | None:
     """Entries times constants."""
     if node.op is aten.neg.default:
         other: Any = -1.0
     else:
-        divides = node.op in (aten.div.Tensor, aten.div.Scalar)
+        divides = node.op is aten.div.Tensor
         if divides and node.args[0] != Ref(source):
             return None
         others = [a for a in node.args if a != Ref(source)]
@@ -135,12 +135,12 @@ def subtract_from(program: Program, node: Node, source: int) -> LinearMap | None
     return Scale(factor, shift, shift.abs())
 
 
-@maps(aten.add.Tensor, aten.add.Scalar, aten.sub.Tensor, aten.sub.Scalar)
+@maps(aten.add.Tensor, aten.add.Scalar, aten.sub.Tensor)
 def add(program: Program, node: Node, source: int) -> LinearMap | None:
     """Sums of two inputs, or of one and a constant."""
     first, second = node.args[:2]
     alpha = float(node.kwargs.get("alpha", node.args[2] if len(node.args) > 2 else 1.0))
-    sign = -alpha if node.op in (aten.sub.Tensor, aten.sub.Scalar) else alpha
+    sign = -alpha if node.op is aten.sub.Tensor else alpha
     if program.graph.nodes[source].shape != node.shape or first == second:
         return None
     other = _value(program, second if first == Ref(source) else first)

@@ -92,6 +92,8 @@ def _refined(relus: Relus, node: int, open_: Tensor, steps: int) -> Interval:
     samples, kind = len(known.inputs), box.lower.dtype
     lower, upper = box.lower.reshape(samples, -1).clone(), box.upper.reshape(samples, -1).clone()
     owner, where = open_.reshape(samples, -1).nonzero(as_tuple=True)
+    if not len(owner):
+        return box
     for some in torch.arange(len(owner), device=owner.device).split(chunk(relus)):  # type: ignore[no-untyped-call]
         who, place = owner[some], where[some]
         for sign in (1.0, -1.0):

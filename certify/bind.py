@@ -58,9 +58,9 @@ def bind_model(model: nn.Module, graph: Graph) -> Program:
 def _folded(program: Program, node: Node, rounding: Rounding) -> Value:
     ends = {i: program.constants[i] for i in node.inputs}
     plain = all(isinstance(v, Tensor) for v in ends.values())
-    whole = plain and not any(v.is_floating_point() for v in ends.values())
-    moved = plain and node.op in MOVES
-    if moved or (whole and (not ends or node.dtype is None or not node.dtype.is_floating_point)):
+    entire = node.dtype is not None and not node.dtype.is_floating_point
+    # no rounding: entries moved, numbers written in the code, whole numbers and comparisons
+    if plain and (not ends or node.op in MOVES or entire):
         args, kwargs = node.call(program.constants.__getitem__, 1)
         result: Tensor = node.op(*args, **kwargs)  # type: ignore[misc]  # a call, no input
         return result

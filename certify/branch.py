@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -135,7 +136,7 @@ class _Engine:
                 parts = [part for search in live for part in search.take(_QUOTA)]
                 for first in range(0, len(parts), _BATCH):
                     batch = parts[first : first + _BATCH]
-                    self._attempt(batch, lambda some, r=root: self._round(r, some), _sample)
+                    self._attempt(batch, partial(self._round, root), _sample)
                 busy = busy or bool(parts)
             if not busy:
                 return

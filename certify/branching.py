@@ -33,10 +33,9 @@ class Witness:
 def witness(part: Part, goal: Goal, point: Point) -> Witness:
     """Look at the bound of each part.
 
-    Coefficients are gradients: of the inputs by the ends of their box (and by its center), since
-    moving all of them moves the bound by the coefficient; of a ReLU's value by a shift of its
-    lines. The score is that of smart branching (BaBSR; Bunel et al., JMLR 2020) without biases: the
-    intercept of the upper line times its coefficient, or what the lower line costs.
+    Coefficients are gradients: of the inputs by the ends of their box, of a ReLU's value by a shift
+    of its lines. The score is that of smart branching (BaBSR; Bunel et al., JMLR 2020) without
+    biases: the intercept of the upper line times its coefficient, or what the lower line costs.
     """
     known, inputs = part.known, part.known.inputs
     (x,) = known.program.inputs.values()
@@ -48,7 +47,9 @@ def witness(part: Part, goal: Goal, point: Point) -> Witness:
     with torch.enable_grad():
         moved = part.with_box(x, Interval(low, high))
         total = evaluate(moved, goal, point, shifts).sum()
-    found = torch.autograd.grad(total, [low, high, *shifts.values()])
+    found = torch.autograd.grad(
+        total, [low, high, *shifts.values()], allow_unused=True, materialize_grads=True
+    )
     row = found[0] + found[1]
     minimiser = torch.where(row > 0, inputs.box.lower, inputs.box.upper)
     width = part.relus.width

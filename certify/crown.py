@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -108,6 +109,8 @@ def analyse(
 def output_bounds(known: Analysis, specification: Specification) -> Tensor:
     """Bound the rows of a specification from below: float64, (n, rows).
 
+    Never below the interval bounds: lines of least area may lose to them.
+
     Args:
         known: The analysis of the program.
         specification: Rows for each sample, of the program's outputs.
@@ -116,7 +119,10 @@ def output_bounds(known: Analysis, specification: Specification) -> Tensor:
     rows = Rows.evenly(len(known.inputs), count, specification.coefficients.device)
     flat = specification.coefficients.flatten(0, 1)
     flat = flat.view(-1, *known.program.shape(known.program.output))
-    found = lower_bounds(known, known.program.output, flat, rows)
+    output = known.program.output
+    found = lower_bounds(replace(known, lines={}, steps={}), output, flat, rows)
+    if known.lines or known.steps:
+        found = torch.maximum(found, lower_bounds(known, output, flat, rows))
     return found.view(-1, count) + specification.offset.double()
 
 

@@ -79,7 +79,7 @@ def enclose(curve: Curve, x: Interval) -> Lines:
     size = torch.maximum(least.abs(), most.abs())
     reach = torch.maximum(low.abs(), high.abs())
     error = size + reach if curve.relative_to_x else size
-    error = error * (2 * FUNCTION_ULPS * info.eps + _SLACK) + info.tiny * 2**20 + curve.error
+    error = error * (FUNCTION_ULPS * info.eps + _SLACK) + info.tiny * 2**20 + curve.error
     found = []
     for slope, offset, constant in ((above, over, most), (below, under, -least)):
         flat = ~(slope.isfinite() & offset.isfinite())

@@ -231,7 +231,7 @@ class _Search:
         )
         with torch.enable_grad():
             ends = [end.detach().requires_grad_() for end in (boxes.lower, boxes.upper)]
-            known.values[x] = Interval(*ends)
+            known.values[x] = Interval(ends[0], ends[1])
             bounds = spec.per_clause(output_bounds(known, spread)).amin(1)
             low, high = torch.autograd.grad(bounds.sum(), ends, allow_unused=True)
         slopes = (low if low is not None else 0.0) + (high if high is not None else 0.0)
@@ -295,7 +295,8 @@ def _taken(stack: list[_Boxes], most: int) -> _Boxes:
     lower, upper = (torch.cat([getattr(p, end) for p in parts]) for end in ("lower", "upper"))
     known = {
         i: Interval(
-            *(torch.cat([getattr(p.known[i], e) for p in parts]) for e in ("lower", "upper"))
+            torch.cat([p.known[i].lower for p in parts]),
+            torch.cat([p.known[i].upper for p in parts]),
         )
         for i in parts[0].known
     }

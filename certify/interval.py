@@ -16,10 +16,12 @@ class Interval:
     Attributes:
         lower: Lower ends.
         upper: Upper ends, of the same shape, dtype and device; `lower <= upper`, or NaN.
+        positive: Whether no entry is known to be negative (the result of a ReLU).
     """
 
     lower: Tensor
     upper: Tensor
+    positive: bool = False
 
     @classmethod
     def point(cls, value: Tensor) -> Interval:
@@ -28,17 +30,23 @@ class Interval:
 
     @property
     def center(self) -> Tensor:
-        """Midpoint, rounded; an ulp off at most."""
-        return (self.lower + self.upper) / 2
+        """Midpoint, rounded: wrong by a unit of itself and of the radius at most."""
+        return torch.lerp(self.lower, self.upper, 0.5)
 
     @property
     def radius(self) -> Tensor:
         """Half the width, rounded."""
-        return (self.upper - self.lower) / 2
+        return self.gap().mul_(0.5)
+
+    def gap(self, share: float = 1.0) -> Tensor:
+        """The upper end less a share of the lower one: the width for a share of 1."""
+        return torch.sub(self.upper, self.lower, alpha=share)
 
     @property
     def magnitude(self) -> Tensor:
         """Largest absolute value."""
+        if self.positive:
+            return self.upper
         return torch.maximum(-self.lower, self.upper)
 
     @property

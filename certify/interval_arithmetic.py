@@ -53,7 +53,7 @@ def _interval(value: Any, context: Context) -> Interval:
     return Interval.point(torch.as_tensor(value).to(context.program.dtype))
 
 
-@rule(aten.div.Tensor, aten.div.Scalar)
+@rule(aten.div.Tensor)
 def divide(context: Context, x: Value, y: Value) -> Interval:
     """Quotient of two intervals; without ends where the divisor may be zero."""
     a, b = _interval(x, context), _interval(y, context)
@@ -66,7 +66,7 @@ def divide(context: Context, x: Value, y: Value) -> Interval:
     return inverse(b, rounded(hull(*ends), context.rounding))
 
 
-@rule(aten.maximum.default, aten.minimum.default, aten.clamp_min.Tensor, aten.clamp_max.Tensor)
+@rule(aten.maximum.default, aten.minimum.default, aten.clamp_min.Tensor)
 def extremum(context: Context, x: Value, y: Value) -> Interval:
     """The larger or the smaller of two, exact."""
     op: Any = context.node.op
@@ -74,9 +74,9 @@ def extremum(context: Context, x: Value, y: Value) -> Interval:
     return Interval(op(a.lower, b.lower), op(a.upper, b.upper))
 
 
-@rule(*MOVES)
+@rule(*MOVES, aten.clamp.Tensor)
 def moved(context: Context, *args: Any, **kwargs: Any) -> Interval:
-    """Entries of several intervals, moved: each end from the like ends."""
+    """Entries of several intervals, moved or chosen by size: each end from the like ends."""
     op: Any = context.node.op
     return Interval(op(*_ends(args, "lower"), **kwargs), op(*_ends(args, "upper"), **kwargs))
 

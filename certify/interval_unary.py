@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -39,29 +40,28 @@ def outwards(x: Interval, rounding: Rounding, absolute: float | Tensor = 0.0) ->
 @rule(
     aten.relu.default,
     aten.hardtanh.default,
-    aten.relu6.default,
     aten.clamp.default,
     aten.clamp_min.default,
     aten.clamp_max.default,
+    aten.relu6.default,
     aten.hardshrink.default,
-    aten.sign.default,
 )
 def exact(context: Context, x: Value, *args: Any, **kwargs: Any) -> Interval:
     """Never falls, and does not round."""
     op: Any = context.node.op
-    return as_interval(x).each(lambda end: op(end, *args, **kwargs))
+    result = as_interval(x).each(lambda end: op(end, *args, **kwargs))
+    return replace(result, positive=op is aten.relu.default)
 
 
 _RISING: dict[Any, tuple[float, float, float]] = {
     aten.sigmoid.default: (0.0, 1.0, 0.0),
     aten.tanh.default: (-1.0, 1.0, 0.0),
     aten.erf.default: (-1.0, 1.0, 0.0),
+    aten.atan.default: (-math.pi, math.pi, 0.0),
     aten.exp.default: (0.0, math.inf, 0.0),
     aten.expm1.default: (-1.0, math.inf, 0.0),
     aten.log_sigmoid.default: (-math.inf, 0.0, 0.0),
     aten.hardsigmoid.default: (0.0, 1.0, 1.0),
-    aten.atan.default: (-math.pi, math.pi, 0.0),
-    aten.asinh.default: (-math.inf, math.inf, 0.0),
 }
 """Least value, largest value, and the absolute error in units of that of a function's value."""
 

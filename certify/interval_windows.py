@@ -14,7 +14,6 @@ aten = torch.ops.aten
 
 
 @rule(
-    aten.max_pool1d.default,
     aten.max_pool2d.default,
     aten.max_pool3d.default,
     functional.adaptive_max_pool2d,

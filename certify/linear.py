@@ -242,6 +242,10 @@ class _Pass:
         more = self.extra.get(node.index)
         if more is not None:
             row = _dense(row) + more
+            error = self.known.errors.get(node.index)
+            if error is not None and node.index in self.known.absorbed:
+                # lines took up the error for what comes through them, and not for a multiplier
+                self._add_offsets(error.neg(), error, more)
         parts = affine(self.known.program, node)
         if parts is not None:
             self._affine(node, parts, row)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -49,6 +50,16 @@ class LinearMap(ABC):
     @abstractmethod
     def adjoint(self, rows: Tensor) -> Tensor:
         """The transpose of W, for rows (rows, *out) to (rows, *in)."""
+
+    def halved(self) -> Callable[[Tensor], Tensor] | None:
+        """`x -> W x / 2 + bias`, with the halving done beforehand; None where it has no weights."""
+        return None
+
+    def spread_by(
+        self, factor: float, gamma: float, tiny: float
+    ) -> Callable[[Tensor], Tensor] | None:
+        """`x -> factor |W| x + gamma bias_size + tiny`, likewise."""
+        return None
 
 
 class Rearrangement(LinearMap):
@@ -149,6 +160,24 @@ class Matrix(LinearMap):
         self._weight, self._abs = weight, weight.abs()
         self.bias, self.bias_size = bias, bias_size
         self.terms, self.spread = weight.shape
+        self.made = _Made()
+
+    @property
+    def outputs(self) -> int:
+        """Entries of the bias."""
+        return self._weight.shape[1]
+
+    def like(self, weight: Tensor, bias: Tensor | None) -> Matrix:
+        """The same map with other numbers."""
+        return Matrix(weight, bias, None)
+
+    def halved(self) -> Callable[[Tensor], Tensor]:
+        """See `LinearMap`."""
+        return _half(self)
+
+    def spread_by(self, factor: float, gamma: float, tiny: float) -> Callable[[Tensor], Tensor]:
+        """See `LinearMap`."""
+        return _spread(self, factor, gamma, tiny)
 
     @property
     def weight(self) -> Tensor:
@@ -183,6 +212,7 @@ class Convolution(LinearMap):
     ) -> None:
         """Take (out, in, *kernel) weights, the settings of `aten.convolution`, and x's shape."""
         self._weight, self._abs = weight, weight.abs()
+        self.made = _Made()
         by_channel = (1, -1, *(1,) * (len(shape) - 1))
         self.bias = None if bias is None else bias.view(by_channel)
         self.bias_size = None if bias_size is None else bias_size.view(by_channel)
@@ -192,6 +222,23 @@ class Convolution(LinearMap):
         per_group = weight.shape[0] // self.groups
         forward, backward = weight.shape[1] * kernel, per_group * kernel
         self.terms, self.spread = (backward, forward) if self.transposed else (forward, backward)
+
+    @property
+    def outputs(self) -> int:
+        """Entries of the bias."""
+        return self._weight.shape[1] * self.groups if self.transposed else len(self._weight)
+
+    def like(self, weight: Tensor, bias: Tensor | None) -> Convolution:
+        """The same map with other numbers."""
+        return Convolution(weight, bias, None, self.settings, self.shape)
+
+    def halved(self) -> Callable[[Tensor], Tensor]:
+        """See `LinearMap`."""
+        return _half(self)
+
+    def spread_by(self, factor: float, gamma: float, tiny: float) -> Callable[[Tensor], Tensor]:
+        """See `LinearMap`."""
+        return _spread(self, factor, gamma, tiny)
 
     @property
     def weight(self) -> Tensor:
@@ -254,6 +301,35 @@ def transposed(rows: Tensor, weight: Tensor, stride: tuple[int, int]) -> Tensor:
     full = F.pixel_shuffle(F.conv2d(rows, kernels, padding=(tall - 1, wide - 1)), step)
     size = [(rows.shape[2 + i] - 1) * step + weight.shape[2 + i] for i in range(2)]
     return full[:, :, : size[0], : size[1]]
+
+
+@dataclass
+class _Made:
+    """Forms of a map's weights that were made for one kind of use."""
+
+    half: Matrix | Convolution | None = None
+    spread: Matrix | Convolution | None = None
+    spread_for: tuple[float, float, float] | None = None
+
+
+def _half(linear: Matrix | Convolution) -> Callable[[Tensor], Tensor]:
+    if linear.made.half is None:
+        linear.made.half = linear.like(linear.weight / 2, linear.bias)
+    return linear.made.half.apply
+
+
+def _spread(
+    linear: Matrix | Convolution, factor: float, gamma: float, tiny: float
+) -> Callable[[Tensor], Tensor]:
+    key = (factor, gamma, tiny)
+    if linear.made.spread is None or linear.made.spread_for != key:
+        size = linear.bias_size
+        added = None if size is None else size * gamma + tiny
+        wide = linear.weight.abs() * factor
+        if added is None and tiny:
+            added = wide.new_full((linear.outputs,), tiny)
+        linear.made.spread, linear.made.spread_for = linear.like(wide, added), key
+    return linear.made.spread.apply
 
 
 class Scale(LinearMap):

@@ -6,15 +6,20 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from attacks.balls import Ball
 from attacks.classifier import exact_passes
 from attacks.threat import ThreatModel
+from certify import search
+from certify.alpha import alpha_bounds
 from certify.ball import InputSet
 from certify.bind import bind_model
+from certify.branch import branch_and_bound
 from certify.crown import analyse, output_bounds
 from certify.errors import CertifyError, UnsupportedError
 from certify.program import Program
@@ -76,7 +81,9 @@ class Certifier:
             if len(shape) != 1:
                 raise UnsupportedError(f"logits have the shape {shape}: they have to be (classes,)")
             (self.classes,) = shape
-            self._bounds("crown-ibp", InputSet.around(x[:1], ThreatModel.box("linf", 0.0)), None)
+            self._bounds(
+                "crown-ibp", InputSet.around(x[:1], ThreatModel.box("linf", 0.0)), None, Budget()
+            )
 
     def certify(
         self,
@@ -104,20 +111,39 @@ class Certifier:
         """
         budget = budget or Budget()
         with exact_passes(), torch.no_grad():
-            if method in ("alpha-crown", "complete"):
-                raise CertifyError(f"{method} is not there yet")
-            found = [self._part(method, x[part], y[part], threat) for part in self._parts(len(x))]
+            found = []
+            for part in self._parts(len(x)):
+                some = x[part], y[part], ids[part]
+                if method == "complete":
+                    found.append(self._complete(*some, threat, budget, seed))
+                else:
+                    found.append(self._part(method, some[0], some[1], threat, budget))
         return joined(found, x)
 
-    def _part(self, method: Method, x: Tensor, y: Tensor, threat: ThreatModel) -> Certificates:
+    def _complete(
+        self, x: Tensor, y: Tensor, ids: Tensor, threat: ThreatModel, budget: Budget, seed: int
+    ) -> Certificates:
+        return branch_and_bound(
+            self.program,
+            InputSet.around(x, threat),
+            margins(y, self.classes, x.dtype),
+            self.model,
+            Ball.around(threat, x),
+            search.Budget(budget.subproblems, budget.seconds),
+            seed=seed,
+            ids=ids.tolist(),
+        )
+
+    def _part(
+        self, method: Method, x: Tensor, y: Tensor, threat: ThreatModel, budget: Budget
+    ) -> Certificates:
         started = time.perf_counter()
         specification = margins(y, self.classes, x.dtype)
         inputs = InputSet.around(x, threat)
         try:
-            lower = self._bounds(method, inputs, specification)
-            outcome = judged(
-                lower, lambda near: self._unrounded(method, inputs, specification, near)
-            )
+            lower = self._bounds(method, inputs, specification, budget)
+            again = partial(self._unrounded, method, inputs, specification, budget)
+            outcome = judged(lower, again)
             detail = ["" if o != Outcome.ERROR else "the bound is not a number" for o in outcome]
         except UnsupportedError:
             raise
@@ -140,6 +166,7 @@ class Certifier:
         method: Method,
         inputs: InputSet,
         specification: Specification | None,
+        budget: Budget,
         rounding: Rounding | None = None,
     ) -> Tensor:
         """Lower bounds of the worst margin, float64 (n,)."""
@@ -149,21 +176,29 @@ class Certifier:
         known = analyse(
             self.program,
             inputs,
-            tighten=method == "crown",
+            tighten=method in ("crown", "alpha-crown"),
             lines=method != "ibp",
             rounding=rounding,
         )
-        rows = output_bounds(known, specification)
+        if method == "alpha-crown":
+            rows = alpha_bounds(known, specification, steps=budget.iterations)
+        else:
+            rows = output_bounds(known, specification)
         return specification.per_clause(rows).amin(1)
 
     def _unrounded(
-        self, method: Method, inputs: InputSet, specification: Specification, near: Tensor
+        self,
+        method: Method,
+        inputs: InputSet,
+        specification: Specification,
+        budget: Budget,
+        near: Tensor,
     ) -> Tensor:
         """The bounds of some samples, were arithmetic exact."""
         some = Specification(
             specification.coefficients[near], specification.offset[near], specification.clause
         )
-        return self._bounds(method, inputs[near], some, OFF)
+        return self._bounds(method, inputs[near], some, budget, OFF)
 
     def _parts(self, samples: int) -> list[slice]:
         """Samples in parts that fit in memory."""

@@ -1,9 +1,10 @@
 """Products of two inputs in the linear domain: McCormick's envelopes.
 
-With c any point near the middle of each factor and r the farthest that the factor may be from it,
-x y = c_x y + c_y x - c_x c_y + (x - c_x)(y - c_y), and the last product is at most r_x r_y: this is
-the mean of McCormick's two planes on either side. They have the same height in the middle as each
-of the two, so the same area, and the slopes do not depend on the sign of the row.
+With (p, q) a corner of the box of (x, y), (x - p)(y - q) keeps its sign over the box, so that
+q x + p y - p q is below x y for two of the corners and above it for the others. All four planes
+have the same gap in the middle; the one whose slopes, times the radii, are smaller hands on less
+of what is not known about x and y. Matrix products take the mean of both, whose slopes are the
+middles: then two products of matrices carry all planes back at once.
 """
 
 from __future__ import annotations
@@ -15,9 +16,13 @@ from certify.curve_table import power, reciprocal
 from certify.curves import enclose
 from certify.interval import Interval
 from certify.linear import Rows, Step
+from certify.lines import hinge_lines
 from certify.steps import STEPS, Call, Planes, Stepping, aligned
 
 aten = torch.ops.aten
+
+_CLEARLY = 0.999
+"""Below which share of the other a plane counts as better: ties must not hang on rounding."""
 
 
 def _split(x: Interval) -> tuple[Tensor, Tensor]:
@@ -38,10 +43,22 @@ def multiply(call: Call) -> Step | None:
         error = call.box(first).magnitude ** 2 * (2 * unit)
         offsets = lines.lower_offset, lines.upper_offset
         return Planes(call, (first,), (lines.lower_slope,), (lines.upper_slope,), offsets, error)
-    (cx, rx), (cy, ry) = (_split(x) for x in _spread(call.box(first), call.box(second)))
-    size = (cx.abs() + rx) * (cy.abs() + ry)
-    offsets = -cx * cy - rx * ry, -cx * cy + rx * ry
-    return Planes(call, (first, second), (cy, cx), (cy, cx), offsets, size * (8 * unit))
+    x, y = _spread(call.box(first), call.box(second))
+    below, under = _plane(x, y)
+    (at_x, at_y), over = _plane(Interval(-x.upper, -x.lower), y)
+    above = at_x, -at_y
+    error = x.magnitude * y.magnitude * (8 * unit)
+    return Planes(call, (first, second), below, above, (under, -over), error)
+
+
+def _plane(x: Interval, y: Interval) -> tuple[tuple[Tensor, Tensor], Tensor]:
+    """Slopes and offset of a plane below x y: the corner with the smaller slopes for its radii."""
+    near = y.lower.abs() * x.radius + x.lower.abs() * y.radius
+    far = y.upper.abs() * x.radius + x.upper.abs() * y.radius
+    nearer = near < far * _CLEARLY
+    at_x = torch.where(nearer, x.lower, x.upper)
+    at_y = torch.where(nearer, y.lower, y.upper)
+    return (at_y, at_x), -at_x * at_y
 
 
 def _spread(x: Interval, y: Interval) -> tuple[Interval, Interval]:
@@ -70,6 +87,23 @@ def divide(call: Call) -> Step | None:
     error = (size + cx.abs() * steep) * (16 * call.rounding.unit)
     above = cr, cx * high_slope
     return Planes(call, (first, second), (cr, cx * low_slope), above, offsets, error)
+
+
+def prelu(call: Call) -> Step | None:
+    """Leaky ReLU with constant slopes of its own by channel."""
+    source, weight = call.node.inputs
+    left = call.program.constants.get(weight)
+    if not isinstance(left, Tensor) or source in call.program.constants:
+        return None
+    lines = hinge_lines(call.box(source), left)
+    offsets = lines.lower_offset, lines.upper_offset
+    error = call.box(source).magnitude * (4 * call.rounding.unit)
+    return Planes(call, (source,), (lines.lower_slope,), (lines.upper_slope,), offsets, error)
+
+
+def _crossing(call: Call) -> dict[int, Tensor]:
+    (source,) = call.sources
+    return {source: (call.box(source).lower < 0) & (call.box(source).upper > 0)}
 
 
 class MatrixProduct(Step):
@@ -104,3 +138,4 @@ def matrix_product(call: Call) -> Step | None:
 STEPS[aten.mul.Tensor] = Stepping(multiply)
 STEPS[aten.div.Tensor] = Stepping(divide)
 STEPS[aten.bmm.default] = Stepping(matrix_product)
+STEPS[aten._prelu_kernel.default] = Stepping(prelu, _crossing)

@@ -17,6 +17,8 @@ from certify.interval import Interval, as_interval
 from certify.linear import Analysis, Lines, Rows, lower_bounds
 from certify.lines import relu_lines
 from certify.maps import affine
+from certify.propagate import Value
+from certify.steps import STEPS, Call
 
 aten = torch.ops.aten
 
@@ -119,6 +121,8 @@ class Relus:
     def _needed(self) -> list[int]:
         """Nodes whose intervals passes end at, and those that ReLUs take."""
         program = self.known.program
+        if self.known.steps:  # which are made anew from the intervals of what they take
+            return list(self.known.values)
         ends = [n.index for n in program.nodes if affine(program, n) is None]
         ends = [i for i in ends if i not in self.known.lines]
         return [*program.inputs.values(), *ends, *self.place]
@@ -178,7 +182,7 @@ class Part:
         Returns:
             float64, (p,).
         """
-        below = self.relus._spread(self.index, slopes.clamp(0, 1))
+        below = self.relus._spread(self.index, legal(slopes))
         beta = torch.where(self.sign != 0, multipliers.clamp(min=0), 0.0)
         taken = self.relus._spread(self.index, -beta * self.sign)
         lines = dict(self.known.lines)
@@ -242,12 +246,22 @@ class Part:
         return torch.where(self.free[node], full.reshape(self.free[node].shape), 0.0)
 
 
+def legal(slopes: Tensor) -> Tensor:
+    """Slopes cut to [0, 1], where a line through 0 is below ReLU; NaN stays."""
+    return slopes.clamp(0, 1)
+
+
 def subset(known: Analysis, index: Tensor) -> Analysis:
     """The analysis of some of the samples."""
+    values: dict[int, Value] = {i: _select(as_interval(v), index) for i, v in known.values.items()}
+    nodes = known.program.graph.nodes
+    calls = {i: Call(known.program, nodes[i], values, known.rounding) for i in known.steps}
+    made = {i: STEPS[nodes[i].op].make(call) for i, call in calls.items()}
     return replace(
         known,
         inputs=known.inputs[index],
-        values={i: _select(as_interval(v), index) for i, v in known.values.items()},
+        values=values,
+        steps={i: step for i, step in made.items() if step is not None},
         lines={i: _chosen(lines, index) for i, lines in known.lines.items()},
         errors={i: error[index] for i, error in known.errors.items()},
     )

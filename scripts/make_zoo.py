@@ -21,6 +21,7 @@ from robustbench_c import data, evaluate, zoo
 from robustbench_c.cli.run_progress import RunProgress
 from robustbench_c.cli.train_progress import ConsoleProgress
 from robustbench_c.errors import RunError
+from robustbench_c.evaluation.certifying import CertifyConfig
 from robustbench_c.training.recipe import load_recipe
 from robustbench_c.training.run import run
 from robustbench_c.zoo.cards import WEIGHTS
@@ -28,15 +29,19 @@ from robustbench_c.zoo.cards import WEIGHTS
 
 @dataclass(frozen=True)
 class Shipped:
-    """A shipped model and the threat its robust accuracy is measured at."""
+    """A shipped model, the threat its robust accuracy is measured at, and whether to prove it."""
 
     norm: Norm | None = None
     eps: float = 0.0
+    certify: bool = False
 
 
 SHIPPED = {
     "fmnist-cnn-standard": Shipped("linf", 0.1),
     "fmnist-cnn-pgd": Shipped("linf", 0.1),
+    "fmnist-cnn-ibp": Shipped("linf", 0.1, certify=True),
+    "fmnist-cnn-crown-ibp": Shipped("linf", 0.1, certify=True),
+    "fmnist-cnn-mtl-ibp": Shipped("linf", 0.1, certify=True),
     "breast-cancer-mlp": Shipped(),
 }
 
@@ -60,23 +65,31 @@ def make(name: str, console: Console) -> None:
         test = data.load(recipe.data, split="test")
         threat = ThreatModel(wanted.norm, wanted.eps, test.lower, test.upper)
         config = PGDConfig(steps=40, restarts=5)
+        certify = CertifyConfig("cascade") if wanted.certify else None
         with RunProgress(console) as shown:
-            found = evaluate(loaded, test, threat=threat, attack=config, progress=shown).summary
+            found = evaluate(
+                loaded, test, threat=threat, attack=config, certify=certify, progress=shown
+            ).summary
         if found.clean_accuracy is None or found.robust_accuracy is None:
             raise RunError(f"{name}: the evaluation did not come to its end")
         command = (
             f"robust-eval --model {name} --data {recipe.data} --attack pgd "
             f"--norm {wanted.norm} --eps {wanted.eps:g} --steps 40 --restarts 5"
-        )
+        ) + (" --certify cascade" if certify else "")
         common = {"samples": len(test), "data": test.name, "command": command}
         clean = zoo.Measured(accuracy=found.clean_accuracy.value, **common)
-        robust = zoo.RobustMeasured(
-            accuracy=found.robust_accuracy.value,
-            threat=zoo.TrainedFor(norm=wanted.norm, eps=wanted.eps),
-            protocol=f"pgd-40x5, step {config.resolved_step(wanted.eps):g}, {config.loss}",
-            **common,
+        trained = zoo.TrainedFor(norm=wanted.norm, eps=wanted.eps)
+        attack = f"pgd-40x5, step {config.resolved_step(wanted.eps):g}, {config.loss}"
+        rates = [(attack, found.robust_accuracy.value)]
+        if certify is not None and found.certified_accuracy is not None:
+            rates.append(
+                (f"certified: {', '.join(certify.methods)}", found.certified_accuracy.value)
+            )
+        robust = tuple(
+            zoo.RobustMeasured(accuracy=rate, threat=trained, protocol=protocol, **common)
+            for protocol, rate in rates
         )
-        draft = draft.model_copy(update={"clean_accuracy": clean, "robust": (robust,)})
+        draft = draft.model_copy(update={"clean_accuracy": clean, "robust": robust})
     zoo.save(loaded.module, draft, WEIGHTS)
     console.print(f"shipped {name}: {WEIGHTS / name}.safetensors and .json", soft_wrap=True)
 

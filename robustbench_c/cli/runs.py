@@ -68,6 +68,27 @@ def status(run: Folder) -> None:
 
 
 @app.command()
+def compare(first: Folder, second: Folder) -> None:
+    """Compare two models by their runs on the same samples (McNemar's exact test)."""
+    from rich.table import Table
+
+    from leaderboards.errors import one_line
+    from leaderboards.pairs import compare as compared
+    from leaderboards.store import RunStore
+    from robustbench_c.cli.console import wide_console
+
+    stores = RunStore.open(first), RunStore.open(second)
+    samples, pairs = compared(*stores)
+    names = [one_line(store.manifest.model.name) for store in stores]
+    table = Table(f"of {samples} samples", *names, *(f"only {n}" for n in names), "p (McNemar)")
+    for pair in pairs:
+        rates = (f"{right / samples:.2%}" for right in (pair.first, pair.second))
+        only = (str(pair.only_first), str(pair.only_second))
+        table.add_row(pair.rate, *rates, *only, f"{pair.p:.2g}")
+    wide_console().print(table)
+
+
+@app.command()
 def verify(
     run: Folder,
     model: options.Model = None,

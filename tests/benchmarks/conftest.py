@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 import torch
 
 from attacks.classifier import TiledClassifier, prepare
 from robustbench_c import data, zoo
+
+PUBLIC = Path(__file__).parents[2].parent / "shared/data/models/convex_adversarial"
+"""A public certified model of the small CNN; ROBUSTBENCH_C_MODELS names another folder."""
+
+
+def public_model() -> torch.nn.Module:
+    """The public certified model of the small CNN; skips where it is not there."""
+    path = Path(os.environ.get("ROBUSTBENCH_C_MODELS", PUBLIC)) / "fashion_mnist.pth"
+    if not path.exists():
+        pytest.skip(f"{path} is not there")
+    return zoo.load(str(path), arch="cnn-small", input_shape=(1, 28, 28), n_classes=10).module
 
 
 @dataclass

@@ -9,15 +9,13 @@ CNN7 is on 4 samples: auto_LiRPA takes ten seconds and 0.9 GB a sample there.
 from __future__ import annotations
 
 import multiprocessing
-import os
 import resource
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import Timings  # type: ignore[import-not-found]
+from conftest import Timings, public_model  # type: ignore[import-not-found]
 from torch import Tensor, nn
 
 from attacks.threat import ThreatModel
@@ -32,16 +30,7 @@ from certify.trace import trace_model
 from robustbench_c import data, zoo
 from robustbench_c.zoo.nets.registry import build
 
-PUBLIC = Path(__file__).parents[2].parent / "shared/data/models/convex_adversarial"
 Call = Callable[[], Tensor]
-
-
-def public_model() -> nn.Module:
-    """The public certified model of the small CNN; skips where it is not there."""
-    path = Path(os.environ.get("ROBUSTBENCH_C_MODELS", PUBLIC)) / "fashion_mnist.pth"
-    if not path.exists():
-        pytest.skip(f"{path} is not there")
-    return zoo.load(str(path), arch="cnn-small", input_shape=(1, 28, 28), n_classes=10).module
 
 
 def narrow_cnn7() -> nn.Module:
