@@ -14,7 +14,7 @@ from leaderboards.files import atomic_write_bytes, make_folder
 from robustbench_c.errors import DataError, HarnessError
 from robustbench_c.foreign.instances import Instance
 from robustbench_c.foreign.onnx_model import load_onnx
-from robustbench_c.foreign.verify import Verdict, Verification, verify
+from robustbench_c.foreign.verification import Verdict, Verification, verify
 from robustbench_c.foreign.vnnlib import load_vnnlib
 
 _SCHEMA = 1

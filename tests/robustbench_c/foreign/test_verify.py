@@ -15,9 +15,9 @@ from onnx_makers import make_model, saved
 
 from robustbench_c.errors import DataError
 from robustbench_c.foreign import load_onnx, parse_vnnlib
-from robustbench_c.foreign import verify as verifying
+from robustbench_c.foreign import verification as verifying
 from robustbench_c.foreign.property import Case
-from robustbench_c.foreign.verify import Verdict, verify
+from robustbench_c.foreign.verification import Verdict, verify
 
 
 def small_net(folder, seed=0, inputs=2, hidden=10, kind=TensorProto.FLOAT):
