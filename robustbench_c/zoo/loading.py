@@ -133,10 +133,9 @@ def _from_safetensors(path: Path, asked: Asked, device: torch.device) -> LoadedM
 def _from_onnx(path: Path, asked: Asked, device: torch.device) -> LoadedModel:
     from robustbench_c.foreign import load_onnx
 
+    label = one_line(path)
     if asked.arguments:
-        raise ModelError(
-            f"{one_line(path)} is a whole network: architecture arguments do not apply"
-        )
+        raise ModelError(f"{label} is a whole network: architecture arguments do not apply")
     network = load_onnx(path)
     if network.dtype != torch.float32:
         raise ModelError(f"{label} computes in {network.dtype}; data are float32")
