@@ -43,7 +43,6 @@ def outwards(x: Interval, rounding: Rounding, absolute: float | Tensor = 0.0) ->
     aten.clamp.default,
     aten.clamp_min.default,
     aten.clamp_max.default,
-    aten.relu6.default,
     aten.hardshrink.default,
 )
 def exact(context: Context, x: Value, *args: Any, **kwargs: Any) -> Interval:

@@ -140,6 +140,8 @@ ANY |= {
     "power 1.5": fn(lambda x: (x.abs() + 0.5) ** 1.5),
     "exp": fn(torch.exp),
     "expm1": fn(torch.expm1),
+    "atan": fn(torch.atan),
+    "clamp above": fn(lambda x: torch.clamp_max(x, 0.25)),
     "erf": fn(torch.erf),
     "log": fn(lambda x: (x.exp() + 0.5).log()),
     "log1p": fn(lambda x: x.square().log1p()),
