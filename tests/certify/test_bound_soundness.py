@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 
 import pytest
+import torch
 from bound_checks import (
     check_batched,
     check_exact,
@@ -14,7 +15,7 @@ from bound_checks import (
     interval_domain,
 )
 from bound_nets import ALONE, Case, alone, net, nets
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 
 from certify.maps import MAPS
 from certify.propagate import RULES
@@ -77,6 +78,8 @@ def test_a_million_points(capsys: pytest.CaptureFixture[str]) -> None:
     @settings(few, max_examples=400)
     @given(nets())
     def on_random_nets(case: Case) -> None:
+        with torch.no_grad():  # towers of exponentials overflow, and their bounds are NaN
+            assume(bool((case.model(case.x).abs() < 1e12).all()))
         take("random nets", case, 40, 8)
         check_exact(interval_domain, case)
         check_monotone(interval_domain, case)
