@@ -13,6 +13,7 @@ from bound_checks import (
     check_not_numbers,
     check_points,
     interval_domain,
+    linear_domain,
 )
 from bound_nets import ALONE, Case, alone, net, nets
 from hypothesis import HealthCheck, assume, given, settings
@@ -54,6 +55,27 @@ def test_random_nets(case: Case) -> None:
     check_points(interval_domain, case, restarts=6)
     check_exact(interval_domain, case)
     check_batched(interval_domain, case)
+
+
+@settings(few, max_examples=12)
+@given(nets())
+def test_random_nets_by_the_linear_domain(case: Case) -> None:
+    check_points(linear_domain, case, restarts=4)
+    check_exact(linear_domain, case)
+
+
+@pytest.mark.slow
+def test_hundreds_of_random_nets_by_the_linear_domain() -> None:
+    @settings(few, max_examples=300)
+    @given(nets())
+    def on_random_nets(case: Case) -> None:
+        with torch.no_grad():
+            assume(bool((case.model(case.x).abs() < 1e12).all()))
+        check_points(linear_domain, case, 10, 8)
+        check_exact(linear_domain, case)
+        check_batched(linear_domain, case)
+
+    on_random_nets()
 
 
 @pytest.mark.slow
