@@ -208,7 +208,8 @@ VECTOR = {
     "Linear": lambda s: nn.Linear(s[0], 4),
     "BatchNorm1d": normed(nn.BatchNorm1d),
     "LayerNorm": affine_norm(lambda s: nn.LayerNorm(s)),
-    "RMSNorm": affine_norm(lambda s: nn.RMSNorm(s)),
+    # eps=None would be that of the type: another function in float64
+    "RMSNorm": affine_norm(lambda s: nn.RMSNorm(s, eps=1e-6)),
     "no bias": lambda s: nn.Linear(s[0], 3, bias=False),
     "baddbmm": fn(
         lambda x: torch.baddbmm(x[:, :, None], x[:, :, None], x[:, :1, None], beta=0.5).flatten(1)
