@@ -216,7 +216,11 @@ def judged(lower: Tensor, unrounded: Callable[[Tensor], Tensor]) -> list[Outcome
             those that are close to zero.
     """
     outcome = [
-        Outcome.CERTIFIED if value > 0 else Outcome.ERROR if value != value else Outcome.UNKNOWN
+        Outcome.ERROR
+        if value != value or value == math.inf
+        else Outcome.CERTIFIED
+        if value > 0
+        else Outcome.UNKNOWN
         for value in lower.tolist()
     ]
     near = ((lower <= 0) & (lower > -_NEAR)).nonzero()[:, 0]

@@ -47,7 +47,7 @@ def refused(robust_eval, tmp_path):
         (USAGE, "did you mean 'pgd'?", (*STANDARD, "--attack", "pdg")),
         (USAGE, "no split 'tset'; did you mean 'test'?", (*STANDARD, "--split", "tset")),
         (DATA, "has no split 'train'", (*STANDARD, "--split", "train")),
-        (ATTACK, "use one of linf, l2, l1", (*STANDARD, "--norm", "l3")),
+        (USAGE, "no norm 'l3'", (*STANDARD, "--norm", "l3")),
         (ATTACK, "use one of ce, margin, dlr", (*STANDARD, "--loss", "hinge")),
         (ATTACK, "untargeted or multi-targeted", (*STANDARD, "--goal", "chaos")),
         (ATTACK, "must be finite and not negative", (*STANDARD, "--eps", "-0.1")),
