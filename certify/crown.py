@@ -65,6 +65,7 @@ def analyse(
     )
     depth = {x: 0 if inputs.center is None else 1}
     users = _users(program)
+    end = set() if lines else _end(program)
     done: dict[int, Tensor] = {}
 
     def tightened(source: int, open_: Tensor, drop: bool = False) -> Interval:
@@ -101,8 +102,14 @@ def analyse(
         depth[node.index] = _depth(program, node, depth)
         if lines:
             _errors(known, node, users)
+        else:  # memory that is freed at once is used again while it is warm
+            for index in set(node.inputs) - end:
+                if index in known.values and users[index][-1] is node:
+                    del known.values[index]
     if not lines:
-        _errors_of_the_end(known, users)
+        for node in program.nodes:
+            if node.index in end:
+                _errors(known, node, users)
     return known
 
 
@@ -152,13 +159,13 @@ def _depth(program: Program, node: Node, depth: Mapping[int, int]) -> int:
     return depth[source] + (0 if isinstance(linear, Scale) or not linear.terms else 1)
 
 
-def _errors_of_the_end(known: Analysis, users: Mapping[int, list[Node]]) -> None:
-    """Note errors where a pass from the output comes by before it is cut."""
-    reached = {known.program.output}
-    for node in reversed(known.program.nodes):
-        if node.index in reached and (parts := affine(known.program, node)) is not None:
+def _end(program: Program) -> set[int]:
+    """The nodes that a pass from the output comes by before it is cut, and where it is."""
+    reached = {program.output}
+    for node in reversed(program.nodes):
+        if node.index in reached and (parts := affine(program, node)) is not None:
             reached.update(source for source, _ in parts)
-            _errors(known, node, users)
+    return reached
 
 
 def _errors(known: Analysis, node: Node, users: Mapping[int, list[Node]]) -> None:

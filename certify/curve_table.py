@@ -269,12 +269,6 @@ def hardtanh(low: float = -1.0, high: float = 1.0) -> Curve:
     )
 
 
-@curve(aten.relu6.default)
-def relu6() -> Curve:
-    """Three straight pieces."""
-    return hardtanh(0.0, 6.0)
-
-
 @curve(aten.clamp.default)
 def clamp(min: float | None = None, max: float | None = None) -> Curve:
     """Up to three straight pieces; where the ends are swapped, the upper one holds."""

@@ -51,6 +51,8 @@ def _composed(linear: LinearMap, scale: Scale, layer: Node) -> LinearMap | None:
     parts = (scale.factor, scale.bias, scale.bias_size)
     if linear.slack is not None or scale.slack is not None:
         return None
+    if not isinstance(linear, Matrix | Convolution):
+        return None  # its bias may be of any shape
     if any(part is not None and part.shape != shape and part.numel() != 1 for part in parts):
         return None
     factor, shift, size = (None if p is None else p.double().flatten() for p in parts)

@@ -42,6 +42,7 @@ def outwards(x: Interval, rounding: Rounding, absolute: float | Tensor = 0.0) ->
     aten.hardtanh.default,
     aten.clamp.default,
     aten.clamp_min.default,
+    aten.clamp_max.default,
     aten.hardshrink.default,
 )
 def exact(context: Context, x: Value, *args: Any, **kwargs: Any) -> Interval:
@@ -55,6 +56,7 @@ _RISING: dict[Any, tuple[float, float, float]] = {
     aten.sigmoid.default: (0.0, 1.0, 0.0),
     aten.tanh.default: (-1.0, 1.0, 0.0),
     aten.erf.default: (-1.0, 1.0, 0.0),
+    aten.atan.default: (-math.pi, math.pi, 0.0),
     aten.exp.default: (0.0, math.inf, 0.0),
     aten.expm1.default: (-1.0, math.inf, 0.0),
     aten.log_sigmoid.default: (-math.inf, 0.0, 0.0),
@@ -176,11 +178,17 @@ def softplus(context: Context, x: Value, beta: float = 1.0, threshold: float = 2
     """Rises, but for the step down to x at the threshold."""
     if beta <= 0 or threshold < 0:
         raise unsupported(context.node, "has a beta or threshold that is not positive")
-    x = as_interval(x)
-    smooth = x.each(lambda end: functional.softplus(end, beta, threshold))
-    step = math.log1p(math.exp(-threshold)) / beta
-    result = outwards(smooth, context.rounding, 0.0 if beta == 1 else x.magnitude)
-    return Interval((result.lower - step).clamp_min(0), result.upper + step)
+    x, knee = as_interval(x), threshold / beta
+    plain = x.each(lambda end: functional.softplus(end, beta, threshold))
+    low = torch.where(
+        (x.lower <= knee) & (x.upper > knee), plain.lower.clamp(max=knee), plain.lower
+    )
+    beyond = x.upper.clamp(min=knee)  # without the step, and above it
+    smooth = beyond + torch.log1p(torch.exp(-beta * beyond)) / beta
+    high = torch.where(x.upper > knee, smooth, plain.upper)
+    size = 0.0 if beta == 1 else x.magnitude + abs(knee)
+    result = outwards(Interval(low, high), context.rounding, size)
+    return replace(result, lower=result.lower.clamp_min(0))
 
 
 @rule(aten.softshrink.default)

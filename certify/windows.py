@@ -74,8 +74,8 @@ class Windows:
         values = self.grouped
         groups, size, channels, h, w = values.shape
         _, height, width = self.shape
-        up, before = self._margins()
-        tall, wide = height + up + h, width + before + w
+        up, down, before, after = self._margins()
+        tall, wide = up + height + down, before + width + after
         device = values.device
         y = (self.top + up)[:, None] + torch.arange(h, device=device)
         x = (self.left + before)[:, None] + torch.arange(w, device=device)
@@ -98,10 +98,10 @@ class Windows:
             (groups, 1, channels, height, width) each.
         """
         h, w = self.values.shape[2:]
-        up, before = self._margins()
+        up, down, before, after = self._margins()
         first, last = int(group[0]), int(group[-1]) + 1
         full = torch.cat([image.view(-1, *self.shape)[first:last] for image in images], 1)
-        full = F.pad(full, (before, w, up, h)).permute(0, 2, 3, 1).contiguous()
+        full = F.pad(full, (before, after, up, down)).permute(0, 2, 3, 1).contiguous()
         _, tall, wide, depth = full.shape
         device = full.device
         y = ((group - first) * tall + self.top + up)[:, None] + torch.arange(h, device=device)
@@ -145,9 +145,15 @@ class Windows:
             linear.shape,  # type: ignore[arg-type]  # plain: three of them
         )
 
-    def _margins(self) -> tuple[int, int]:
-        """How far windows stick out above and on the left."""
-        return max(0, -int(self.top.min())), max(0, -int(self.left.min()))
+    def _margins(self) -> tuple[int, int, int, int]:
+        """How far windows stick out above, below, on the left and on the right.
+
+        A window may lie outside altogether: that of a neuron which sees padding alone.
+        """
+        (h, w), (_, height, width) = self.values.shape[2:], self.shape
+        up, before = -int(self.top.min()), -int(self.left.min())
+        down, after = int(self.top.max()) + h - height, int(self.left.max()) + w - width
+        return max(0, up), max(0, down), max(0, before), max(0, after)
 
 
 def _plain(linear: Convolution) -> bool:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Model = Annotated[
     str | None,
-    typer.Option(help="Zoo name, .safetensors, .pt/.pth, module:factory or .pt2 program."),
+    typer.Option(help="Zoo name, .safetensors, .pt/.pth, .onnx, module:factory or .pt2 program."),
 ]
 Data = Annotated[str | None, typer.Option(help="Data set by name, or .npz, .csv, image folder.")]
 DataDir = Annotated[Path | None, typer.Option(help="Where the data's files lie.")]

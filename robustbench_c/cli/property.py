@@ -147,7 +147,7 @@ def _show(
     from rich.table import Table
 
     from robustbench_c.cli.console import wide_console
-    from robustbench_c.foreign.answers import contradicts
+    from robustbench_c.foreign.answers import contradicts, settled
 
     table = Table("network", "property", "verdict", "reference", "by", box=None)
     for name in ("seconds", "limit"):
@@ -171,7 +171,7 @@ def _show(
     print("verdicts: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
     if any(other is not None for other in others):
         wrong = sum(contradicts(m.verdict, o) for m, o in zip(answers, others, strict=True))
-        agree = sum(m.verdict == o for m, o in zip(answers, others, strict=True) if m.settled)
+        agree = sum(m.verdict == o for m, o in zip(answers, others, strict=True) if settled(m))
         print(f"reference: {agree} the same, {wrong} contradictions")
 
 

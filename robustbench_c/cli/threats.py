@@ -27,8 +27,10 @@ def threat_of(
     Raises:
         UsageError: No radius, or a feature that is not there.
     """
-    from attacks.threat import ThreatModel, feature_ranges
+    from attacks.threat import NORMS, ThreatModel, feature_ranges
 
+    if norm is not None and norm not in NORMS:
+        raise UsageError(f"no norm '{norm}'; {did_you_mean(norm, list(NORMS))}")
     trained = card.threat if card else None
     if eps is None:
         if trained is None or norm not in (None, trained.norm) or eps_unit != "input":
@@ -39,7 +41,7 @@ def threat_of(
     ranged = eps_unit == "range"
     scale = feature_ranges(data.lower, data.upper, data.shape) if ranged else None
     mask = _immutable(data, immutable)
-    return ThreatModel(norm, eps, data.lower, data.upper, mask, scale)  # type: ignore[arg-type]
+    return ThreatModel(norm, eps, data.lower, data.upper, mask, scale)
 
 
 def _immutable(data: Dataset, text: str | None) -> Tensor | None:

@@ -14,7 +14,7 @@ from leaderboards.files import atomic_write_bytes, make_folder
 from robustbench_c.errors import DataError, HarnessError
 from robustbench_c.foreign.instances import Instance
 from robustbench_c.foreign.onnx_model import load_onnx
-from robustbench_c.foreign.verify import Verdict, Verification, verify
+from robustbench_c.foreign.verification import Verdict, Verification, verify
 from robustbench_c.foreign.vnnlib import load_vnnlib
 
 _SCHEMA = 1
@@ -56,10 +56,10 @@ class Answer:
     y: Sequence[float] | None = None
     schema: int = _SCHEMA
 
-    @property
-    def settled(self) -> bool:
-        """Whether it is `sat` or `unsat`."""
-        return self.verdict in (Verdict.SAT, Verdict.UNSAT)
+
+def settled(answer: Answer) -> bool:
+    """Whether it is `sat` or `unsat`."""
+    return answer.verdict in (Verdict.SAT, Verdict.UNSAT)
 
 
 def contradicts(verdict: str, reference: str | None) -> bool:
@@ -165,7 +165,7 @@ def answer_all(
         granted = instance.timeout if timeout is None else timeout
         answer, _, _ = answer_one(instance, folder, timeout=granted, seed=seed, again=again)
         answers.append(answer)
-        progress(len(answers), len(instances), sum(a.settled for a in answers))
+        progress(len(answers), len(instances), sum(map(settled, answers)))
     return answers
 
 

@@ -70,8 +70,8 @@ def load(
 
     Args:
         name_or_path: A zoo name; a `.safetensors` file, its card beside it or not; a torch
-            checkpoint; `package.module:factory`, `file.py:factory` or an exported `.pt2` program,
-            which run code.
+            checkpoint; an `.onnx` network; `package.module:factory`, `file.py:factory` or an
+            exported `.pt2` program, which run code.
         device: Where the model goes.
         arch: Architecture of a file without a card.
         arch_args: Its arguments, or those of the factory.
@@ -111,9 +111,11 @@ def load(
         if asked.arguments:
             raise ModelError(f"{path} is a whole program: architecture arguments do not apply")
         return _finish_foreign(from_program(path), path.stem, asked, target, [])
+    if suffix == ".onnx" or path.name.lower().endswith(".onnx.gz"):
+        return _from_onnx(path, asked, target)
     if suffix in TORCH_SUFFIXES or path.is_dir():
         return _from_torch(path, asked, target, trust_checkpoint)
-    known = ", ".join((".safetensors", *TORCH_SUFFIXES, ".pt2", "file.py:factory"))
+    known = ", ".join((".safetensors", *TORCH_SUFFIXES, ".onnx", ".pt2", "file.py:factory"))
     raise ModelError(
         f"{one_line(path)}: '{one_line(path.suffix)}' is no model file; known: {known}"
     )
@@ -126,6 +128,29 @@ def _from_safetensors(path: Path, asked: Asked, device: torch.device) -> LoadedM
     state = State(tensors) if card else unwrap(tensors, [])
     spec = from_card(card, asked, str(path)) if card else from_asked(state, asked, str(path))
     return _finish(state, spec, card.name if card else path.stem, card, str(path), device)
+
+
+def _from_onnx(path: Path, asked: Asked, device: torch.device) -> LoadedModel:
+    from robustbench_c.foreign import load_onnx
+
+    label = one_line(path)
+    if asked.arguments:
+        raise ModelError(f"{label} is a whole network: architecture arguments do not apply")
+    network = load_onnx(path)
+    if network.dtype != torch.float32:
+        raise ModelError(f"{label} computes in {network.dtype}; data are float32")
+    if asked.input_shape not in (None, network.input_shape):
+        raise ModelError(
+            f"{label} takes samples of shape {network.input_shape}, but the data's have "
+            f"the shape {asked.input_shape}"
+        )
+    if asked.n_classes is not None and asked.n_classes > network.classes:
+        raise ModelError(
+            f"{label} has {network.classes} outputs, but the data {asked.n_classes} classes"
+        )
+    foreign = Foreign(network, "onnx", f"ONNX: {network.network.code}")
+    name = path.name.removesuffix(".gz").removesuffix(".onnx")
+    return _finish_foreign(foreign, name, asked, device, [])
 
 
 def _from_torch(path: Path, asked: Asked, device: torch.device, trust: bool) -> LoadedModel:
@@ -198,7 +223,7 @@ def _exists(path: Path) -> bool:
 
 def _not_found(name: str) -> str:
     shown = one_line(name)
-    if Path(name).suffix in (".safetensors", ".pt2", *TORCH_SUFFIXES) or "/" in name:
+    if Path(name).suffix in (".safetensors", ".onnx", ".pt2", *TORCH_SUFFIXES) or "/" in name:
         return f"no such file: {shown}"
     known = cards.names()
     hint = did_you_mean(name, known) if known else "the zoo is empty"

@@ -10,9 +10,12 @@ import torch
 from bound_nets import Case
 from torch import Tensor, nn
 
+from certify.ball import InputSet
 from certify.bind import bind_model
+from certify.crown import analyse, output_bounds
 from certify.interval import Interval, as_interval
 from certify.propagate import propagate
+from certify.specification import Specification
 from certify.trace import trace_model
 
 Bounds = Callable[[Interval], Interval]
@@ -26,6 +29,24 @@ def interval_domain(model: nn.Module, x: Tensor) -> Bounds:
     def bounds(box: Interval) -> Interval:
         with torch.no_grad():
             return as_interval(propagate(program, {"x": box})[program.output])
+
+    return bounds
+
+
+def linear_domain(model: nn.Module, x: Tensor) -> Bounds:
+    """CROWN: the output's entries and their negatives from below."""
+    program = bind_model(model, trace_model(model, x))
+
+    def bounds(box: Interval) -> Interval:
+        with torch.no_grad():
+            known = analyse(program, InputSet(box), tighten=True)
+            outputs = as_interval(known.values[program.output]).lower
+            unit = torch.eye(outputs[0].numel())
+            rows = torch.cat([unit, -unit]).expand(len(outputs), -1, -1)
+            asked = Specification(rows, rows.new_zeros(rows.shape[:2]), tuple(range(rows.shape[1])))
+            found = output_bounds(known, asked)
+            low, high = found[:, : len(unit)], -found[:, len(unit) :]
+            return Interval(low.view(outputs.shape), high.view(outputs.shape))
 
     return bounds
 

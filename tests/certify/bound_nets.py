@@ -140,6 +140,8 @@ ANY |= {
     "power 1.5": fn(lambda x: (x.abs() + 0.5) ** 1.5),
     "exp": fn(torch.exp),
     "expm1": fn(torch.expm1),
+    "atan": fn(torch.atan),
+    "clamp above": fn(lambda x: torch.clamp_max(x, 0.25)),
     "erf": fn(torch.erf),
     "log": fn(lambda x: (x.exp() + 0.5).log()),
     "log1p": fn(lambda x: x.square().log1p()),
@@ -206,7 +208,8 @@ VECTOR = {
     "Linear": lambda s: nn.Linear(s[0], 4),
     "BatchNorm1d": normed(nn.BatchNorm1d),
     "LayerNorm": affine_norm(lambda s: nn.LayerNorm(s)),
-    "RMSNorm": affine_norm(lambda s: nn.RMSNorm(s)),
+    # eps=None would be that of the type: another function in float64
+    "RMSNorm": affine_norm(lambda s: nn.RMSNorm(s, eps=1e-6)),
     "no bias": lambda s: nn.Linear(s[0], 3, bias=False),
     "baddbmm": fn(
         lambda x: torch.baddbmm(x[:, :, None], x[:, :, None], x[:, :1, None], beta=0.5).flatten(1)

@@ -275,3 +275,23 @@ def test_zoo_models_are_as_tight_as_auto_lirpa(name):
     theirs = lirpa_bounds(model, inputs, rows.coefficients, "CROWN")
     width = least(model, inputs, rows.coefficients) - theirs
     assert bool((found >= theirs - 1e-4 * width - 3 * slack(model, x, rows.coefficients)).all())
+
+
+class PooledAndMasked(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mask", torch.arange(12).view(3, 4) % 3 == 0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = nn.functional.adaptive_avg_pool1d(x, 4)
+        return (pooled.masked_fill(self.mask, 0.5) * 0.5).flatten(1)
+
+
+def test_what_is_no_layer_is_not_folded():
+    x = torch.rand(2, 3, 8, generator=torch.Generator().manual_seed(0))
+    model = PooledAndMasked().eval()
+    program = bind_model(model, trace_model(model, x))
+    known = analyse(program, InputSet.around(x, ThreatModel.box("linf", 0.0)), tighten=True)
+    value, exact = known.values[program.output], model(x)
+    assert bool(((value.lower <= exact) & (exact <= value.upper)).all())
+    assert torch.allclose(value.lower, exact, atol=1e-5)

@@ -47,7 +47,7 @@ CALLS = [
     (aten.pow.Tensor_Scalar, (3,), {}),
     (aten.pow.Tensor_Scalar, (1.5,), {}),
     (aten.hardtanh.default, (-1.0, 1.0), {}),
-    (aten.relu6.default, (), {}),
+    (aten.hardtanh.default, (0.0, 6.0), {}),
     (aten.clamp.default, (0.25, None), {}),
     (aten.clamp.default, (None, 1.0), {}),
     (aten.clamp_min.default, (0.25,), {}),
@@ -65,8 +65,6 @@ def call(op, args, kwargs) -> SimpleNamespace:
 def value(op, args, kwargs, x: Tensor) -> Tensor:
     if op is aten.log_sigmoid.default:
         return torch.nn.functional.logsigmoid(x)
-    if op is aten.relu6.default:
-        return torch.nn.functional.relu6(x)
     return op(x, *args, **kwargs)
 
 

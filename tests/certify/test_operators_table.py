@@ -6,9 +6,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-import certify.bind  # noqa: F401  # registers the rules
+import certify.bind
+import certify.crown  # noqa: F401  # registers the rules
+from certify.lines import LINES
 from certify.maps import MAPS
 from certify.propagate import RULES
+from certify.steps import STEPS
 
 PAGE = Path(__file__).parents[2] / "docs" / "operators.md"
 START, END = "<!-- operators -->\n", "<!-- /operators -->\n"
@@ -20,13 +23,15 @@ def name(op: Any) -> str:
 
 
 def table() -> str:
-    rows = ["| operator | affine (every domain) | intervals |", "| --- | --- | --- |"]
+    rows = ["| operator | affine (every domain) | intervals | linear domain |", "|---|---|---|---|"]
+    linear = LINES.keys() | STEPS.keys()
     for op in sorted({name(op) for op in MAPS.keys() | RULES.keys()}):
-        ours = [{name(key) for key in registry} for registry in (MAPS, RULES)]
+        ours = [{name(key) for key in registry} for registry in (MAPS, RULES, linear)]
         marks = ["yes" if op in names else "" for names in ours]
-        if marks[0] and not marks[1]:
-            marks[1] = "as the affine map"
-        rows.append(f"| `{op}` | {marks[0]} | {marks[1]} |")
+        if marks[0]:
+            marks[1:] = [mark or "as the affine map" for mark in marks[1:]]
+        marks[2] = marks[2] or "cut: its interval"
+        rows.append(f"| `{op}` | {marks[0]} | {marks[1]} | {marks[2]} |")
     return "\n".join(rows) + "\n"
 
 

@@ -189,8 +189,10 @@ class TestCheckpoint:
 
     def test_folder_and_strange_suffix(self, refused, tmp_path):
         refused("is a folder", tmp_path)
+        (tmp_path / "model.h5").write_bytes(b"x")
+        refused("is no model file", tmp_path / "model.h5")
         (tmp_path / "model.onnx").write_bytes(b"x")
-        refused("is no model file", tmp_path / "model.onnx")
+        refused("not an ONNX file", tmp_path / "model.onnx")
 
 
 @pytest.mark.parametrize(

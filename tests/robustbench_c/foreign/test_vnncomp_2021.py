@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from onnx.reference import ReferenceEvaluator
 
 from robustbench_c.foreign import load_onnx, load_vnnlib, read_instances, read_reference
 
-DATA = Path(__file__).parents[4] / "shared/data/vnncomp2021"
+DATA = Path(os.environ.get("VNNCOMP_2021", Path(__file__).parents[4] / "shared/data/vnncomp2021"))
 pytestmark = [
     pytest.mark.vnncomp,
     pytest.mark.skipif(not DATA.exists(), reason="the VNN-COMP 2021 data are not here"),

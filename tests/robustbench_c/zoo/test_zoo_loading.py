@@ -228,8 +228,10 @@ def test_paths_that_are_no_file(tmp_path: Path) -> None:
     assert "no model named 'absent' in the zoo" in refusal("absent")
     assert "no model named" in refusal("a" * 5000)
     assert "no model named" in refusal("nul\0byte")
+    (tmp_path / "model.h5").write_bytes(b"x")
+    assert "'.h5' is no model file" in refusal(tmp_path / "model.h5")
     (tmp_path / "model.onnx").write_bytes(b"x")
-    assert "'.onnx' is no model file" in refusal(tmp_path / "model.onnx")
+    assert "not an ONNX file" in refusal(tmp_path / "model.onnx")
 
 
 def test_no_such_device(tmp_path: Path, state: dict[str, Tensor]) -> None:

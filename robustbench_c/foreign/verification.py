@@ -36,7 +36,7 @@ from robustbench_c.foreign.property import Case, Property, Vector
 FEW_INPUTS = 10
 """Up to so many inputs that are no points, boxes are split; otherwise signs of ReLUs."""
 
-_STARTS = (64, 448)
+_STARTS, _ROUNDS = 64, 8
 _STEPS = 40
 
 
@@ -171,12 +171,12 @@ class _Question:
         if bool((legal.lower > legal.upper).any()):
             return False  # no number of the network's type lies in the box
         specification = case.specification(self.model.dtype)
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
-        for starts in _STARTS:
+        generator = torch.Generator().manual_seed((self.seed + (number << 40)) % 2**63)
+        for _ in range(_ROUNDS):
             if self._left() <= 0:
                 return False
             share = torch.rand(
-                starts, *self.model.input_shape, generator=generator, dtype=self.model.dtype
+                _STARTS, *self.model.input_shape, generator=generator, dtype=self.model.dtype
             )
             share[0] = 0.5
             x = legal.lower + share * (legal.upper - legal.lower)
