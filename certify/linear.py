@@ -326,10 +326,11 @@ class _Pass:
             (held,) = row.gather([full], torch.zeros_like(self.rows.group))
             self._add((held * row.grouped).flatten(2).sum(2).flatten())
             return
-        if bias.dim() > 2 and bias[0].numel() == bias.shape[1]:  # by channel: sum them first
+        merged = node.shape[0] // 2
+        channels = (1, *node.shape[1:2], *(1,) * (len(node.shape) - 2))
+        if merged == 1 and len(channels) > 2 and bias.shape == channels:  # sum entries first
             self._add(row.flatten(2).sum(2) @ bias.flatten())
             return
-        merged = node.shape[0] // 2
         flat = bias.expand(1, *node.shape[1:]).reshape(-1).repeat(merged)
         self._add(row.reshape(len(self.rows), -1) @ flat)
 
