@@ -257,6 +257,8 @@ def _started_in_windows(
     parts = affine(known.program, call) if call.op is not None else None
     if parts is None or len(parts) != 1 or not isinstance(parts[0][1], Convolution):
         return None
+    if call.shape[0] != 2:  # a sample has several images
+        return None
     source, linear = parts[0]
     assert isinstance(linear, Convolution)
     shape = known.program.shape(node)

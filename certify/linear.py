@@ -331,7 +331,7 @@ class _Pass:
         if merged == 1 and len(channels) > 2 and bias.shape == channels:  # sum entries first
             self._add(row.flatten(2).sum(2) @ bias.flatten())
             return
-        flat = bias.expand(1, *node.shape[1:]).reshape(-1).repeat(merged)
+        flat = bias.expand(merged, *node.shape[1:]).reshape(-1)
         self._add(row.reshape(len(self.rows), -1) @ flat)
 
     def _cut(self, index: int, row: Coefficients, *, exact: bool) -> None:

@@ -155,7 +155,7 @@ class Certifier:
         return Certificates(
             tuple(outcome),
             (method,) * len(x),
-            lower.cpu().nan_to_num(-torch.inf),
+            lower.cpu().nan_to_num(-torch.inf, torch.inf, -torch.inf),
             torch.full((len(x),), seconds, dtype=torch.float64),
             torch.ones(len(x), dtype=torch.int64),
             tuple(detail),
