@@ -99,7 +99,7 @@ def _refined(relus: Relus, node: int, open_: Tensor, steps: int) -> Interval:
         for sign in (1.0, -1.0):
             rows = lower.new_zeros(len(who), lower.shape[1])
             rows[torch.arange(len(who), device=rows.device), place] = sign
-            goal = Goal(node, rows.view(-1, 1, *box.shape[1:]), rows.new_zeros(len(rows), 1))
+            goal = Goal(node, rows[:, None], rows.new_zeros(len(rows), 1))
             # a bound beyond 0 makes the neuron stable
             best = ascend(relus.whole(who), goal, start(relus, who, 1), steps, rate=_RATE).lower
             bound = (best - best.abs() * torch.finfo(kind).eps).to(kind)

@@ -29,7 +29,7 @@ class Goal:
 
     Attributes:
         start: The node that rows are of.
-        rows: (p, R, *shape of the node).
+        rows: (p, R, *shape of the node), or (p, R, entries).
         offset: (p, R), added to the rows; -inf where a part has fewer than R rows.
         size: Largest absolute value of the node, (p, *shape), or None where R is 1.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +17,9 @@ import certify.interval_unary
 import certify.interval_windows  # noqa: F401  # registers the rules
 from certify.affine_moves import MOVES
 from certify.folding import fold
-from certify.graph import Graph, Node
+from certify.graph import Graph, Node, has_size, unsupported
 from certify.interval import Interval
-from certify.program import Program
+from certify.program import Program, at_batch
 from certify.propagate import Value, bound
 from certify.rounding import OFF, Rounding
 
@@ -39,6 +40,7 @@ def bind(
     nodes: list[Node] = []
     for node in graph.nodes:
         if node.op is not None and all(index in constants for index in node.inputs):
+            _check_rows(program, node)
             constants[node.index] = _folded(program, node, rounding)
         elif node.op is not None:
             nodes.append(node)
@@ -53,6 +55,26 @@ def bind_model(model: nn.Module, graph: Graph) -> Program:
     """Return a traced model's program with the model's own weights."""
     state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     return bind(graph, {name: value.detach() for name, value in state.items()})
+
+
+def _check_rows(program: Program, node: Node) -> None:
+    """Raise unless a constant at batch size 2 is the one at 1 repeated: `at_batch` relies on it."""
+    sizes = [program.graph.nodes[i].sizes for i in node.inputs]
+    if not has_size((node.args, *node.kwargs.values(), *sizes)):
+        return
+
+    def made(batch: int) -> Tensor:
+        def point(index: int) -> Any:
+            value = program.constant(index, batch)
+            return value.center if isinstance(value, Interval) else value
+
+        args, kwargs = node.call(point, batch)
+        result: Tensor = node.op(*args, **kwargs)  # type: ignore[misc]  # a call, no input
+        return result
+
+    one, two = at_batch(made(1), node, 2), made(2)
+    if one.shape != two.shape or not torch.allclose(one.double(), two.double(), equal_nan=True):
+        raise unsupported(node, "makes numbers that depend on the place in the batch")
 
 
 def _folded(program: Program, node: Node, rounding: Rounding) -> Value:

@@ -63,7 +63,7 @@ def witness(part: Part, goal: Goal, point: Point) -> Witness:
         gain = torch.minimum((1 - below) * box.upper, below * -box.lower)
         cost = cost + 0.5 * coefficient.clamp(min=0) * gain
         cost = torch.where(part.free[node], cost, -torch.inf)
-        full[:, where] = torch.maximum(full[:, where], cost.flatten(1))
+        full[:, where] = torch.maximum(full[:, where], cost.reshape(len(full), -1))
     return Witness(minimiser, full.gather(1, part.index))
 
 

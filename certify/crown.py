@@ -80,8 +80,9 @@ def analyse(
         return box
 
     for node in program.nodes:
-        relaxation = LINES.get(node.op) if lines else None
-        stepping = STEPS.get(node.op) if lines else None
+        lines_here = lines and program.apart(node)
+        relaxation = LINES.get(node.op) if lines_here else None
+        stepping = STEPS.get(node.op) if lines_here else None
         if relaxation is not None and _lined(program, node):
             (source,) = _sources(program, node)
             box = as_interval(known.values[source])
@@ -147,7 +148,7 @@ def _sources(program: Program, node: Node) -> list[int]:
 
 def _lined(program: Program, node: Node) -> bool:
     """Whether a call gets lines, which take up what rounding does to its input."""
-    return node.op in LINES and len(_sources(program, node)) == 1
+    return node.op in LINES and len(_sources(program, node)) == 1 and program.apart(node)
 
 
 def _depth(program: Program, node: Node, depth: Mapping[int, int]) -> int:
@@ -163,14 +164,16 @@ def _end(program: Program) -> set[int]:
     """The nodes that a pass from the output comes by before it is cut, and where it is."""
     reached = {program.output}
     for node in reversed(program.nodes):
-        if node.index in reached and (parts := affine(program, node)) is not None:
+        if node.index not in reached or not program.apart(node):
+            continue
+        if (parts := affine(program, node)) is not None:
             reached.update(source for source, _ in parts)
     return reached
 
 
 def _errors(known: Analysis, node: Node, users: Mapping[int, list[Node]]) -> None:
     """Note what rounding may add to an affine call, forwards and on the way back."""
-    parts = affine(known.program, node)
+    parts = affine(known.program, node) if known.program.apart(node) else None
     if parts is None or not known.rounding.unit:
         return
     total: Tensor | None = None
@@ -258,6 +261,8 @@ def _started_in_windows(
     if parts is None or len(parts) != 1 or not isinstance(parts[0][1], Convolution):
         return None
     if call.shape[0] != 2:  # a sample has several images
+        return None
+    if call.shape[0] != 2 or not known.program.apart(call):  # a sample has several images
         return None
     source, linear = parts[0]
     assert isinstance(linear, Convolution)

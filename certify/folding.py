@@ -31,6 +31,8 @@ def fold(program: Program) -> None:
         before = calls.get(layer)
         if not isinstance(scale, Scale) or before is None or users[layer] != 1:
             continue
+        if not (program.apart(node) and program.apart(before)):
+            continue
         inner = affine(program, before)
         if inner is None or len(inner) != 1:
             continue

@@ -29,6 +29,10 @@ class Size:
     slope: int
     offset: int
 
+    def __rmul__(self, factor: int) -> Size:
+        """Return a multiple of it."""
+        return Size(factor * self.slope, factor * self.offset)
+
 
 @dataclass(frozen=True, eq=False)
 class Node:
@@ -96,6 +100,13 @@ def references(argument: Argument) -> Iterator[int]:
             yield from references(part)
 
 
+def has_size(argument: Argument) -> bool:
+    """Whether anything in an argument depends on the batch size."""
+    if isinstance(argument, tuple):
+        return any(has_size(part) for part in argument)
+    return isinstance(argument, Size)
+
+
 @dataclass(frozen=True, eq=False)
 class Graph:
     """A function of named tensors, traced.
@@ -106,6 +117,8 @@ class Graph:
         output: Node of the result.
         batched: Inputs with one row a sample; what depends on them has so too.
         literals: Values of the nodes that are constants written in the function itself.
+        apart: Nodes whose value holds the samples' shares one after the other, in its first
+            dimension; a transposed batch does not, nor two batches joined in a row.
     """
 
     nodes: tuple[Node, ...]
@@ -113,9 +126,15 @@ class Graph:
     output: int
     batched: frozenset[str]
     literals: Mapping[int, Tensor] = field(default_factory=dict)
+    apart: frozenset[int] = frozenset()
 
     def run(self, values: Mapping[str, Tensor]) -> Tensor:
         """Evaluate it, call by call."""
+        result: Tensor = self.evaluate(values)[self.output]
+        return result
+
+    def evaluate(self, values: Mapping[str, Tensor]) -> dict[int, Any]:
+        """Return the value of every node."""
         (batch,) = {len(values[name]) for name in self.batched}
         found: dict[int, Any] = {self.inputs[name]: value for name, value in values.items()}
         found.update(self.literals)
@@ -123,8 +142,7 @@ class Graph:
             if node.op is not None:
                 args, kwargs = node.call(found.__getitem__, batch)
                 found[node.index] = node.op(*args, **kwargs)
-        result: Tensor = found[self.output]
-        return result
+        return found
 
 
 def unsupported(node: Node, why: str = "has no rule") -> UnsupportedError:

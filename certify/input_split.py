@@ -24,7 +24,7 @@ from certify.ball import InputSet
 from certify.crown import analyse, output_bounds
 from certify.descent import Forward, descend, violation
 from certify.errors import CertifyError, UnsupportedError
-from certify.interval import Interval, as_interval
+from certify.interval import Interval, as_interval, some_samples
 from certify.program import Program
 from certify.result import Certificates, Outcome
 from certify.search import Budget
@@ -60,7 +60,10 @@ class _Boxes:
         return len(self.lower)
 
     def __getitem__(self, index: Tensor | slice) -> _Boxes:
-        known = {i: v.each(lambda end: end[index]) for i, v in self.known.items()}
+        known = {
+            i: v.each(lambda end: some_samples(end, index, len(self)))
+            for i, v in self.known.items()
+        }
         return _Boxes(self.lower[index], self.upper[index], known)
 
     def halved(self, score: Tensor) -> _Boxes:

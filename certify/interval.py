@@ -72,6 +72,13 @@ class Interval:
         )
 
 
+def some_samples(values: Tensor, index: Tensor | slice, samples: int) -> Tensor:
+    """Choose samples of a tensor that holds n of them one after the other, with n or more rows."""
+    if len(values) == samples:
+        return values[index]
+    return values.reshape(samples, -1, *values.shape[1:])[index].flatten(0, 1)
+
+
 def as_interval(value: Tensor | Interval) -> Interval:
     """A tensor as an interval; an interval as it is."""
     return value if isinstance(value, Interval) else Interval.point(value)

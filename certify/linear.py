@@ -246,7 +246,8 @@ class _Pass:
             if error is not None and node.index in self.known.absorbed:
                 # lines took up the error for what comes through them, and not for a multiplier
                 self._add_offsets(error.neg(), error, more)
-        parts = affine(self.known.program, node)
+        program = self.known.program
+        parts = affine(program, node) if program.apart(node) else None
         if parts is not None:
             self._affine(node, parts, row)
         elif node.index in self.lines:

@@ -108,7 +108,12 @@ class Certifier:
 
         Returns:
             One result a sample. What goes wrong with a bound is the outcome `error`.
+
+        Raises:
+            ValueError: There is no such method.
         """
+        if method not in METHODS:
+            raise ValueError(f"no method {method!r}: give one of {', '.join(METHODS)}")
         budget = budget or Budget()
         with exact_passes(), torch.no_grad():
             found = []

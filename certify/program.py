@@ -69,6 +69,11 @@ class Program:
         value: T = self.cache[key]
         return value
 
+    def apart(self, node: Node) -> bool:
+        """Whether a call and all it takes hold samples one after the other: rows pass no other."""
+        kept = self.graph.apart
+        return node.index in kept and all(i in kept or i in self.constants for i in node.inputs)
+
     def shape(self, node: int) -> tuple[int, ...]:
         """Shape of one sample's share of a node's value, (1, ...) unless rows were merged."""
         return self.graph.nodes[node].shape[1:]

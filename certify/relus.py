@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from certify.crown import _with_errors
-from certify.interval import Interval, as_interval
+from certify.interval import Interval, as_interval, some_samples
 from certify.linear import Analysis, Lines, Rows, lower_bounds
 from certify.lines import relu_lines
 from certify.maps import affine
@@ -114,7 +114,7 @@ class Relus:
             slop = box.magnitude * (4 * known.rounding.unit)
             if source in known.absorbed:
                 slop = slop + part.errors[source]
-            price[:, where] = slop.flatten(1)
+            price[:, where] = slop.reshape(len(price), -1)
         price = torch.cat([price, price.new_zeros(len(price), 1)], 1).gather(1, index)
         return Part(self, part, sample, index, sign, free, price)
 
@@ -123,7 +123,9 @@ class Relus:
         program = self.known.program
         if self.known.steps:  # which are made anew from the intervals of what they take
             return list(self.known.values)
-        ends = [n.index for n in program.nodes if affine(program, n) is None]
+        ends = [
+            n.index for n in program.nodes if not program.apart(n) or affine(program, n) is None
+        ]
         ends = [i for i in ends if i not in self.known.lines]
         return [*program.inputs.values(), *ends, *self.place]
 
@@ -173,7 +175,7 @@ class Part:
 
         Args:
             start: The node the rows are of.
-            coefficients: (p, *shape of the node).
+            coefficients: (p, *shape of the node), or (p, entries).
             slopes: Lower slopes of unstable neurons, (p, U); cut to [0, 1].
             multipliers: (p, U); cut to >= 0, and 0 where no sign is known.
             shifts: Zeros by ReLU, (p, *shape), whose gradient is wanted: it is the coefficient of
@@ -203,6 +205,7 @@ class Part:
         if not bool((self.sign != 0).any()):
             extra = {}
         known = replace(self.known, lines=lines)
+        coefficients = coefficients.reshape(-1, *known.program.shape(start))
         rows = Rows.evenly(len(self), 1, coefficients.device)
         found = lower_bounds(known, start, coefficients, rows, extra=extra)
         price: Tensor = (beta.double() * self.price.double()).sum(1) * (1 + 2**-20)
@@ -211,7 +214,7 @@ class Part:
     def take(self, rows: Tensor) -> Part:
         """Some of the parts."""
         part = subset(self.known, rows)
-        free = {i: mask[rows] for i, mask in self.free.items()}
+        free = {i: some_samples(mask, rows, len(self)) for i, mask in self.free.items()}
         return Part(
             self.relus,
             part,
@@ -253,7 +256,14 @@ def legal(slopes: Tensor) -> Tensor:
 
 def subset(known: Analysis, index: Tensor) -> Analysis:
     """The analysis of some of the samples."""
-    values: dict[int, Value] = {i: _select(as_interval(v), index) for i, v in known.values.items()}
+    samples, apart = len(known.inputs), known.program.graph.apart
+
+    def some(values: Tensor) -> Tensor:
+        return some_samples(values, index, samples)
+
+    values: dict[int, Value] = {
+        i: as_interval(v).each(some) for i, v in known.values.items() if i in apart
+    }
     nodes = known.program.graph.nodes
     calls = {i: Call(known.program, nodes[i], values, known.rounding) for i in known.steps}
     made = {i: STEPS[nodes[i].op].make(call) for i, call in calls.items()}
@@ -262,19 +272,14 @@ def subset(known: Analysis, index: Tensor) -> Analysis:
         inputs=known.inputs[index],
         values=values,
         steps={i: step for i, step in made.items() if step is not None},
-        lines={i: _chosen(lines, index) for i, lines in known.lines.items()},
-        errors={i: error[index] for i, error in known.errors.items()},
-    )
-
-
-def _select(box: Interval, sample: Tensor) -> Interval:
-    return Interval(box.lower[sample], box.upper[sample])
-
-
-def _chosen(lines: Lines, sample: Tensor) -> Lines:
-    return Lines(
-        lines.lower_slope[sample],
-        lines.lower_offset[sample],
-        lines.upper_slope[sample],
-        lines.upper_offset[sample],
+        lines={
+            i: Lines(
+                some(lines.lower_slope),
+                some(lines.lower_offset),
+                some(lines.upper_slope),
+                some(lines.upper_offset),
+            )
+            for i, lines in known.lines.items()
+        },
+        errors={i: some(error) for i, error in known.errors.items()},
     )

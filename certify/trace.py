@@ -6,8 +6,9 @@ and 3: whole numbers that differ are linear in the batch size, and the graph the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from certify.canonical import canonical
 from certify.errors import UnsupportedError
-from certify.graph import Argument, Graph, Node, Ref, Size, references
+from certify.graph import Argument, Graph, Node, Ref, Size, has_size, references
 from certify.plain import Plain
 
 _BATCHES = (2, 3)
@@ -70,8 +71,7 @@ def trace(
     """
     first, second = (_make(function, _rows(values, batched, size)) for size in _BATCHES)
     graph = canonical(_unify(first, second, tuple(values), batched))
-    _replay(graph, function, values, batched)
-    return graph
+    return replace(graph, apart=_replay(graph, function, values, batched))
 
 
 def _rows(values: Mapping[str, Tensor], batched: frozenset[str], size: int) -> dict[str, Tensor]:
@@ -157,8 +157,10 @@ def _unify(
             place[a] = inputs[waiting.pop(0)] = len(nodes)
             nodes.append(_node(None, (), {}, a, b, nodes, names[len(inputs) - 1]))
         elif a.op == "output":
-            (result,) = a.args[0] if isinstance(a.args[0], list | tuple) else (a.args[0],)
-            output = place[result]
+            results = a.args[0] if isinstance(a.args[0], list | tuple) else (a.args[0],)
+            if len(results) != 1 or not isinstance(results[0], fx.Node):
+                raise UnsupportedError("cannot bound this model: it has to return one tensor")
+            output = place[results[0]]
         elif a.op == "call_function":
             if a.target != b.target:
                 raise UnsupportedError(
@@ -236,8 +238,12 @@ def _replay(
     function: Callable[[dict[str, Tensor]], Tensor],
     values: Mapping[str, Tensor],
     batched: frozenset[str],
-) -> None:
-    """Raise unless the graph gives the function's values, at another batch size, row by row."""
+) -> frozenset[int]:
+    """Check that the graph gives the function's values, at another batch size, row by row.
+
+    Returns:
+        The nodes that hold samples one after the other.
+    """
     fresh = dict(values)
     for name in batched:
         rows = values[name][torch.arange(_REPLAYED, device=values[name].device) % len(values[name])]
@@ -245,17 +251,54 @@ def _replay(
             noise = torch.rand(rows.shape, generator=torch.Generator().manual_seed(0))
             rows = rows + (noise.to(rows) - 0.5) * (rows.abs().amax() + 1) * 0.1
         fresh[name] = rows
+    each = [
+        {name: v[i : i + 1] if name in batched else v for name, v in fresh.items()}
+        for i in range(_REPLAYED)
+    ]
     with torch.no_grad():  # on copies: a first layer may work in place
-        eager = function({k: v.clone() for k, v in fresh.items()})
-        replayed = graph.run(fresh)
-        alone = [
-            function({k: v[i : i + 1].clone() if k in batched else v for k, v in fresh.items()})
-            for i in range(_REPLAYED)
-        ]
-    tolerance = 1e-3 * (1 + eager.abs().amax())
-    if not torch.isfinite(eager).all():
-        return  # the interpreters see to numbers that are none
-    if bool(((replayed - eager).abs() > tolerance).any()):
+        eager, *alone = (
+            function({name: v.clone() for name, v in some.items()}) for some in (fresh, *each)
+        )
+        whole, *parts = (graph.evaluate(some) for some in (fresh, *each))
+    if not _same(whole[graph.output], eager):
         raise UnsupportedError("cannot bound this model: its graph does not give its values")
-    if bool(((torch.cat(alone) - eager).abs() > tolerance).any()):
+    apart = _apart(graph, whole, parts)
+    if not _same(torch.cat(alone), eager) or graph.output not in apart:
         raise UnsupportedError("cannot bound this model: a sample's output depends on the others")
+    return apart
+
+
+def _same(found: Tensor, wanted: Tensor, tolerance: float = 1e-3) -> bool:
+    """Whether two values of one thing are equal but for rounding; NaN is equal to NaN."""
+    if found.shape != wanted.shape:
+        return False
+    size = float(wanted.double().abs().nan_to_num(0, 0, 0).amax()) if wanted.numel() else 0.0
+    return torch.allclose(
+        found.double(), wanted.double(), rtol=0, atol=tolerance * (1 + size), equal_nan=True
+    )
+
+
+def _apart(
+    graph: Graph, whole: Mapping[int, Any], parts: Sequence[Mapping[int, Any]]
+) -> frozenset[int]:
+    """Find the nodes whose whole value is those of the samples alone, one after the other.
+
+    Where all samples alone have one value, comparing tells nothing: what a call takes decides.
+    """
+    found = {graph.inputs[name] for name in graph.batched}
+    mixed = set(found)
+    for node in graph.nodes:
+        sources = mixed.intersection(node.inputs)
+        if sources:
+            mixed.add(node.index)
+        first = node.sizes[:1]
+        if node.dtype is None or not has_size(first) or has_size(node.sizes[1:]):
+            continue
+        if any(isinstance(size, Size) and size.offset for size in first):
+            continue
+        alone = torch.stack([part[node.index].flatten() for part in parts])
+        if not bool((alone[1:] != alone[:1]).any()) and not sources <= found:
+            continue
+        if _same(whole[node.index].reshape(alone.shape), alone, 1e-4):
+            found.add(node.index)
+    return frozenset(found)
