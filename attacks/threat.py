@@ -147,3 +147,32 @@ class ThreatModel:
                 digest.update(f"|{array.dtype}{tuple(array.shape)}".encode())
                 digest.update(array.numpy().tobytes())
         return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class WeightBudget:
+    """The set of models an attacker may choose instead of the given one.
+
+    Every parameter may move by `gamma` times its own size, or by `gamma`; buffers (running
+    statistics) stay.
+
+    Attributes:
+        gamma: Radius, finite, >= 0.
+        relative: Whether it is a share of each parameter's absolute value.
+    """
+
+    gamma: float
+    relative: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.gamma <= torch.finfo(torch.float32).max:
+            raise AttackError(f"gamma is {self.gamma}: it must be finite and not negative")
+
+    def bounds(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Smallest and largest legal value of a parameter, rounded inward; see `ThreatModel`."""
+        exact = weight.detach().double()
+        radius = self.gamma * exact.abs() if self.relative else torch.full_like(exact, self.gamma)
+        low, high = (exact - radius).to(weight.dtype), (exact + radius).to(weight.dtype)
+        low = torch.where(exact - low.double() > radius, torch.nextafter(low, weight), low)
+        high = torch.where(high.double() - exact > radius, torch.nextafter(high, weight), high)
+        return torch.minimum(low, weight), torch.maximum(high, weight)
