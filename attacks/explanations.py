@@ -131,8 +131,9 @@ def attribute(
     def gradient(at: Tensor, weights: Tensor) -> Tensor:
         def score(point: Tensor) -> Tensor:
             logits = forward(point)
-            total = (logits * weights).sum()
-            return torch.logsumexp(logits, 1).sum() - total if explanation.of == "loss" else total
+            if explanation.of == "loss":
+                return -(torch.log_softmax(logits, 1) * weights).sum()
+            return (logits * weights).sum()
 
         result: Tensor = torch.func.grad(score)(at)
         return result

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from certify import slopes
 from certify.graph import Node, Ref
 from certify.interval import Interval
 from certify.maps import LinearMap, Rearrangement, maps
@@ -56,6 +57,8 @@ MOVES: frozenset[Any] = frozenset(
         aten.where.self,
         aten.masked_fill.Scalar,
         aten.masked_fill.Tensor,
+        aten.slice_backward.default,
+        aten.select_backward.default,
         aten.tril.default,
         aten.triu.default,
     }
@@ -102,12 +105,18 @@ _REPEATING |= {aten.im2col.default, aten.cat.default, aten.stack.default}
     aten.cumsum.default,
     aten.upsample_linear1d.default,
     aten.upsample_bilinear2d.default,
+    aten.upsample_nearest1d_backward.default,
+    aten.upsample_nearest2d_backward.default,
+    slopes.avg_pool_back,
+    slopes.adaptive_avg_pool_back,
 )
 def sums(program: Program, node: Node, source: int) -> LinearMap | None:
     """Sums and means of windows, with weights that are not negative."""
     before, after = program.graph.nodes[source].shape, node.shape
     if node.op in _WINDOWS:
         terms = math.prod(node.args[1])
+    elif node.op is slopes.avg_pool_back:
+        terms = math.prod(node.args[2])
     elif node.op is aten.cumsum.default or "linear" in str(node.op):
         terms = max(before)
     else:  # windows that need not be of one size

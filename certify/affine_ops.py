@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from certify import slopes
 from certify.graph import Node, Ref
 from certify.interval import Interval
 from certify.maps import Convolution, LinearMap, Matrix, Scale, maps
@@ -102,6 +103,17 @@ def batch_norm(program: Program, node: Node, source: int) -> LinearMap | None:
         shift, size = shift + bias.double(), size + bias.double().abs()
     kind = mean.dtype
     return Scale(factor.to(kind).view(shape), shift.to(kind).view(shape), size.to(kind).view(shape))
+
+
+@maps(slopes.batch_norm_back)
+def batch_norm_back(program: Program, node: Node, source: int) -> LinearMap | None:
+    """Each channel times a constant."""
+    weight, var = (_value(program, a) for a in node.args[1:3])
+    if node.args[0] != Ref(source) or isinstance(weight, Interval) or isinstance(var, Interval):
+        return None
+    factor = 1 / (var.double() + node.args[3]).sqrt()
+    factor = factor if weight is None else factor * weight.double()
+    return Scale(factor.to(var.dtype).view(1, -1, *(1,) * (len(node.shape) - 2)), None, None)
 
 
 @maps(aten.mul.Tensor, aten.mul.Scalar, aten.div.Tensor, aten.neg.default)

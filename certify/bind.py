@@ -14,7 +14,9 @@ import certify.interval_arithmetic
 import certify.interval_norms
 import certify.interval_softmax
 import certify.interval_unary
-import certify.interval_windows  # noqa: F401  # registers the rules
+import certify.interval_windows
+import certify.pool_gradient
+import certify.slope_curves  # noqa: F401  # registers the rules
 from certify.affine_moves import MOVES
 from certify.folding import fold
 from certify.graph import Graph, Node, has_size, unsupported

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from certify.backward import FIRST, REWRITES, Writer
 from certify.graph import Argument, Graph, Node, Ref, references, unsupported
 
 aten = torch.ops.aten
@@ -91,12 +92,12 @@ def canonical(graph: Graph) -> Graph:
     Raises:
         UnsupportedError: Batch norm in training mode, or a result that serves training only.
     """
-    nodes: dict[int, Node] = {}
-    same: dict[int, int] = {}
+    written = Writer()
+    place: dict[int, int] = {}
 
     def moved(argument: Argument) -> Argument:
         if isinstance(argument, Ref):
-            return Ref(same.get(argument.index, argument.index))
+            return Ref(place[argument.index])
         if isinstance(argument, tuple):
             return tuple(moved(part) for part in argument)
         return argument
@@ -104,22 +105,35 @@ def canonical(graph: Graph) -> Graph:
     for node in graph.nodes:
         args = moved(node.args)
         kwargs = {key: moved(value) for key, value in node.kwargs.items()}
-        node = _named(replace(node, args=args, kwargs=kwargs))
-        node = replace(node, inputs=tuple(references((node.args, tuple(node.kwargs.values())))))
-        if node.op in _IDENTITIES:
-            same[node.index] = node.inputs[0]
-        elif (back := _undone(node, nodes)) is not None:
-            same[node.index] = back
-        elif node.op is operator.getitem:
-            source, position = nodes[node.inputs[0]], node.args[1]
-            op, args = _taken(source, position, node)
-            node = replace(
-                node, op=op, args=args, inputs=tuple(references(args)), module=source.module
-            )
-            nodes[node.index] = replace(node, name=source.name)
-        else:
-            nodes[node.index] = node
-    return _pruned(nodes, same.get(graph.output, graph.output), graph)
+        new = _named(replace(node, args=args, kwargs=kwargs))
+        new = replace(new, inputs=tuple(references((new.args, tuple(new.kwargs.values())))))
+        place[node.index] = _written(new, written)
+    inputs = {name: place[index] for name, index in graph.inputs.items()}
+    literals = {place[index]: value for index, value in graph.literals.items()}
+    return _pruned(
+        written.nodes, replace(graph, inputs=inputs, output=place[graph.output], literals=literals)
+    )
+
+
+def _written(node: Node, to: Writer) -> int:
+    """Write a call under its one name, and return where its value is."""
+    if node.op in _IDENTITIES:
+        return node.inputs[0]
+    if (back := _undone(node, to.nodes)) is not None:
+        return back
+    if (rewrite := REWRITES.get(node.op)) is not None:
+        found = rewrite(to, node)
+        if found is not None:
+            return found.index
+    if node.op is operator.getitem:
+        source, position = to.nodes[node.inputs[0]], node.args[1]
+        if source.op in FIRST and position == 0:
+            return FIRST[source.op](to, source, node).index
+        if position and (source.op in FIRST or source.op in _FIRST_RESULT):
+            return to.add(node)  # what backward calls take along and we do not need
+        op, args = _taken(source, position, node)
+        node = replace(node, op=op, args=args, module=source.module, name=source.name)
+    return to.add(node)
 
 
 def _named(node: Node) -> Node:
@@ -148,9 +162,11 @@ def _filled(node: Node, value: Argument) -> Node:
     return replace(node, op=aten.full.default, args=(node.sizes, value), kwargs=kwargs)
 
 
-def _undone(node: Node, nodes: dict[int, Node]) -> int | None:
+def _undone(node: Node, nodes: list[Node]) -> int | None:
     """What a call that undoes the one before it gives back."""
-    source = nodes.get(node.inputs[0]) if node.inputs else None
+    source = nodes[node.inputs[0]] if node.inputs else None
+    if node.op is aten.t.default and source is not None and source.op is node.op:
+        return source.inputs[0]
     if node.op is aten.transpose.int and source is not None and source.op is node.op:
         rank = len(node.shape)
         here, there = ({d % rank for d in n.args[1:]} for n in (node, source))
@@ -165,7 +181,7 @@ def _undone(node: Node, nodes: dict[int, Node]) -> int | None:
 def _taken(source: Node, position: int, node: Node) -> tuple[Any, tuple[Any, ...]]:
     """The call that gives one result of a call with several."""
     if source.op in _FIRST_RESULT:
-        made = _FIRST_RESULT[source.op](source.args) if position == 0 else None
+        made = _FIRST_RESULT[source.op](source.args)
         if made is None:
             raise unsupported(source, "is in training mode: call model.eval()")
         return made
@@ -182,14 +198,16 @@ def _taken(source: Node, position: int, node: Node) -> tuple[Any, tuple[Any, ...
     raise unsupported(source)
 
 
-def _pruned(nodes: dict[int, Node], output: int, graph: Graph) -> Graph:
+def _pruned(nodes: list[Node], graph: Graph) -> Graph:
     """Drop what the output does not need, and number the rest anew. Inputs all stay."""
-    needed, stack = set(graph.inputs.values()), [output]
+    needed, stack = set(graph.inputs.values()), [graph.output]
     while stack:
         index = stack.pop()
-        if index not in needed or index == output:
+        if index not in needed or index == graph.output:
             needed.add(index)
             stack += [i for i in nodes[index].inputs if i not in needed]
+        if nodes[index].op is operator.getitem:
+            raise unsupported(nodes[nodes[index].inputs[0]], "gives a result that has no rule")
     place = {index: new for new, index in enumerate(sorted(needed))}
 
     def moved(argument: Argument) -> Argument:
@@ -211,4 +229,4 @@ def _pruned(nodes: dict[int, Node], output: int, graph: Graph) -> Graph:
     ]
     inputs = {name: place[index] for name, index in graph.inputs.items()}
     literals = {place[i]: value for i, value in graph.literals.items() if i in place}
-    return Graph(tuple(kept), inputs, place[output], graph.batched, literals)
+    return Graph(tuple(kept), inputs, place[graph.output], graph.batched, literals)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -77,10 +78,26 @@ def _pooled(node: Node, image: Tensor) -> Tensor | None:
         kernel = _pair(settings[0])
         step = _pair(settings[1]) if settings[1] else kernel
         pad, dilation = _pair(settings[2]), _pair(settings[3])
+    return pooled_places(image, out, kernel, step, pad, dilation)
+
+
+def pooled_places(
+    image: Tensor,
+    out: Sequence[int],
+    kernel: Sequence[int],
+    step: Sequence[int],
+    pad: Sequence[int],
+    dilation: Sequence[int],
+) -> Tensor:
+    """What each window of an image (channels, height, width) holds, (entries, places).
+
+    Entries are the `out` windows of each channel; what is padded is 0.
+    """
+    height, width = image.shape[1:]
     reach = [(out[i] - 1) * step[i] + dilation[i] * (kernel[i] - 1) + 1 for i in range(2)]
     right = [max(0, reach[i] - size - pad[i]) for i, size in enumerate((height, width))]
     image = F.pad(image, (pad[1], right[1], pad[0], right[0]))[:, : reach[0], : reach[1]]
-    held = F.unfold(image[:, None], kernel, dilation=dilation, stride=step)
+    held = F.unfold(image[:, None], tuple(kernel), dilation=tuple(dilation), stride=tuple(step))
     return held.transpose(1, 2).flatten(0, 1)
 
 

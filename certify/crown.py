@@ -9,7 +9,7 @@ still open are bounded.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import replace
 
 import torch
@@ -43,11 +43,13 @@ def analyse(
     lines: bool = True,
     rounding: Rounding | None = None,
     within: Mapping[int, Interval] | None = None,
+    points: Mapping[str, Tensor] | None = None,
+    skip: Container[int] = frozenset(),
 ) -> Analysis:
     """Bound every node of a program, and draw lines.
 
     Args:
-        program: A bound program with the one input `x`.
+        program: A bound program with the input `x`.
         inputs: Sets of inputs.
         tighten: Bound nonlinearities' inputs by the linear domain too (CROWN), not by intervals
             alone (CROWN-IBP).
@@ -55,15 +57,20 @@ def analyse(
             last affine calls folded in.
         rounding: What to allow for rounding; None for that of the inputs' type.
         within: Intervals that some nodes are known to lie in, such as those of larger sets.
+        points: Values of the program's other inputs, (n, *shape).
+        skip: Calls to bound by intervals alone; no pass may start behind them.
 
     Raises:
         UnsupportedError: An operation has no rule.
     """
-    (x,) = program.inputs.values()
+    x = program.inputs["x"]
     known = Analysis(
         program, inputs, {x: inputs.box}, rounding=rounding or Rounding.of(inputs.box.lower.dtype)
     )
     depth = {x: 0 if inputs.center is None else 1}
+    for name, point in (points or {}).items():
+        known.values[program.inputs[name]] = Interval.point(point)
+        depth[program.inputs[name]] = 0
     users = _users(program)
     end = set() if lines else _end(program)
     done: dict[int, Tensor] = {}
@@ -80,7 +87,7 @@ def analyse(
         return box
 
     for node in program.nodes:
-        lines_here = lines and program.apart(node)
+        lines_here = lines and program.apart(node) and node.index not in skip
         relaxation = LINES.get(node.op) if lines_here else None
         stepping = STEPS.get(node.op) if lines_here else None
         if relaxation is not None and _lined(program, node):

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from certify import slopes
 from certify.graph import unsupported
 from certify.interval import Interval, as_interval
 from certify.interval_unary import product, rounded
@@ -104,6 +105,21 @@ def _channels(value: Value | None, x: Interval) -> Interval | None:
     if value is None:
         return None
     return as_interval(value).each(lambda end: end.view(1, -1, *(1,) * (len(x.shape) - 2)))
+
+
+@rule(slopes.batch_norm_back)
+def batch_norm_back(
+    context: Context, g: Value, weight: Value | None, var: Value, eps: float
+) -> Interval:
+    """Through batch norm in eval mode, with parameters that are intervals."""
+    g, slop = as_interval(g), context.rounding
+    variance = _channels(var, g)
+    assert variance is not None
+    scale = Interval((variance.upper + eps).rsqrt(), (variance.lower + eps).rsqrt())
+    scale = rounded(rounded(scale, slop), slop)
+    if weight is not None:
+        scale = product(scale, _channels(weight, g) or scale, slop)
+    return rounded(product(g, scale, slop), slop)
 
 
 @rule(aten.batch_norm.default)

@@ -44,6 +44,7 @@ def outwards(x: Interval, rounding: Rounding, absolute: float | Tensor = 0.0) ->
     aten.clamp_min.default,
     aten.clamp_max.default,
     aten.hardshrink.default,
+    aten.sgn.default,
 )
 def exact(context: Context, x: Value, *args: Any, **kwargs: Any) -> Interval:
     """Never falls, and does not round."""

@@ -201,7 +201,7 @@ class _Pass:
             if node.index <= start and node.index in self.pending:
                 self._step(node, self.pending.pop(node.index))
         for index, left in self.pending.items():
-            self._cut(index, left, exact=True)
+            self._cut(index, left, exact=index == program.inputs["x"])
         assert isinstance(self.total, Tensor)
         return self._gathered(self.total)
 

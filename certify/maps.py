@@ -336,26 +336,33 @@ class Scale(LinearMap):
     """Entries times constants of their own, plus constants."""
 
     def __init__(self, factor: Tensor, bias: Tensor | None, bias_size: Tensor | None) -> None:
-        """Take tensors that broadcast to a batch of x, and do not enlarge it."""
+        """Take tensors that broadcast to a sample's share of x, and do not enlarge it."""
         self.factor, self._abs = factor, factor.abs()
         self.bias, self.bias_size = bias, bias_size
         self.terms, self.spread = 4, 4
 
     def apply(self, x: Tensor) -> Tensor:
         """See `LinearMap`."""
-        product = x * self.factor
-        return product if self.bias is None else product + self.bias
+        product = x * _over(self.factor, x)
+        return product if self.bias is None else product + _over(self.bias, x)
 
     def apply_abs(self, x: Tensor, bias: float = 0.0) -> Tensor:
         """See `LinearMap`."""
-        product = x * self._abs
+        product = x * _over(self._abs, x)
         if self.bias_size is None or not bias:
             return product
-        return product + self.bias_size * bias
+        return product + _over(self.bias_size, x) * bias
 
     def adjoint(self, rows: Tensor) -> Tensor:
         """See `LinearMap`."""
-        return rows * self.factor
+        return rows * _over(self.factor, rows)
+
+
+def _over(values: Tensor, x: Tensor) -> Tensor:
+    """Repeat what one sample has several rows of, for each of the samples."""
+    if values.dim() == x.dim() > 0 and 1 < len(values) < len(x):
+        return values.repeat(len(x) // len(values), *(1,) * (x.dim() - 1))
+    return values
 
 
 Maker = Callable[[Program, Node, int], "LinearMap | None"]

@@ -17,7 +17,8 @@ from certify.curves import enclose
 from certify.interval import Interval
 from certify.linear import Rows, Step
 from certify.lines import hinge_lines
-from certify.steps import STEPS, Call, Planes, Stepping, aligned
+from certify.slope_curves import BENT
+from certify.steps import STEPS, Call, Planes, Stepping, aligned, everything
 
 aten = torch.ops.aten
 
@@ -38,6 +39,8 @@ def multiply(call: Call) -> Step | None:
         return None
     first, second = call.node.inputs
     unit = call.rounding.unit
+    if (gate := _gate(call)) is not None:
+        return gated(call, *gate)
     if first == second:
         lines = enclose(power(2), call.box(first))
         error = call.box(first).magnitude ** 2 * (2 * unit)
@@ -49,6 +52,40 @@ def multiply(call: Call) -> Step | None:
     above = at_x, -at_y
     error = x.magnitude * y.magnitude * (8 * unit)
     return Planes(call, (first, second), below, above, (under, -over), error)
+
+
+def _gate(call: Call) -> tuple[int, int] | None:
+    """A gradient and the slope of a bent activation that it is multiplied by."""
+    first, second = call.node.inputs
+    nodes = call.program.graph.nodes
+    if call.node.shape != nodes[first].shape or call.node.shape != nodes[second].shape:
+        return None
+    if nodes[second].op in BENT:
+        return first, second
+    return (second, first) if nodes[first].op in BENT else None
+
+
+def gated(call: Call, source: int, slope: int) -> Step:
+    """A value g times anything in [p, q]: between min(p g, q g) and max(p g, q g), by chords.
+
+    The one is concave and the other convex (Shi et al., NeurIPS 2022, for p = 0 and q = 1): lines
+    of the value alone, for what the slope depends on is bent too often to be of use.
+    """
+    g, s = call.box(source), call.box(slope)
+    found = []
+    for pick in (torch.minimum, torch.maximum):
+        left, right = (pick(end * s.lower, end * s.upper) for end in (g.lower, g.upper))
+        chord = (right - left) / (g.upper - g.lower).clamp(min=torch.finfo(left.dtype).tiny)
+        chord = torch.minimum(torch.maximum(chord, s.lower), s.upper)
+        chord = torch.where(s.lower == s.upper, s.lower, chord)
+        ends = left - chord * g.lower, right - chord * g.upper
+        found.append((chord, pick(*ends)))
+    (below, under), (above, over) = found
+    none = torch.zeros_like(under)
+    known = s.lower == s.upper
+    offsets = torch.where(known, none, under), torch.where(known, none, over)
+    error = g.magnitude * s.magnitude * (16 * call.rounding.unit)
+    return Planes(call, (source,), (below,), (above,), offsets, error)
 
 
 def _plane(x: Interval, y: Interval) -> tuple[tuple[Tensor, Tensor], Tensor]:
@@ -135,7 +172,17 @@ def matrix_product(call: Call) -> Step | None:
     return MatrixProduct(call)
 
 
-STEPS[aten.mul.Tensor] = Stepping(multiply)
+def _factors(call: Call) -> dict[int, Tensor]:
+    """Entries that are no points; of a gradient only those whose slope is not known."""
+    open_ = everything(call)
+    if len(call.node.inputs) == 2 and (gate := _gate(call)) is not None:
+        source, slope = gate
+        wide = call.box(slope).lower < call.box(slope).upper
+        return {source: open_[source] & wide} if source in open_ else {}
+    return open_
+
+
+STEPS[aten.mul.Tensor] = Stepping(multiply, _factors)
 STEPS[aten.div.Tensor] = Stepping(divide)
 STEPS[aten.bmm.default] = Stepping(matrix_product)
 STEPS[aten._prelu_kernel.default] = Stepping(prelu, _crossing)

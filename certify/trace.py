@@ -49,7 +49,7 @@ def trace_model(model: nn.Module, sample: Tensor) -> Graph:
         )
         return result
 
-    with _paths(model):
+    with module_paths(model):
         return trace(logits, {**state, "x": sample}, frozenset({"x"}))
 
 
@@ -106,7 +106,7 @@ def _make(
 
 
 @contextmanager
-def _paths(model: nn.Module) -> Iterator[None]:
+def module_paths(model: nn.Module) -> Iterator[None]:
     """While it holds, nodes of a trace know the path of the module they come from."""
     stack = [""]
 

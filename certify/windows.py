@@ -123,7 +123,10 @@ class Windows:
         """Carry back through a map; None where it is not of a kind that keeps windows."""
         if isinstance(linear, Scale):
             factor = linear.factor
-            if factor.numel() > 1 and factor.shape[-3:] != (self.shape[0], 1, 1):
+            channels = self.shape[0]
+            if factor.numel() > 1 and (
+                factor.numel() != channels or factor.shape[-3:] != (channels, 1, 1)
+            ):
                 return None
             return replace(self, values=self.values * factor.reshape(1, -1, 1, 1))
         if not isinstance(linear, Convolution) or not _plain(linear):

@@ -16,8 +16,12 @@ from bound_checks import (
     linear_domain,
 )
 from bound_nets import ALONE, Case, alone, net, nets
+from explanation_nets import CLASSES, NETS, SHAPE
+from explanation_nets import net as net_of
 from hypothesis import HealthCheck, assume, given, settings
 
+from attacks.explanations import Explanation
+from certify.explaining import trace_explanation
 from certify.maps import MAPS
 from certify.propagate import RULES
 from certify.trace import trace_model
@@ -139,4 +143,7 @@ def test_every_operation_is_in_some_net() -> None:
     for name, rank in ALONE:
         case = alone(name, rank)
         used |= {node.op for node in trace_model(case.model, case.x).nodes}
+    for name in NETS:
+        x, seed = torch.rand(2, *SHAPE), torch.eye(CLASSES)[:2]
+        used |= {n.op for n in trace_explanation(net_of(name), x, seed, Explanation()).nodes}
     assert {str(op) for op in (set(MAPS) | set(RULES)) - used} == set()

@@ -19,7 +19,9 @@ START, END = "<!-- operators -->\n", "<!-- /operators -->\n"
 
 def name(op: Any) -> str:
     text = str(op)
-    return text if text.startswith("aten") else "aten.adaptive_max_pool"
+    if text.startswith("aten"):
+        return text
+    return f"slopes.{op.__name__}" if op.__module__ == "certify.slopes" else op.__name__
 
 
 def table() -> str:
