@@ -54,8 +54,9 @@ def test_projection_is_the_nearest_point(norm, problem):
         best = reach(norm, np.abs(pull), np.where(pull > 0, high[row], -low[row]), eps)
         slack = 1e-9 * np.abs(pull).max() * np.abs(z[row]).max() + 1e-14 * np.abs(v[row]).max() ** 2
         assert best - pull @ z[row] <= slack
+    # small entries beside large ones: the norm's rounding is shared out among them
     again = project(norm, z, low, high, eps)
-    np.testing.assert_allclose(again, z, rtol=1e-12, atol=1e-300)
+    np.testing.assert_allclose(again, z, rtol=1e-12, atol=1e-15 * min(eps, 1.0) + 1e-300)
 
 
 @pytest.mark.parametrize("norm", NORMS)
