@@ -14,7 +14,8 @@ from matplotlib.ticker import PercentFormatter
 
 from leaderboards.files import atomic_write_bytes
 from leaderboards.store import RunStore
-from leaderboards.summary import Rate, Summary
+from leaderboards.rates import Rate
+from leaderboards.summary import Summary
 
 NAME = "certified-radius"
 
