@@ -265,12 +265,12 @@ def _replay(
             function({name: v.clone() for name, v in some.items()}) for some in (fresh, *each)
         )
         whole, *parts = (graph.evaluate(some) for some in (fresh, *each))
+        reached = _Reached(graph, fresh, batched, whole)
     if not _same(whole[graph.output], eager):
         raise UnsupportedError("cannot bound this model: its graph does not give its values")
-    reached = _Reached(graph, fresh, batched, whole)
     if not _same(torch.cat(alone), eager) or not reached.own(graph.output):
         raise UnsupportedError("cannot bound this model: a sample's output depends on the others")
-    return _apart(graph, whole, parts, reached)
+    return _apart(graph, whole, parts, reached) | {graph.output}
 
 
 class _Reached:
@@ -290,6 +290,11 @@ class _Reached:
     ) -> None:
         """Evaluate a graph with each of the samples in turn made NaN."""
         self.blind: set[int] = set()
+        held = {
+            node.index: whole[node.index]  # NaN is no whole number, and no index
+            for node in graph.nodes
+            if node.dtype is not None and not node.dtype.is_floating_point
+        }
         self._own = dict.fromkeys(whole, True)
         passed: set[int] = set()
         for sample in range(_REPLAYED):
@@ -297,7 +302,7 @@ class _Reached:
             for name in batched:
                 if hidden[name].is_floating_point():
                     hidden[name][sample] = torch.nan
-            for index, value in graph.evaluate(hidden).items():
+            for index, value in graph.evaluate(hidden, held).items():
                 if not isinstance(value, Tensor):
                     continue
                 new = value.isnan() & ~whole[index].isnan()
@@ -351,7 +356,12 @@ def _apart(
             lost.add(node.index)
             continue
         first = node.sizes[:1]
-        if not reached.own(node.index) or node.dtype is None or not has_size(first) or has_size(node.sizes[1:]):
+        if (
+            not reached.own(node.index)
+            or node.dtype is None
+            or not has_size(first)
+            or has_size(node.sizes[1:])
+        ):
             continue
         if any(isinstance(size, Size) and size.offset for size in first):
             continue
