@@ -143,8 +143,10 @@ def _check(
 
 
 def _tile(explained: ExplainedModel, x: Tensor, models: bool) -> int:
+    """Points of one pass: it depends on the model and the device alone."""
     tile = (CUDA_TILES if x.is_cuda else CPU_TILES)[0]
     if not models:
         return tile
     size = sum(w.numel() for w in explained.weights.values())
-    return max(1, min(tile, _MODELS_BYTES // (24 * size)))
+    # models of their own share no work: on a CPU few at a time are as fast as many
+    return max(1, min(tile if x.is_cuda else 8, _MODELS_BYTES // (24 * max(1, size))))

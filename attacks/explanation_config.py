@@ -18,10 +18,11 @@ class ExplanationAttackConfig:
 
     Attributes:
         steps: Gradient steps of one restart, >= 1.
-        restarts: Independent runs, >= 1. The first, third ... start at random points, the others
-            where many ReLUs have changed sides, as far as there are any and inputs alone move.
+        restarts: Independent runs from random points, >= 1. The first, third ... go on from there
+            to where many ReLUs have changed sides before they begin, as far as there are any and
+            inputs alone may change.
         step_size: Length of the first step in units of eps (of gamma, where weights alone may
-            change), > 0; None is a quarter of it. Steps shrink linearly to a tenth.
+            change), > 0; None is a half of it. Steps shrink linearly to a tenth.
         surrogate: Sharpness beta of the softplus that stands for ReLU while searching; None
             searches on the net itself, where a gradient has none of its own.
         stop: Whether a sample is left alone once it is bent beyond the criterion's threshold.
@@ -36,7 +37,7 @@ class ExplanationAttackConfig:
     steps: int = 50
     restarts: int = 1
     step_size: float | None = None
-    surrogate: float | None = 20.0
+    surrogate: float | None = 50.0
     stop: bool = False
     aim: Aim = "measure"
     keep_logits: float = 0.1
@@ -57,4 +58,4 @@ class ExplanationAttackConfig:
 
     def first_step(self, radius: float) -> float:
         """The first step's length in parts of the radius."""
-        return 0.25 if self.step_size is None or radius == 0 else self.step_size / radius
+        return 0.5 if self.step_size is None or radius == 0 else self.step_size / radius

@@ -76,13 +76,11 @@ class Search:
     tile: int
     result: ExplanationAttackResult
     clean: Tensor = field(init=False)  # explanations
-    smooth: Tensor = field(init=False)  # the same, as the net that is searched on sees them
     logits: Tensor = field(init=False)
     best: Tensor = field(init=False)  # score, float64
 
     def __post_init__(self) -> None:
-        self.clean, self.smooth = torch.empty_like(self.x), torch.empty_like(self.x)
-        self.logits = torch.empty_like(self.seed)
+        self.clean, self.logits = torch.empty_like(self.x), torch.empty_like(self.seed)
         self.best = torch.full((len(self.x),), -torch.inf, dtype=torch.float64).to(self.x.device)
 
     def look_at_clean(self, rows: Tensor) -> None:
@@ -93,14 +91,11 @@ class Search:
             seed = self.seed[rows[padded]]
             with torch.no_grad():
                 value = model.explain(points, seed)
-                smooth = model.explain(points, seed, True) if model.beta else value
                 logits = model.logits(points)
-            for mine_, found in ((self.clean, value), (self.smooth, smooth), (self.logits, logits)):
-                mine_[mine] = found[: len(mine)]
+            self.clean[mine], self.logits[mine] = value[: len(mine)], logits[: len(mine)]
             look = self._judge(rows[padded], logits, value)
             self._note(mine, points, look, -1, -1)
-        passes = model.passes * (2 if model.beta else 1)
-        self.result.count(rows, passes + 1, passes, time.perf_counter() - started)
+        self.result.count(rows, model.passes + 1, model.passes, time.perf_counter() - started)
 
     def run(self, rows: Tensor, restart: int, keys: Tensor) -> None:
         """One restart of some samples; `keys` are the streams of random numbers of all."""
@@ -109,7 +104,7 @@ class Search:
             rows = rows[~self.result.found[rows]]
         if not len(rows):
             return
-        points = self._start(rows, keys, flipped=restart % 2 == 1)
+        points = self._start(rows, keys, flipped=restart % 2 == 0)
         for iteration in range(config.steps + 1):
             started = time.perf_counter()
             last = iteration == config.steps
@@ -174,8 +169,8 @@ class Search:
             near = likeness(self.toward[rows], value)
             return near - self.config.keep_logits * changed(self.logits[rows], logits)
         if self.config.aim == "mass-centre":
-            return centre_moved(self.smooth[rows], value)
-        return bend(self.criterion, self.smooth[rows], value)
+            return centre_moved(self.clean[rows], value)
+        return bend(self.criterion, self.clean[rows], value)
 
     def _note(
         self, rows: Tensor, points: Points, look: _Look, restart: int, iteration: int
