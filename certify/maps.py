@@ -254,7 +254,7 @@ class Convolution(LinearMap):
 
     @property
     def _few(self) -> bool:
-        """Whether it is 2-d and simple, and its way back (if transposed, itself) has few channels."""
+        """Whether it is 2-d and simple, with few channels on the side of its transposed form."""
         simple = self.groups == 1 and all(d == 1 for d in self.dilation)
         return simple and len(self.stride) == 2 and self._weight.shape[1] <= _FEW_CHANNELS
 
@@ -271,9 +271,7 @@ class Convolution(LinearMap):
         s, p = self.stride, self.padding
         if self._few and self.transposed:
             extra, kernel = self.settings[4], weight.shape[2:]
-            size = [
-                (x.shape[2 + i] - 1) * s[i] - 2 * p[i] + kernel[i] + extra[i] for i in range(2)
-            ]
+            size = [(x.shape[2 + i] - 1) * s[i] - 2 * p[i] + kernel[i] + extra[i] for i in range(2)]
             found = _cropped(transposed(x, weight, (s[0], s[1])), p, size)
             return found if bias is None else found + bias
         flat = None if bias is None else bias.flatten()
