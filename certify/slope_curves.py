@@ -136,7 +136,7 @@ def smooth_slope(context: Context, z: Value, *args: Any, **kwargs: Any) -> Inter
     return found
 
 
-_SIGNED = {slopes.gelu_slope, slopes.silu_slope}
+_SIGNED: set[Any] = {slopes.gelu_slope, slopes.silu_slope}
 """The slopes that are negative somewhere."""
 
 

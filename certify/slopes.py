@@ -8,6 +8,7 @@ bounds hold them all (Clarke's generalised gradient).
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -119,5 +120,5 @@ def max_pool_back(
     return result
 
 
-MASKS = frozenset({step, between})
+MASKS: frozenset[Any] = frozenset({step, between})
 """The slopes that are 0 or 1: a product with one does not round."""
