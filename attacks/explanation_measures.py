@@ -99,7 +99,7 @@ def largest_entries(v: Tensor, k: int, signed: bool = False) -> Tensor:
     Returns:
         bool (n, entries), k of them true in each row.
     """
-    order = (v if signed else v.abs()).sort(1, descending=True, stable=True).indices[:, :k]
+    order = (v if signed else v.abs()).sort(dim=1, descending=True, stable=True).indices[:, :k]
     return torch.zeros_like(v, dtype=torch.bool).scatter_(1, order, True)
 
 
