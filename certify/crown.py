@@ -27,6 +27,7 @@ from certify.maps import Convolution, Scale, affine, over
 from certify.program import Program
 from certify.propagate import bound
 from certify.rounding import Rounding
+from certify.slopes import step
 from certify.specification import Specification
 from certify.steps import STEPS, Call
 from certify.windows import Windows
@@ -93,8 +94,8 @@ def analyse(
         if relaxation is not None and _lined(program, node):
             (source,) = _sources(program, node)
             box = as_interval(known.values[source])
-            stable = node.op is torch.ops.aten.relu.default  # is all that its lines depend on
-            box = tightened(source, relaxation.open(box), drop=stable and users[source] == [node])
+            drop = all(_by_sign(user) for user in users[source])
+            box = tightened(source, relaxation.open(node, box), drop)
             known.lines[node.index] = _with_errors(known, source, relaxation.lines(node, box))
         elif stepping is not None and affine(program, node) is None:
             call = Call(program, node, known.values, known.rounding)
@@ -156,6 +157,11 @@ def _sources(program: Program, node: Node) -> list[int]:
 def _lined(program: Program, node: Node) -> bool:
     """Whether a call gets lines, which take up what rounding does to its input."""
     return node.op in LINES and len(_sources(program, node)) == 1 and program.apart(node)
+
+
+def _by_sign(node: Node) -> bool:
+    """Whether a call's lines depend on the sign of what it takes alone, where that is known."""
+    return node.op is torch.ops.aten.relu.default or (node.op is step and node.args[1] == 0)
 
 
 def _depth(program: Program, node: Node, depth: Mapping[int, int]) -> int:
