@@ -150,8 +150,8 @@ def check_rows(
         layout: Columns of the run's shards.
 
     Raises:
-        RecordError: A null, negative, too large or non-finite value where there may be none, a verdict that
-            a step of this kind cannot give, a sample of another run, or one sample twice.
+        RecordError: A null, negative, too large or non-finite value where there may be none, a
+            verdict that a step of this kind cannot give, a sample of another run, or one twice.
     """
     for column in layout.columns:
         values = table[column.name]

@@ -43,8 +43,7 @@ def explained_rules(
     rules = {
         "bent, but its distance is not beyond the threshold": broken & ~beyond,
         "beyond the threshold, but not bent": beyond & frame["verdict"].isna(),
-        "bent, but the perturbation is not within eps": broken
-        & ~(frame["distance"] <= threat.eps),
+        "bent, but the perturbation is not within eps": broken & ~(frame["distance"] <= threat.eps),
         "bent, but the prediction is not the clean one": broken
         & (frame["prediction"] != predicted).fillna(True).astype(bool),
     }
@@ -96,6 +95,4 @@ def _own_measure(frame: pd.DataFrame, explanation: ExplanationInfo) -> pd.Series
         return frame[f"deviation_{criterion.measure}"]
     if criterion.measure == "cosine":
         return 1 - frame["cosine"]
-    if criterion.measure == "top-k" and not criterion.signed and criterion.k == explanation.k:
-        return 1 - frame["top_k"]
     return None

@@ -139,9 +139,7 @@ class ThreatInfo(Record):
 class CriterionInfo(Record):
     """When an explanation counts as bent: its distance from the clean one exceeds `threshold`."""
 
-    measure: Literal[
-        "linf", "l2", "l1", "mean", "cosine", "top-k", "into-top-k", "out-of-top-k"
-    ]
+    measure: Literal["linf", "l2", "l1", "mean", "cosine", "top-k", "into-top-k", "out-of-top-k"]
     """`linf`, `l2`, `l1`: norm of the difference; `mean`: mean of its absolute values; `cosine`:
     1 - cosine similarity; `top-k`: share of the k largest entries that no longer are; `into-top-k`,
     `out-of-top-k`: how many of `features` are among the k largest, and how many are not."""

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from leaderboards.files import atomic_write_bytes
-from leaderboards.store import RunStore
 from leaderboards.rates import Rate
+from leaderboards.store import RunStore
 from leaderboards.summary import Summary
 
 NAME = "certified-radius"
