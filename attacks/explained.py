@@ -12,7 +12,7 @@ from torch.func import functional_call, vmap
 
 from attacks.errors import AttackError, ClassifierError
 from attacks.explanations import Explanation, attribute
-from attacks.softplus import SoftplusForReLU
+from attacks.softplus import ReLUInputs, SoftplusForReLU
 
 Weights = dict[str, Tensor]
 """Parameters by name, (n, *shape): a model for each of n samples."""
@@ -33,6 +33,15 @@ class Points:
     def __getitem__(self, rows: Tensor | slice) -> Points:
         some = None if self.weights is None else {k: w[rows] for k, w in self.weights.items()}
         return Points(self.x[rows], some)
+
+    @classmethod
+    def join(cls, parts: list[Points]) -> Points:
+        """All of them, one after the other."""
+        weights = None
+        if parts[0].weights is not None:
+            names = parts[0].weights
+            weights = {k: torch.cat([p.weights[k] for p in parts if p.weights]) for k in names}
+        return cls(torch.cat([p.x for p in parts]), weights)
 
     def tracked(self, inputs: bool) -> tuple[Points, list[Tensor]]:
         """The same points as leaves of a graph, and what a gradient is asked by."""
@@ -111,6 +120,13 @@ class ExplainedModel:
                 points.x,
                 seed,
             )
+
+    def relu_inputs(self, points: Points) -> list[Tensor]:
+        """What enters each ReLU at inputs of the given model, each (n, ...)."""
+        inputs = ReLUInputs()
+        with inputs:
+            self.logits(points)
+        return inputs.found
 
     def _call(self, weights: Weights, x: Tensor) -> Tensor:
         found: Tensor = functional_call(self._model, {**weights, **self._buffers}, (x,))

@@ -2,7 +2,7 @@
 
 An explanation by gradients of a ReLU net is constant between kinks, so its own gradient is zero
 almost everywhere. The net with softplus(beta) for ReLU has nearly the same explanation and a
-gradient of it (Dombrowski et al., NeurIPS 2019, section 4); the larger beta, the nearer.
+gradient of it (Dombrowski et al., NeurIPS 2019); the larger beta, the nearer.
 """
 
 from __future__ import annotations
@@ -53,3 +53,28 @@ class SoftplusForReLU(TorchFunctionMode):
 
     def _softplus(self, z: Tensor) -> Tensor:
         return F.softplus(z, beta=self.beta)
+
+
+class ReLUInputs(TorchFunctionMode):
+    """Inside, what enters each ReLU and leaky ReLU is kept.
+
+    Attributes:
+        found: The inputs, in the order of the calls.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[Tensor] = []
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Run a torch function."""
+        given = kwargs or {}
+        if func in _RELU | _LEAKY:
+            self.found.append(args[0] if args else given["input"])
+        return func(*args, **given)
