@@ -53,7 +53,7 @@ def trace_explanation(model: nn.Module, x: Tensor, seed: Tensor, explanation: Ex
     Raises:
         UnsupportedError: The model cannot be traced, or not be differentiated by known calls.
     """
-    state = _state(model)
+    state = state_of(model)
 
     def value(values: dict[str, Tensor]) -> Tensor:
         weights = {name: values[name] for name in state}
@@ -100,7 +100,7 @@ class ExplanationCertifier:
         seed = torch.eye(classes).to(x)[:2]
         self.graph = trace_explanation(model, x[:2].detach(), seed[: len(x[:2])], explanation)
         self._own = {name: tensor.to(x) for name, tensor in explanation.tensors.items()}
-        self._state = _state(model)
+        self._state = state_of(model)
         self._moving = {name for name, _ in model.named_parameters()}
         self._programs: dict[WeightBudget | None, Program] = {}
 
@@ -217,9 +217,10 @@ _GRAPHS: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], tuple[Graph, Expl
 """What was traced already: graphs hold no weights, so training does not outdate them."""
 
 
-def _state(model: nn.Module) -> dict[str, Tensor]:
+def state_of(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name, none of which takes that of an input of ours."""
     state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    if taken := {"x", "seed", "baseline", "noise"} & state.keys():
+    if taken := {"x", "seed", "unit", "baseline", "noise"} & state.keys():
         raise CertifyError(f"a tensor of the model is named {taken.pop()}: put it into a submodule")
     return {name: value.detach() for name, value in state.items()}
 
