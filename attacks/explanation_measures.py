@@ -99,7 +99,7 @@ def largest_entries(v: Tensor, k: int, signed: bool = False) -> Tensor:
     Returns:
         bool (n, entries), k of them true in each row.
     """
-    order = (v if signed else v.abs()).sort(1, descending=True, stable=True).indices[:, :k]
+    order = (v if signed else v.abs()).sort(dim=1, descending=True, stable=True).indices[:, :k]
     return torch.zeros_like(v, dtype=torch.bool).scatter_(1, order, True)
 
 
@@ -107,14 +107,16 @@ def cosine(v: Tensor, w: Tensor) -> Tensor:
     """Cosine similarity of rows (n, entries), float64; 0 where one of them is zero."""
     unit, other = (u / u.abs().amax(1, keepdim=True).clamp_min(1e-300) for u in (v, w))
     product = (unit * other).sum(1)
-    return product / (unit.norm(dim=1) * other.norm(dim=1)).clamp_min(1e-300)
+    similarity: Tensor = product / (unit.norm(dim=1) * other.norm(dim=1)).clamp_min(1e-300)
+    return similarity
 
 
 def size(measure: Measure, v: Tensor) -> Tensor:
     """Norm or mean of absolute values of rows (n, entries): the unit of relative distances."""
     if measure == "mean":
         return v.abs().mean(1)
-    return torch.linalg.vector_norm(v, ord=NORM_ORDERS[measure], dim=1)
+    norm: Tensor = torch.linalg.vector_norm(v, ord=NORM_ORDERS[measure], dim=1)
+    return norm
 
 
 def _distance(criterion: Criterion, v: Tensor, w: Tensor) -> Tensor:

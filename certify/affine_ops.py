@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from certify import slopes
-from certify.graph import Node, Ref
+from certify.graph import Node, Ref, has_size, unsupported
 from certify.interval import Interval
-from certify.maps import Convolution, LinearMap, Matrix, Scale, maps
+from certify.maps import Convolution, LinearMap, Matrix, Scale, maps, share
 from certify.program import Program
 
 aten = torch.ops.aten
@@ -56,7 +56,8 @@ def _matrix(weight: Tensor | Interval | None, bias: Tensor | Interval | None) ->
         return None
     found = Matrix(middle, _middle(bias), _size(bias))
     if isinstance(weight, Interval) or isinstance(bias, Interval):
-        found.slack = Matrix(*_radii(weight, bias))
+        found.slack = slack = Matrix(*_radii(weight, bias))
+        found.slack_share = share(slack.weight, middle)
     return found
 
 
@@ -78,12 +79,15 @@ def convolution(program: Program, node: Node, source: int) -> LinearMap | None:
     kernels = _value(program, weight)
     if x != Ref(source) or kernels is None:
         return None
+    if has_size(tuple(settings)):
+        raise unsupported(node, "has as many groups as the batch has samples")
     offsets, shape = _value(program, bias), program.shape(source)
     middle = _middle(kernels)
     assert middle is not None
     found = Convolution(middle, _middle(offsets), _size(offsets), settings, shape)
     if isinstance(kernels, Interval) or isinstance(offsets, Interval):
-        found.slack = Convolution(*_radii(kernels, offsets), settings, shape)
+        found.slack = slack = Convolution(*_radii(kernels, offsets), settings, shape)
+        found.slack_share = share(slack.weight, middle)
     return found
 
 

@@ -80,7 +80,7 @@ def refine(known: Analysis, *, steps: int) -> Analysis:
         relus = Relus.of(known)
         small = box.lower[0].numel() <= _REFINED
         if small and any(before < source for before, _ in relus.calls):
-            box = _refined(relus, source, relaxation.open(box), steps)
+            box = _refined(relus, source, relaxation.open(node, box), steps)
             known.values[source] = box
         known.lines[node.index] = _with_errors(known, source, relaxation.lines(node, box))
     return known

@@ -23,10 +23,11 @@ from certify.graph import Node
 from certify.interval import Interval, as_interval
 from certify.linear import Analysis, Lines, Rows, lower_bounds
 from certify.lines import LINES
-from certify.maps import Convolution, Scale, affine
+from certify.maps import Convolution, Scale, affine, over
 from certify.program import Program
 from certify.propagate import bound
 from certify.rounding import Rounding
+from certify.slopes import step
 from certify.specification import Specification
 from certify.steps import STEPS, Call
 from certify.windows import Windows
@@ -93,8 +94,8 @@ def analyse(
         if relaxation is not None and _lined(program, node):
             (source,) = _sources(program, node)
             box = as_interval(known.values[source])
-            stable = node.op is torch.ops.aten.relu.default  # is all that its lines depend on
-            box = tightened(source, relaxation.open(box), drop=stable and users[source] == [node])
+            drop = all(_by_sign(user) for user in users[source])
+            box = tightened(source, relaxation.open(node, box), drop)
             known.lines[node.index] = _with_errors(known, source, relaxation.lines(node, box))
         elif stepping is not None and affine(program, node) is None:
             call = Call(program, node, known.values, known.rounding)
@@ -158,6 +159,11 @@ def _lined(program: Program, node: Node) -> bool:
     return node.op in LINES and len(_sources(program, node)) == 1 and program.apart(node)
 
 
+def _by_sign(node: Node) -> bool:
+    """Whether a call's lines depend on the sign of what it takes alone, where that is known."""
+    return node.op is torch.ops.aten.relu.default or (node.op is step and node.args[1] == 0)
+
+
 def _depth(program: Program, node: Node, depth: Mapping[int, int]) -> int:
     """How many maps lie between inputs and a node; up to 1, its interval is as good as any."""
     parts = affine(program, node)
@@ -192,7 +198,8 @@ def _errors(known: Analysis, node: Node, users: Mapping[int, list[Node]]) -> Non
         share = linear.apply_abs(size, 1.0) * (1.1 * gamma)
         if linear.bias_size is not None:  # the sum of row times bias
             count = math.prod(node.shape[1:]) + 8
-            share = share + linear.bias_size * (1.1 * known.rounding.gamma(count))
+            bias = over(linear.bias_size, share)
+            share = share + bias * (1.1 * known.rounding.gamma(count))
         if linear.slack is not None:
             share = share + linear.slack.apply_abs(size, 1.0) * (1 + 2 * gamma)
         total = share if total is None else total + share
@@ -266,8 +273,6 @@ def _started_in_windows(
     call = known.program.graph.nodes[node]
     parts = affine(known.program, call) if call.op is not None else None
     if parts is None or len(parts) != 1 or not isinstance(parts[0][1], Convolution):
-        return None
-    if call.shape[0] != 2:  # a sample has several images
         return None
     if call.shape[0] != 2 or not known.program.apart(call):  # a sample has several images
         return None

@@ -40,7 +40,7 @@ def _lines(node: Node, x: Interval) -> Lines:
     return enclose(curve_of(node), x)
 
 
-def _wide(x: Interval) -> Tensor:
+def _wide(node: Node, x: Interval) -> Tensor:
     return x.lower < x.upper
 
 

@@ -111,6 +111,7 @@ class ExplanationCertifier:
         threat: ThreatModel | None = None,
         budget: WeightBudget | None = None,
         method: Method = "crown-interval",
+        features: Tensor | None = None,
     ) -> Interval:
         """Bound the explanation of each sample.
 
@@ -120,6 +121,8 @@ class ExplanationCertifier:
             threat: Inputs that are possible instead of a sample; None for the sample alone.
             budget: Weights that are possible instead of the model's; None for those alone.
             method: One of `METHODS`.
+            features: Entries that "linear" bounds by rows, bool of the shape of a sample; None for
+                all. The others keep the box of "crown-interval".
 
         Returns:
             (n, *shape): every value of the explanation over all these inputs and weights, in real
@@ -137,7 +140,7 @@ class ExplanationCertifier:
         found = []
         with exact_passes(), torch.no_grad():
             for some in torch.arange(len(x), device=x.device).split(size):  # type: ignore[no-untyped-call]
-                found.append(_box(program, inputs[some], seed[some], method))
+                found.append(_box(program, inputs[some], seed[some], method, features))
         if not found:
             return Interval.point(x)
         return Interval(torch.cat([b.lower for b in found]), torch.cat([b.upper for b in found]))
@@ -222,7 +225,9 @@ def _around(weight: Tensor, budget: WeightBudget) -> Interval:
     )
 
 
-def _box(program: Program, inputs: InputSet, seed: Tensor, method: Method) -> Interval:
+def _box(
+    program: Program, inputs: InputSet, seed: Tensor, method: Method, features: Tensor | None
+) -> Interval:
     if program.output in program.constants:  # neither the input nor the seed matters
         return as_interval(program.constant(program.output, len(inputs)))
     if method == "interval":
@@ -236,7 +241,7 @@ def _box(program: Program, inputs: InputSet, seed: Tensor, method: Method) -> In
         return box
     within = {i: v for i, v in known.values.items() if isinstance(v, Interval)}
     known = analyse(program, inputs, tighten=True, points=points, within=within)
-    return as_interval(known.values[program.output]) & _by_rows(known)
+    return as_interval(known.values[program.output]) & _by_rows(known, features)
 
 
 def _behind(program: Program, seed: int) -> frozenset[int]:
@@ -248,22 +253,25 @@ def _behind(program: Program, seed: int) -> frozenset[int]:
     return frozenset(found)
 
 
-def _by_rows(known: Analysis) -> Interval:
-    """Bound every entry of the output by the linear domain."""
-    program = known.program
-    output = program.output
+def _by_rows(known: Analysis, features: Tensor | None) -> Interval:
+    """Bound entries of the output by the linear domain; infinite where they are not asked for."""
+    program, output, samples = known.program, known.program.output, len(known.inputs)
     box = as_interval(known.values[output])
     entries = math.prod(program.shape(output))
     widest = max([entries, *(math.prod(node.shape) // 2 for node in program.nodes)])
-    each = max(1, _ROWS_BYTES // (8 * widest * len(known.inputs) * 2))
-    unit = torch.eye(entries, dtype=box.lower.dtype, device=box.lower.device)
-    lower, upper = [], []
-    for rows in unit.split(each):  # type: ignore[no-untyped-call]
-        both = torch.cat([rows, -rows]).expand(len(known.inputs), -1, -1).reshape(-1, entries)
-        which = Rows.evenly(len(known.inputs), 2 * len(rows), box.lower.device)
-        found = lower_bounds(known, output, both.view(-1, *program.shape(output)), which)
-        found = found - found.abs() * torch.finfo(box.lower.dtype).eps
-        low, high = found.to(box.lower.dtype).view(len(known.inputs), 2, -1).unbind(1)
-        lower.append(low)
-        upper.append(-high)
-    return Interval(torch.cat(lower, 1).view_as(box.lower), torch.cat(upper, 1).view_as(box.upper))
+    each = max(1, _ROWS_BYTES // (8 * widest * samples * 2))
+    device, kind = box.lower.device, box.lower.dtype
+    asked = torch.ones(entries, dtype=torch.bool) if features is None else features.flatten().cpu()
+    lower = torch.full((samples, entries), -torch.inf, dtype=kind, device=device)
+    upper = -lower
+    for some in asked.nonzero().flatten().split(each):  # type: ignore[no-untyped-call]
+        rows = torch.zeros(2, len(some), entries, dtype=kind, device=device)
+        place = torch.arange(len(some), device=device)
+        rows[0, place, some], rows[1, place, some] = 1.0, -1.0
+        both = rows.flatten(0, 1).expand(samples, -1, -1).reshape(-1, *program.shape(output))
+        which = Rows.evenly(samples, 2 * len(some), device)
+        found = lower_bounds(known, output, both, which)
+        found = found - found.abs() * torch.finfo(kind).eps
+        low, high = found.to(kind).view(samples, 2, -1).unbind(1)
+        lower[:, some], upper[:, some] = low, -high
+    return Interval(lower.view_as(box.lower), upper.view_as(box.upper))

@@ -12,8 +12,16 @@ from torch import Tensor
 
 from certify.affine_moves import MOVES
 from certify.interval import Interval, as_interval
-from certify.interval_unary import hull, inverse, product, rounded, valley
+from certify.interval_unary import (
+    hull,
+    inverse,
+    product,
+    rounded,
+    unrounded_product,
+    valley,
+)
 from certify.propagate import Context, Value, rule
+from certify.slopes import MASKS
 
 aten = torch.ops.aten
 
@@ -38,7 +46,18 @@ def multiply(context: Context, x: Value, y: Value | float) -> Interval:
     """Product of two intervals; of one with itself, its square."""
     if len(set(context.node.inputs)) == 1 and context.node.args[0] == context.node.args[1]:
         return _square(as_interval(x), context)
-    return product(_interval(x, context), _interval(y, context), context.rounding)
+    a, b = _interval(x, context), _interval(y, context)
+    if a.positive and not b.positive:
+        a, b = b, a
+    if _masks(context):
+        return unrounded_product(a, b)
+    return product(a, b, context.rounding)
+
+
+def _masks(context: Context) -> bool:
+    """Whether one factor is 0 or 1 wherever it is known: no product of ends rounds."""
+    nodes = context.program.graph.nodes
+    return any(nodes[index].op in MASKS for index in context.node.inputs)
 
 
 def _square(x: Interval, context: Context) -> Interval:

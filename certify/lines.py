@@ -25,11 +25,11 @@ class Relaxation:
     Attributes:
         lines: From the call and the interval of its input, valid in real numbers; slopes are
             rounded, and offsets rounded outwards by the maker.
-        open: Entries whose lines would be the better for a tighter interval.
+        open: From the same, entries whose lines would be the better for a tighter interval.
     """
 
     lines: Maker
-    open: Callable[[Interval], Tensor]
+    open: Callable[[Node, Interval], Tensor]
 
 
 LINES: dict[Any, Relaxation] = {}
@@ -102,7 +102,7 @@ def _abs(node: Node, x: Interval) -> Lines:
     return hinge_lines(x, -1.0)
 
 
-def _crossing(x: Interval) -> Tensor:
+def _crossing(node: Node, x: Interval) -> Tensor:
     return (x.lower < 0) & (x.upper > 0)
 
 

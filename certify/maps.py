@@ -31,6 +31,7 @@ class LinearMap(ABC):
         bias: What is added, broadcastable to the result, or None.
         bias_size: What rounding of the bias is relative to, at least |bias|; or None.
         slack: A map whose |W| bounds how far the true matrix is from this one, or None.
+        slack_share: The slack's |W| is at most this share of |W|, and hardly less; None if not so.
     """
 
     terms: int = 0
@@ -38,6 +39,7 @@ class LinearMap(ABC):
     bias: Tensor | None = None
     bias_size: Tensor | None = None
     slack: LinearMap | None = None
+    slack_share: float | None = None
 
     @abstractmethod
     def apply(self, x: Tensor) -> Tensor:
@@ -58,7 +60,7 @@ class LinearMap(ABC):
     def spread_by(
         self, factor: float, gamma: float, tiny: float
     ) -> Callable[[Tensor], Tensor] | None:
-        """`x -> factor |W| x + gamma bias_size + tiny`, likewise."""
+        """`x -> factor |W| x + gamma bias_size + slack's bias_size + tiny`, likewise."""
         return None
 
 
@@ -250,26 +252,37 @@ class Convolution(LinearMap):
         """Whether it is neither transposed, nor grouped, nor dilated."""
         return not self.transposed and self.groups == 1 and all(d == 1 for d in self.dilation)
 
+    @property
+    def _few(self) -> bool:
+        """Whether it is 2-d and simple, with few channels on the side of its transposed form."""
+        simple = self.groups == 1 and all(d == 1 for d in self.dilation)
+        return simple and len(self.stride) == 2 and self._weight.shape[1] <= _FEW_CHANNELS
+
     def apply(self, x: Tensor) -> Tensor:
         """See `LinearMap`."""
-        bias = None if self.bias is None else self.bias.flatten()
-        result: Tensor = torch.ops.aten.convolution(x, self._weight, bias, *self.settings)
-        return result
+        return self._through(x, self._weight, self.bias)
 
     def apply_abs(self, x: Tensor, bias: float = 0.0) -> Tensor:
         """See `LinearMap`."""
-        size = None if self.bias_size is None or not bias else self.bias_size.flatten() * bias
-        result: Tensor = torch.ops.aten.convolution(x, self._abs, size, *self.settings)
+        size = None if self.bias_size is None or not bias else self.bias_size * bias
+        return self._through(x, self._abs, size)
+
+    def _through(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        s, p = self.stride, self.padding
+        if self._few and self.transposed:
+            extra, kernel = self.settings[4], weight.shape[2:]
+            size = [(x.shape[2 + i] - 1) * s[i] - 2 * p[i] + kernel[i] + extra[i] for i in range(2)]
+            found = _cropped(transposed(x, weight, (s[0], s[1])), p, size)
+            return found if bias is None else found + bias
+        flat = None if bias is None else bias.flatten()
+        result: Tensor = torch.ops.aten.convolution(x, weight, flat, *self.settings)
         return result
 
     def adjoint(self, rows: Tensor) -> Tensor:
         """See `LinearMap`."""
         s, p, d = self.stride, self.padding, self.dilation
-        if len(s) == 2 and self.plain and self._weight.shape[1] <= _FEW_CHANNELS:
-            full = transposed(rows, self._weight, (s[0], s[1]))
-            short = [p[i] + self.shape[1 + i] - full.shape[2 + i] for i in range(2)]
-            full = F.pad(full, (0, max(0, short[1]), 0, max(0, short[0])))
-            return full[:, :, p[0] : p[0] + self.shape[1], p[1] : p[1] + self.shape[2]]
+        if self._few and not self.transposed:
+            return _cropped(transposed(rows, self._weight, (s[0], s[1])), p, self.shape[1:])
         extra = [0] * len(s)
         if not self.transposed:
             kernel, have, want = self._weight.shape[2:], rows.shape[2:], self.shape[1:]
@@ -281,6 +294,15 @@ class Convolution(LinearMap):
             rows, self._weight, None, s, p, d, not self.transposed, extra, self.groups
         )
         return result
+
+
+def _cropped(full: Tensor, padding: Sequence[int], size: Sequence[int]) -> Tensor:
+    """The image of a size that begins after the padding; zeros where the full one has ended."""
+    top, left = padding
+    short = [padding[i] + size[i] - full.shape[2 + i] for i in range(2)]
+    if max(short) > 0:
+        full = F.pad(full, (0, max(0, short[1]), 0, max(0, short[0])))
+    return full[:, :, top : top + size[0], left : left + size[1]]
 
 
 def transposed(rows: Tensor, weight: Tensor, stride: tuple[int, int]) -> Tensor:
@@ -301,6 +323,16 @@ def transposed(rows: Tensor, weight: Tensor, stride: tuple[int, int]) -> Tensor:
     full = F.pixel_shuffle(F.conv2d(rows, kernels, padding=(tall - 1, wide - 1)), step)
     size = [(rows.shape[2 + i] - 1) * step + weight.shape[2 + i] for i in range(2)]
     return full[:, :, : size[0], : size[1]]
+
+
+def share(slack: Tensor, weight: Tensor) -> float | None:
+    """The share of |weight| that the slack is at most, where that is close to it throughout."""
+    moves = weight != 0
+    part = slack.detach()[moves].double() / weight.detach()[moves].double().abs()
+    most = float(part.max()) if len(part) else 0.0
+    if not most < 1 or bool(slack[~moves].any()) or bool((part < most * (1 - 1e-3)).any()):
+        return None
+    return most * (1 + 1e-12)
 
 
 @dataclass
@@ -325,6 +357,8 @@ def _spread(
     if linear.made.spread is None or linear.made.spread_for != key:
         size = linear.bias_size
         added = None if size is None else size * gamma + tiny
+        if linear.slack is not None and linear.slack.bias_size is not None:
+            added = linear.slack.bias_size + (tiny if added is None else added)
         wide = linear.weight.abs() * factor
         if added is None and tiny:
             added = wide.new_full((linear.outputs,), tiny)
@@ -343,22 +377,22 @@ class Scale(LinearMap):
 
     def apply(self, x: Tensor) -> Tensor:
         """See `LinearMap`."""
-        product = x * _over(self.factor, x)
-        return product if self.bias is None else product + _over(self.bias, x)
+        product = x * over(self.factor, x)
+        return product if self.bias is None else product + over(self.bias, x)
 
     def apply_abs(self, x: Tensor, bias: float = 0.0) -> Tensor:
         """See `LinearMap`."""
-        product = x * _over(self._abs, x)
+        product = x * over(self._abs, x)
         if self.bias_size is None or not bias:
             return product
-        return product + _over(self.bias_size, x) * bias
+        return product + over(self.bias_size, x) * bias
 
     def adjoint(self, rows: Tensor) -> Tensor:
         """See `LinearMap`."""
-        return rows * _over(self.factor, rows)
+        return rows * over(self.factor, rows)
 
 
-def _over(values: Tensor, x: Tensor) -> Tensor:
+def over(values: Tensor, x: Tensor) -> Tensor:
     """Repeat what one sample has several rows of, for each of the samples."""
     if values.dim() == x.dim() > 0 and 1 < len(values) < len(x):
         return values.repeat(len(x) // len(values), *(1,) * (x.dim() - 1))

@@ -115,7 +115,7 @@ def through(linear: LinearMap, x: Interval, rounding: Rounding) -> Interval:
     if isinstance(linear, Rearrangement):
         return _added_up(linear, x, gamma, rounding.tiny)
     halved = linear.halved()
-    if halved is not None and linear.slack is None:
+    if halved is not None and (linear.slack is None or linear.slack_share is not None):
         return _fast(linear, halved, x, gamma, rounding.tiny)
     center = x.center
     radius = x.radius
@@ -137,17 +137,20 @@ def _fast(
 ) -> Interval:
     """The same with as few passes over x as it takes: constants go into the weights.
 
-    With the radius r and the center c, |W| takes `(1 + 2 gamma) r + gamma |c|`. Where nothing is
-    negative, |c| = c, and that is a multiple of the upper end less a smaller one of the lower.
+    With the radius r, the center c, and k the share of |W| that weights may move by, |W| takes
+    `(1 + 2 gamma) r + gamma |c| + k (|c| + r)`. Where nothing is negative, |c| = c, and that is a
+    multiple of the upper end less a smaller one of the lower.
     """
+    k = (linear.slack_share or 0.0) * (1 + 2 * gamma)
+    total = x.lower + x.upper
     if x.positive:
-        above, below = 0.5 + 1.5 * gamma, 0.5 + 0.5 * gamma
+        above, below = 0.5 + 1.5 * gamma + k, 0.5 + 0.5 * gamma
         reach, factor = x.gap(below / above), above
     else:
-        reach, factor = x.gap(), 0.5 + gamma
-        if gamma:
-            reach = reach.add_((x.lower + x.upper).abs_(), alpha=gamma)
-    middle = halved(x.lower + x.upper)
+        reach, factor = x.gap(), 0.5 + gamma + k / 2
+        if gamma or k:
+            reach = reach.add_(total.abs(), alpha=gamma + k / (2 * factor))
+    middle = halved(total)
     spread = linear.spread_by(factor, gamma, 2 * tiny * linear.terms if gamma else 0.0)
     assert spread is not None
     wide = spread(reach)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from certify.curve_table import curve, curve_of
 from certify.curves import Curve
 from certify.graph import Node
 from certify.interval import Interval, as_interval
-from certify.interval_unary import hull, outwards
+from certify.interval_unary import hull, only_where, outwards
 from certify.linear import Lines
 from certify.lines import LINES, Relaxation
 from certify.propagate import Context, Value, rule
@@ -126,26 +127,38 @@ def smooth_slope(context: Context, z: Value, *args: Any, **kwargs: Any) -> Inter
     points = [(z.lower * 0 + turn).clamp(z.lower, z.upper) for turn in made.turns]
     values = [made.value(point) for point in (z.lower, z.upper, *points)]
     found = outwards(hull(values[0], *values[1:]), context.rounding, 4.0)
+    if context.node.op not in _SIGNED:
+        found = Interval(found.lower.clamp(min=0), found.upper, positive=True)
     if context.node.op is slopes.softplus_slope:  # torch's jump to 1
         beta, threshold = args
         jumped = z.upper * beta >= threshold * (1 - 1e-5)
-        return Interval(found.lower, torch.where(jumped, found.upper.clamp(min=1), found.upper))
+        return replace(found, upper=torch.where(jumped, found.upper.clamp(min=1), found.upper))
     return found
 
 
+_SIGNED: set[Any] = {slopes.gelu_slope, slopes.silu_slope}
+"""The slopes that are negative somewhere."""
+
+
 def _step(z: Interval, at: float) -> Interval:
-    return Interval((z.lower > at).to(z.lower.dtype), (z.upper >= at).to(z.lower.dtype))
+    return _mask(z.lower > at, z.upper < at, z)
 
 
 def _two_slopes(z: Interval, left: float) -> Interval:
     one = torch.ones_like(z.lower)
-    return hull(*(torch.where(end, one, left) for end in (z.lower > 0, z.upper >= 0)))
+    found = hull(*(torch.where(end, one, left) for end in (z.lower > 0, z.upper >= 0)))
+    return replace(found, positive=left >= 0)
 
 
 def _between(z: Interval, low: float, high: float) -> Interval:
     inside = (z.lower > low) & (z.upper < high)
-    reached = (z.upper >= low) & (z.lower <= high)
-    return Interval(inside.to(z.lower.dtype), reached.to(z.lower.dtype))
+    return _mask(inside, (z.upper < low) | (z.lower > high), z)
+
+
+def _mask(one: Tensor, zero: Tensor, z: Interval) -> Interval:
+    """Anything from 0 to 1 where it is known to be neither, as where ends are NaN."""
+    kind = z.lower.dtype
+    return Interval(one.to(kind), zero.logical_not().to(kind), positive=True)
 
 
 def _elu(z: Interval, alpha: float, scale: float, input_scale: float) -> Interval:
@@ -172,11 +185,13 @@ BENT: dict[Any, Callable[..., Interval]] = {
 @rule(*BENT)
 def bent_slope(context: Context, z: Value, *args: float) -> Interval:
     """Both sides of a kink, wherever the interval reaches it."""
-    z = as_interval(z)
-    found = BENT[context.node.op](z, *args)
-    nan = z.lower.isnan() | z.upper.isnan()
-    found = found.each(lambda end: torch.where(nan, torch.nan, end))
-    if context.node.op is not slopes.elu_slope:
+    z, op = as_interval(z), context.node.op
+    found = BENT[op](z, *args)
+    if op in slopes.MASKS:
+        return found
+    positive = found.positive
+    found = replace(only_where(~(z.lower.isnan() | z.upper.isnan()), found), positive=positive)
+    if op is not slopes.elu_slope:
         return found
     return outwards(found, context.rounding, max(1.0, abs(math.prod(args))))
 
@@ -184,6 +199,8 @@ def bent_slope(context: Context, z: Value, *args: float) -> Interval:
 def _flat(node: Node, z: Interval) -> Lines:
     found = BENT[node.op](z, *node.args[1:])
     none = torch.zeros_like(z.lower)
+    if node.op in slopes.MASKS:
+        return Lines(none, found.lower, none, found.upper)
     slop = none
     if node.op is slopes.elu_slope:
         slop = none + torch.finfo(none.dtype).eps * 32 * max(1.0, abs(math.prod(node.args[1:])))
@@ -191,10 +208,12 @@ def _flat(node: Node, z: Interval) -> Lines:
     return Lines(none + nan, found.lower - slop, none + nan, found.upper + slop)
 
 
-def _open(op: Any) -> Callable[[Interval], Tensor]:
-    if op is slopes.elu_slope:
-        return lambda z: (z.lower < 0) & (z.lower < z.upper)
-    return lambda z: z.lower < z.upper
+def _open(node: Node, z: Interval) -> Tensor:
+    """Where the slope is not known; of ELU, left of 0, a tighter interval always helps."""
+    if node.op is slopes.elu_slope:
+        return (z.lower < 0) & (z.lower < z.upper)
+    found = BENT[node.op](z, *node.args[1:])
+    return found.lower < found.upper
 
 
-LINES.update({op: Relaxation(_flat, _open(op)) for op in BENT})
+LINES.update(dict.fromkeys(BENT, Relaxation(_flat, _open)))

@@ -8,6 +8,7 @@ bounds hold them all (Clarke's generalised gradient).
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -117,3 +118,7 @@ def max_pool_back(
     _, indices = F.max_pool2d_with_indices(x, *settings)
     result: Tensor = torch.ops.aten.max_pool2d_with_indices_backward(g, x, *settings, indices)
     return result
+
+
+MASKS: frozenset[Any] = frozenset({step, between})
+"""The slopes that are 0 or 1: a product with one does not round."""

@@ -68,7 +68,8 @@ def evaluate(
         str, typer.Option(help="input: the data's units; range: of each feature's range.")
     ] = "input",
     immutable: Annotated[
-        str | None, typer.Option(help="Features that may not change: names or places, a,b,c.")
+        str | None,
+        typer.Option(help="Features that may not change: a,b,c, or none [as the data say]."),
     ] = None,
     steps: Annotated[int, typer.Option(max=_MOST, help="Gradient steps of one restart.")] = 40,
     restarts: Annotated[int, typer.Option(max=_MOST, help="Restarts.")] = 5,

@@ -24,6 +24,9 @@ def threat_of(
 ) -> ThreatModel:
     """Return the threat model that the options name; the model's card says what is left out.
 
+    Features that may not change are, where no option names any, those of the data's attributes
+    (see `Dataset.immutable_columns`); "none" frees all.
+
     Raises:
         UsageError: No radius, or a feature that is not there.
     """
@@ -46,18 +49,12 @@ def threat_of(
 
 def _immutable(data: Dataset, text: str | None) -> Tensor | None:
     if text is None:
-        return None
+        return data.immutable_mask
     import torch
 
-    known = list(data.feature_names)
-    size = data.x[0].numel()
-    mask = torch.zeros(size, dtype=torch.bool)
-    for part in map(str.strip, text.split(",")):
-        if part in known:
-            mask[known.index(part)] = True
-        elif part.isascii() and part.isdigit() and int(part) < size:
-            mask[int(part)] = True
-        else:
-            hint = did_you_mean(part, known) if known else f"places go from 0 to {size - 1}"
-            raise UsageError(f"--immutable: no feature '{part}'; {hint}")
+    from robustbench_c.data.features import feature_places
+
+    mask = torch.zeros(data.x[0].numel(), dtype=torch.bool)
+    if text.strip() != "none" or "none" in data.feature_names:
+        mask[list(feature_places(data, text, "--immutable"))] = True
     return mask.view(data.shape)

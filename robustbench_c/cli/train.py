@@ -93,8 +93,11 @@ def train(
     if trained.clean_accuracy is not None:
         print(f"clean accuracy on the test split of {chosen.data}: {trained.clean_accuracy:.2%}")
     print(f"wrote {trained.weights} with its card, log.csv, log.jsonl and training.png/.svg")
+    folder_of_data = f" --data-dir {data_dir}" if data_dir else ""
     radius = "" if "eps" in chosen.objective.settings else " --eps 0.1"
-    print(f"next: robust-eval --model {trained.weights} --data {chosen.data}{radius}")
+    print(
+        f"next: robust-eval --model {trained.weights} --data {chosen.data}{folder_of_data}{radius}"
+    )
 
 
 def _show_recipes() -> None:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
-
-import numpy as np
 import torch
 
 from robustbench_c.data.dataset import Dataset, build
+from robustbench_c.data.splits import take
 
 LICENCE = "CC BY 4.0 (UCI Machine Learning Repository)"
-
-_TEST_SHARE = 0.25
-_SEED = 0
 
 
 def load_digits(split: str) -> Dataset:
@@ -22,7 +17,7 @@ def load_digits(split: str) -> Dataset:
     `eps` has the unit it has for other images.
 
     Args:
-        split: "train" (1,347), "test" (450) or "all" (1,797), see `_take`.
+        split: "train" (1,347), "test" (450) or "all" (1,797), see `splits.take`.
     """
     # Imported late: scikit-learn takes a second to import, which the other sets need not wait for.
     from sklearn import datasets
@@ -39,7 +34,7 @@ def load_digits(split: str) -> Dataset:
         licence=LICENCE,
         source="https://doi.org/10.24432/C50P49, as bundled with scikit-learn",
     )
-    return _take(whole, split)
+    return take(whole, split)
 
 
 def load_breast_cancer(split: str) -> Dataset:
@@ -49,7 +44,7 @@ def load_breast_cancer(split: str) -> Dataset:
     has to be per feature or relative. The box is each feature's range over the whole set.
 
     Args:
-        split: "train" (427), "test" (142) or "all" (569), see `_take`.
+        split: "train" (427), "test" (142) or "all" (569), see `splits.take`.
     """
     from sklearn import datasets
 
@@ -67,22 +62,4 @@ def load_breast_cancer(split: str) -> Dataset:
         source="https://doi.org/10.24432/C5DW2B, as bundled with scikit-learn",
         feature_names=tuple(str(name) for name in bunch.feature_names),
     )
-    return _take(whole, split)
-
-
-def _take(whole: Dataset, split: str) -> Dataset:
-    """Return one split of a set that comes without one, in the whole set's order.
-
-    The test split is a quarter of each class, drawn with `RandomState(0)`, whose stream numpy has
-    frozen (that of newer generators may change between versions).
-    """
-    if split == "all":
-        return whole
-    random = np.random.RandomState(_SEED)
-    test = np.zeros(len(whole), dtype=bool)
-    for label in range(whole.n_classes):
-        members = random.permutation(np.flatnonzero(whole.y.numpy() == label))
-        test[members[: round(_TEST_SHARE * len(members))]] = True
-    mask = test if split == "test" else ~test
-    taken = whole.subset(torch.from_numpy(np.flatnonzero(mask)))
-    return dataclasses.replace(taken, split=split)
+    return take(whole, split)

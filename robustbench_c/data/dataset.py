@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from robustbench_c.data.attributes import Attribute, check_attributes
 from robustbench_c.errors import DataError
 
 MAX_UNNAMED_CLASSES = 100_000
@@ -37,6 +38,7 @@ class Dataset:
         licence: Licence of the data, as far as it is known.
         source: Where the data come from.
         feature_names: Names of the features of tabular data, else ().
+        attributes: What the columns of tabular data stand for, as far as it is known, else ().
     """
 
     name: str
@@ -51,6 +53,7 @@ class Dataset:
     licence: str
     source: str
     feature_names: tuple[str, ...] = ()
+    attributes: tuple[Attribute, ...] = ()
 
     def __len__(self) -> int:
         return len(self.y)
@@ -64,6 +67,25 @@ class Dataset:
     def n_classes(self) -> int:
         """Number of class names, at least 2."""
         return len(self.classes)
+
+    @property
+    def protected_columns(self) -> tuple[int, ...]:
+        """Columns of protected attributes, ascending."""
+        return _columns(a for a in self.attributes if a.protected)
+
+    @property
+    def immutable_columns(self) -> tuple[int, ...]:
+        """Columns that an attacker may not change unless told otherwise, ascending."""
+        return _columns(a for a in self.attributes if a.immutable)
+
+    @property
+    def immutable_mask(self) -> torch.Tensor | None:
+        """True at the immutable columns, bool, of the shape of a sample; None without any."""
+        if not self.immutable_columns:
+            return None
+        mask = torch.zeros(self.shape, dtype=torch.bool)
+        mask[list(self.immutable_columns)] = True
+        return mask
 
     def subset(self, indices: Sequence[int] | torch.Tensor) -> Dataset:
         """Return the samples at these positions, in this order, with their ids.
@@ -101,6 +123,10 @@ class Dataset:
         return dataclasses.replace(self, x=self.x[:n], y=self.y[:n], ids=self.ids[:n])
 
 
+def _columns(attributes: Iterable[Attribute]) -> tuple[int, ...]:
+    return tuple(sorted(column for attribute in attributes for column in attribute.columns))
+
+
 def build(
     *,
     name: str,
@@ -113,6 +139,7 @@ def build(
     licence: str,
     source: str,
     feature_names: tuple[str, ...] = (),
+    attributes: tuple[Attribute, ...] = (),
 ) -> Dataset:
     """Check a whole set, hash it and number its samples.
 
@@ -127,10 +154,12 @@ def build(
         licence: Licence of the data.
         source: Where the data come from.
         feature_names: Names of the features, for tabular data.
+        attributes: What their columns stand for.
 
     Raises:
         DataError: Empty; lengths that differ; x that is not floating point, or not finite, or
-            outside of its box; labels that are not integers or have no class.
+            outside of its box; labels that are not integers or have no class; names or attributes
+            that do not fit the samples (see `check_attributes`).
     """
     if not x.is_floating_point():
         raise DataError(f"{name}: x is {x.dtype}, not floating point")
@@ -150,6 +179,7 @@ def build(
     lower, upper = _bound(name, "lower", lower, shape), _bound(name, "upper", upper, shape)
     if not bool((lower <= upper).all()):
         raise DataError(f"{name}: the box has a lower bound above its upper bound")
+    check_attributes(name, x, attributes, feature_names)
     _check_values(name, x, lower, upper, feature_names)
     return Dataset(
         name=name,
@@ -164,6 +194,7 @@ def build(
         licence=licence,
         source=source,
         feature_names=feature_names,
+        attributes=attributes,
     )
 
 

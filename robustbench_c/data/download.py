@@ -16,6 +16,12 @@ _TIMEOUT_S = 30.0
 _MAX_BYTES = 256 << 20
 
 
+def cache_folder(name: str) -> Path:
+    """Return the folder of a set's downloads, in the user's cache; it need not be there."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+    return Path(root) / "robustbench-c" / name
+
+
 def download(urls: Sequence[str], target: Path, check: Callable[[Path], object]) -> None:
     """Fetch a file from the first mirror that has it.
 

@@ -7,7 +7,6 @@ Learning Algorithms", arXiv:1708.07747.
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from robustbench_c.data.dataset import Dataset, build
-from robustbench_c.data.download import download
+from robustbench_c.data.download import cache_folder, download
 from robustbench_c.data.idx import parse_idx, read_bytes
 from robustbench_c.errors import DataError
 
@@ -113,7 +112,7 @@ def load_full(split: str, data_dir: Path | None = None) -> Dataset:
 
 
 def _locate(file: IdxFile, data_dir: Path | None) -> Path:
-    cache = _cache_folder()
+    cache = cache_folder("fashion-mnist")
     for folder in (data_dir,) if data_dir else (DEBIAN_FOLDER, cache):
         for path in (folder / f"{file.name}.gz", folder / file.name):
             if path.is_file():
@@ -132,11 +131,6 @@ def _locate(file: IdxFile, data_dir: Path | None) -> Path:
             "with --data-dir"
         ) from error
     return target
-
-
-def _cache_folder() -> Path:
-    root = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
-    return Path(root) / "robustbench-c" / "fashion-mnist"
 
 
 def _read(path: Path, file: IdxFile) -> npt.NDArray[np.uint8]:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from robustbench_c.data import bundled, fashion_mnist
+from robustbench_c.data import adult, bundled, fashion_mnist, german_credit
+from robustbench_c.data.attributes import Attribute
 from robustbench_c.data.csv_file import load_csv
 from robustbench_c.data.dataset import Dataset, build
 from robustbench_c.data.image_folder import load_image_folder
@@ -28,12 +29,14 @@ class Entry:
         licence: Licence of the data.
         splits: The splits it comes in.
         load: Returns one of these splits.
+        load_from: Returns one of them from a given folder, where the files may lie in one.
     """
 
     description: str
     licence: str
     splits: tuple[str, ...]
     load: Callable[[str], Dataset]
+    load_from: Callable[[str, Path], Dataset] | None = None
 
 
 REGISTRY: dict[str, Entry] = {
@@ -48,6 +51,7 @@ REGISTRY: dict[str, Entry] = {
         fashion_mnist.LICENCE,
         ("train", "test"),
         fashion_mnist.load_full,
+        fashion_mnist.load_full,
     ),
     "digits": Entry(
         "8x8 grey images of handwritten digits, 10 classes, 1,797 in all",
@@ -60,6 +64,21 @@ REGISTRY: dict[str, Entry] = {
         bundled.LICENCE,
         SPLITS,
         bundled.load_breast_cancer,
+    ),
+    "german-credit": Entry(
+        "61 columns of 20 attributes of a loan applicant, 2 classes, 1,000 in all (tabular, with "
+        "protected attributes), shipped with the package",
+        german_credit.LICENCE,
+        SPLITS,
+        german_credit.load_german_credit,
+    ),
+    "adult": Entry(
+        "91 columns of 12 attributes of a person, 2 classes of income, 32,561 in all (tabular, "
+        "with protected attributes)",
+        adult.LICENCE,
+        SPLITS,
+        adult.load_adult,
+        adult.load_adult,
     ),
 }
 
@@ -83,7 +102,7 @@ def load(
         name_or_path: A name goes before a path; `./digits` is always a path.
         split: "train", "test" or "all", where a named set has it. A path has no splits: it is
             loaded whole, whatever is asked for, and its `split` is "all".
-        data_dir: Folder of the IDX files of `fashion-mnist`.
+        data_dir: Folder of the IDX files of `fashion-mnist`, or of the file of `adult`.
         label_column: Label column of a `.csv`.
         box: Lower and upper bound of every feature of an `.npz` or `.csv`.
 
@@ -94,8 +113,9 @@ def load(
     if split not in SPLITS:
         raise UsageError(f"no split '{split}'; {did_you_mean(split, list(SPLITS))}")
     kind = "name" if name_or_path in REGISTRY else _kind(name_or_path)
-    if data_dir is not None and name_or_path != "fashion-mnist":
-        raise UsageError(f"{name_or_path}: takes no data folder, only fashion-mnist does")
+    takers = [name for name, entry in REGISTRY.items() if entry.load_from]
+    if data_dir is not None and name_or_path not in takers:
+        raise UsageError(f"{name_or_path}: takes no data folder, only {' and '.join(takers)} do")
     if label_column is not None and kind != "csv":
         raise UsageError(f"{name_or_path}: takes no label column, only a .csv file does")
     if box is not None and kind not in ("csv", "npz"):
@@ -108,12 +128,12 @@ def load(
             return load_npz(path, box)
         case "folder":
             return load_image_folder(path)
-    splits = REGISTRY[name_or_path].splits
-    if split not in splits:
-        raise DataError(f"{name_or_path}: has no split '{split}', only: {', '.join(splits)}")
-    if data_dir is not None:
-        return fashion_mnist.load_full(split, data_dir)
-    return REGISTRY[name_or_path].load(split)
+    entry = REGISTRY[name_or_path]
+    if split not in entry.splits:
+        raise DataError(f"{name_or_path}: has no split '{split}', only: {', '.join(entry.splits)}")
+    if data_dir is not None and entry.load_from:
+        return entry.load_from(split, data_dir)
+    return entry.load(split)
 
 
 def _kind(name_or_path: str) -> str:
@@ -138,6 +158,8 @@ def from_tensors(
     lower: float | torch.Tensor = 0.0,
     upper: float | torch.Tensor = 1.0,
     classes: tuple[str, ...] | None = None,
+    feature_names: tuple[str, ...] = (),
+    attributes: tuple[Attribute, ...] = (),
 ) -> Dataset:
     """Make a set of tensors at hand. They are copied.
 
@@ -149,6 +171,8 @@ def from_tensors(
         upper: Greatest legal input, likewise.
         classes: Class names by label. None names them "0", "1", ... up to the greatest label in
             `y`, which may be fewer than the model has.
+        feature_names: Names of the features, for samples that are vectors.
+        attributes: What their columns stand for: which are one-hot, protected or immutable.
 
     Raises:
         DataError: The set fails the checks of `build`.
@@ -163,4 +187,6 @@ def from_tensors(
         split="all",
         licence="unknown",
         source="tensors in memory",
+        feature_names=feature_names,
+        attributes=attributes,
     )

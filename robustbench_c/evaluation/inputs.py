@@ -6,6 +6,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from attacks.threat import ThreatModel
 from robustbench_c.data import Dataset
 from robustbench_c.errors import DataError, ModelError
 
@@ -72,3 +73,17 @@ def chance_notice(correct: Tensor, data: Dataset) -> str | None:
         f"clean accuracy {k / n:.1%} is near chance ({chance:.1%}): is a normalisation missing "
         "(--mean, --std), or are the labels in another order?"
     )
+
+
+def immutable_notice(threat: ThreatModel, data: Dataset) -> str | None:
+    """What a settled threat model holds fixed, where the data's attributes say what it should."""
+    if threat.immutable is None or not data.attributes:
+        return None
+    held = int(threat.immutable.sum())
+    own = data.immutable_mask
+    if not held:
+        return "every feature may change, those of one-hot and protected attributes too"
+    line = f"{held} of {threat.immutable.numel()} features may not change"
+    if own is not None and torch.equal(threat.immutable, own):
+        return f"{line}: those of protected, one-hot and immutable attributes"
+    return line

@@ -31,7 +31,12 @@ from robustbench_c.evaluation.certifying import (
     make_certifier,
 )
 from robustbench_c.evaluation.crosscheck import CrossCheck, cross_check
-from robustbench_c.evaluation.inputs import chance_notice, check_data, check_logits
+from robustbench_c.evaluation.inputs import (
+    chance_notice,
+    check_data,
+    check_logits,
+    immutable_notice,
+)
 from robustbench_c.evaluation.manifests import new_manifest
 from robustbench_c.evaluation.passes import passes_of
 from robustbench_c.evaluation.protocol_steps import Proof, protocol_steps
@@ -102,7 +107,9 @@ def evaluate(
         model: A classifier in eval mode: (batch, *shape) to logits (batch, classes).
         data: A `Dataset`, or samples (n, *shape) inside the threat model's box.
         y: True classes (n,), with samples as a tensor.
-        threat: What the attacker may do; its box is that of the data.
+        threat: What the attacker may do; its box is that of the data. Where it names no immutable
+            features (None), those of the data's attributes are: a mask that is false everywhere
+            frees them.
         attack: Settings of PGD; the default is PGD-40 with 5 restarts. "none" for proofs alone.
         certify: What to prove of the samples that no attack broke; None for attacks alone.
         seed: Seed of all noise.
@@ -145,7 +152,7 @@ def evaluate(
         check_logits(logits, dataset)
         clean = clean_rows(logits, labels, dataset.ids, seconds)
         precise = precise_form(loaded.module, x, classifier.tiles)
-        lines = [*loaded.notices, *notices, *_notices(classifier, precise, logits, dataset)]
+        lines = [*loaded.notices, *notices, *_notices(classifier, precise, logits, dataset, threat)]
         try:
             manifest = new_manifest(
                 loaded,
@@ -240,10 +247,14 @@ def _dataset(data: Dataset | Tensor, y: Tensor | None, threat: ThreatModel) -> D
 
 
 def _notices(
-    classifier: TiledClassifier, precise: TiledClassifier | None, logits: Tensor, data: Dataset
+    classifier: TiledClassifier,
+    precise: TiledClassifier | None,
+    logits: Tensor,
+    data: Dataset,
+    threat: ThreatModel,
 ) -> list[str]:
     correct = logits.argmax(1).cpu() == data.y
-    lines = [chance_notice(correct, data)]
+    lines = [chance_notice(correct, data), immutable_notice(threat, data)]
     if not classifier.invariant:
         lines.append(
             "a sample's bits depend on its place in a batch for this model on this machine: "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from attacks.errors import AttackError
 from attacks.threat import ThreatModel, feature_ranges
@@ -14,6 +15,9 @@ from robustbench_c.errors import DataError
 
 def settled(threat: ThreatModel, data: Dataset) -> ThreatModel:
     """Return the same threat model in the one form that `threat_of` gives back, on the CPU.
+
+    One that names no immutable features (None) takes those of the data, where the data have any;
+    a mask that is false everywhere frees them.
 
     Raises:
         AttackError: A tensor of the wrong shape, or a scale that is not the data's ranges.
@@ -32,26 +36,35 @@ def settled(threat: ThreatModel, data: Dataset) -> ThreatModel:
             "a record holds no scale but the ranges of the features: use "
             "attacks.threat.feature_ranges(lower, upper, shape)"
         )
-    fixed = threat.immutable
+    fixed = data.immutable_mask if threat.immutable is None else threat.immutable.expand(shape)
+    if fixed is not None and not bool(fixed.any()):
+        fixed = _free(data)
     return ThreatModel(
         threat.norm,
         float(threat.eps),
         data.lower,
         data.upper,
-        fixed.expand(shape) if fixed is not None and bool(fixed.any()) else None,
+        fixed,
         None if threat.scale is None else ranges,
     )
+
+
+def _free(data: Dataset) -> Tensor | None:
+    """The mask that fixes nothing: None, unless that would mean the data's own."""
+    own = data.immutable_mask
+    return None if own is None else torch.zeros_like(own)
 
 
 def threat_info(threat: ThreatModel) -> ThreatInfo:
     """What a manifest says of a settled threat model."""
     fixed = threat.immutable
+    places = () if fixed is None else fixed.flatten().nonzero()[:, 0].numpy()
     return ThreatInfo(
         norm=threat.norm,
         eps=threat.eps,
         eps_unit="input" if threat.scale is None else "range",
         sha256=threat.sha256(),
-        immutable="" if fixed is None else format_ids(fixed.flatten().nonzero()[:, 0].numpy()),
+        immutable=format_ids(places) if len(places) else "",
     )
 
 
@@ -61,7 +74,7 @@ def threat_of(info: ThreatInfo, data: Dataset) -> ThreatModel:
     Raises:
         DataError: What it gives is not what the manifest's hash was made of.
     """
-    immutable = None
+    immutable = _free(data)
     if info.immutable:
         places = torch.from_numpy(parse_ids(info.immutable))
         immutable = torch.zeros(data.x[0].numel(), dtype=torch.bool)

@@ -60,3 +60,11 @@ def load_subject(name: str, samples: int = 1000) -> Subject:
     """A model of the zoo, prepared as a run prepares it."""
     loaded, test = zoo.load(name), data.load("fashion-mnist-mini").head(samples)
     return Subject(prepare(loaded.module, test.x), test.x, test.y, test.ids)
+
+
+def high_water() -> float:
+    """Megabytes this process has held at most; `ru_maxrss` of a child starts with its parent's."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    raise OSError("no VmHWM in /proc/self/status")

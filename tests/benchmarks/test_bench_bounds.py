@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Timings, public_model  # type: ignore[import-not-found]
+from conftest import Timings, high_water, public_model  # type: ignore[import-not-found]
 from torch import Tensor, nn
 
 from attacks.threat import ThreatModel
@@ -128,23 +128,15 @@ def test_small_cnn_in_short(benchmark: Any, timings: Timings) -> None:
     assert facts["speed-up"] > 1
 
 
-def _high_water() -> float:
-    """Megabytes this process has held at most; `ru_maxrss` of a child starts with its parent's."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 1024
-    raise OSError("no VmHWM in /proc/self/status")
-
-
 def _peak(which: str, network: str, samples: int, eps: float, channel: Any) -> None:
     """Megabytes that one CROWN call adds to a process's peak."""
     model = public_model() if network == "small" else narrow_cnn7()
     subject = Subject(model, samples, eps)
     call = subject.theirs("CROWN") if which == "theirs" else lambda: subject.ours("CROWN")
-    before = _high_water()
+    before = high_water()
     with torch.no_grad():
         call()
-    channel.put(_high_water() - before)
+    channel.put(high_water() - before)
 
 
 @pytest.mark.bench

@@ -10,7 +10,7 @@ EXAMPLES = re.findall(r"```python\n(.*?)# ([^\n]*)\n```", PAGE.read_text("utf-8"
 
 
 def test_the_page_has_an_example_of_each_kind():
-    assert len(EXAMPLES) == 5
+    assert len(EXAMPLES) == 6
 
 
 @pytest.mark.parametrize(("code", "output"), EXAMPLES)
