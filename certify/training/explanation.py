@@ -105,14 +105,18 @@ def relative(box: Interval) -> Tensor:
 
 
 def least_cosine(clean: Tensor, box: Interval) -> Tensor:
-    """A lower bound of the cosine similarity of `clean` and any row of the box, (n,).
+    """A lower bound, where above 0, of the cosine similarity of `clean` and any row of the box.
 
     The better of two: the least product over the largest norm, and what a ball around `clean` that
-    holds the box allows, `sqrt(1 - (radius / |clean|)^2)`. Not rounded outwards: for training.
+    holds the box allows, `sqrt(1 - (radius / |clean|)^2)`. Not rounded outwards: for training. At
+    0 and below it bounds nothing, and still has a gradient.
 
     Args:
         clean: (n, entries), inside the box.
         box: Of that shape.
+
+    Returns:
+        (n,), from -1 to 1.
     """
     size = torch.linalg.vector_norm(clean, dim=1).clamp_min(_TINY)
     product = torch.minimum(clean * box.lower, clean * box.upper).sum(1)
