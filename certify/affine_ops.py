@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from certify import slopes
-from certify.graph import Node, Ref
+from certify.graph import Node, Ref, has_size, unsupported
 from certify.interval import Interval
 from certify.maps import Convolution, LinearMap, Matrix, Scale, maps, share
 from certify.program import Program
@@ -79,6 +79,8 @@ def convolution(program: Program, node: Node, source: int) -> LinearMap | None:
     kernels = _value(program, weight)
     if x != Ref(source) or kernels is None:
         return None
+    if has_size(tuple(settings)):
+        raise unsupported(node, "has as many groups as the batch has samples")
     offsets, shape = _value(program, bias), program.shape(source)
     middle = _middle(kernels)
     assert middle is not None

@@ -47,9 +47,11 @@ def witness(part: Part, goal: Goal, point: Point) -> Witness:
     with torch.enable_grad():
         moved = part.with_box(x, Interval(low, high))
         total = evaluate(moved, goal, point, shifts).sum()
-    found = torch.autograd.grad(
-        total, [low, high, *shifts.values()], allow_unused=True, materialize_grads=True
-    )
+    ends = [low, high, *shifts.values()]
+    if total.requires_grad:
+        found = torch.autograd.grad(total, ends, allow_unused=True, materialize_grads=True)
+    else:  # the pass was cut before it came to the input or a ReLU
+        found = tuple(torch.zeros_like(end) for end in ends)
     row = found[0] + found[1]
     minimiser = torch.where(row > 0, inputs.box.lower, inputs.box.upper)
     width = part.relus.width

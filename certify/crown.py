@@ -23,7 +23,7 @@ from certify.graph import Node
 from certify.interval import Interval, as_interval
 from certify.linear import Analysis, Lines, Rows, lower_bounds
 from certify.lines import LINES
-from certify.maps import Convolution, Scale, affine
+from certify.maps import Convolution, Scale, affine, over
 from certify.program import Program
 from certify.propagate import bound
 from certify.rounding import Rounding
@@ -198,7 +198,8 @@ def _errors(known: Analysis, node: Node, users: Mapping[int, list[Node]]) -> Non
         share = linear.apply_abs(size, 1.0) * (1.1 * gamma)
         if linear.bias_size is not None:  # the sum of row times bias
             count = math.prod(node.shape[1:]) + 8
-            share = share + linear.bias_size * (1.1 * known.rounding.gamma(count))
+            bias = over(linear.bias_size, share)
+            share = share + bias * (1.1 * known.rounding.gamma(count))
         if linear.slack is not None:
             share = share + linear.slack.apply_abs(size, 1.0) * (1 + 2 * gamma)
         total = share if total is None else total + share
@@ -272,8 +273,6 @@ def _started_in_windows(
     call = known.program.graph.nodes[node]
     parts = affine(known.program, call) if call.op is not None else None
     if parts is None or len(parts) != 1 or not isinstance(parts[0][1], Convolution):
-        return None
-    if call.shape[0] != 2:  # a sample has several images
         return None
     if call.shape[0] != 2 or not known.program.apart(call):  # a sample has several images
         return None

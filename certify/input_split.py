@@ -169,7 +169,7 @@ class _Search:
     def _step(self, boxes: _Boxes) -> list[_Boxes]:
         """Bound boxes, and return the halves of those that are not proved."""
         bounds, slopes, known = self._bounded(boxes)
-        if bool(bounds.isnan().any()):
+        if bool((bounds.isnan() | (bounds == math.inf)).any()):  # infinite: it has overflowed
             self.outcome, self.detail = Outcome.ERROR, "the bound is not a number"
             return []
         if not self.boxes:

@@ -377,22 +377,22 @@ class Scale(LinearMap):
 
     def apply(self, x: Tensor) -> Tensor:
         """See `LinearMap`."""
-        product = x * _over(self.factor, x)
-        return product if self.bias is None else product + _over(self.bias, x)
+        product = x * over(self.factor, x)
+        return product if self.bias is None else product + over(self.bias, x)
 
     def apply_abs(self, x: Tensor, bias: float = 0.0) -> Tensor:
         """See `LinearMap`."""
-        product = x * _over(self._abs, x)
+        product = x * over(self._abs, x)
         if self.bias_size is None or not bias:
             return product
-        return product + _over(self.bias_size, x) * bias
+        return product + over(self.bias_size, x) * bias
 
     def adjoint(self, rows: Tensor) -> Tensor:
         """See `LinearMap`."""
-        return rows * _over(self.factor, rows)
+        return rows * over(self.factor, rows)
 
 
-def _over(values: Tensor, x: Tensor) -> Tensor:
+def over(values: Tensor, x: Tensor) -> Tensor:
     """Repeat what one sample has several rows of, for each of the samples."""
     if values.dim() == x.dim() > 0 and 1 < len(values) < len(x):
         return values.repeat(len(x) // len(values), *(1,) * (x.dim() - 1))

@@ -77,9 +77,11 @@ class Certifier:
         with exact_passes(), torch.no_grad():
             self.program: Program = bind_model(model, trace_model(model, x[:2]))
             self.model = model
-            shape = self.program.shape(self.program.output)
-            if len(shape) != 1:
-                raise UnsupportedError(f"logits have the shape {shape}: they have to be (classes,)")
+            output = self.program.graph.nodes[self.program.output]
+            shape = output.shape[1:]
+            if len(shape) != 1 or output.shape[0] != 2:  # at batch size 2
+                found = (output.shape[0] // 2, *shape) if output.shape[0] != 2 else shape
+                raise UnsupportedError(f"logits have the shape {found}: they have to be (classes,)")
             (self.classes,) = shape
             self._bounds(
                 "crown-ibp", InputSet.around(x[:1], ThreatModel.box("linf", 0.0)), None, Budget()

@@ -126,7 +126,8 @@ class Relus:
         ends = [
             n.index for n in program.nodes if not program.apart(n) or affine(program, n) is None
         ]
-        ends = [i for i in ends if i not in self.known.lines]
+        apart = program.graph.apart  # no pass gets to the others
+        ends = [i for i in ends if i in apart and i not in self.known.lines]
         return [*program.inputs.values(), *ends, *self.place]
 
     def _spread(self, index: Tensor, values: Tensor) -> Tensor:

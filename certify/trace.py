@@ -22,6 +22,7 @@ from certify.canonical import canonical
 from certify.errors import UnsupportedError
 from certify.graph import Argument, Graph, Node, Ref, Size, has_size, references
 from certify.plain import Plain
+from certify.slopes import max_pool_back
 
 _BATCHES = (2, 3)
 _REPLAYED = 5
@@ -224,6 +225,10 @@ def _argument(a: Any, b: Any, place: dict[fx.Node, int]) -> Argument:
     if isinstance(a, fx.Node):
         return Ref(place[a])
     if isinstance(a, list | tuple):
+        if len(a) != len(b):
+            raise UnsupportedError(
+                "cannot bound this model: what it computes depends on the batch size"
+            )
         return tuple(_argument(x, y, place) for x, y in zip(a, b, strict=True))
     if isinstance(a, int) and not isinstance(a, bool) and a != b:
         slope = (b - a) // (_BATCHES[1] - _BATCHES[0])
@@ -260,12 +265,63 @@ def _replay(
             function({name: v.clone() for name, v in some.items()}) for some in (fresh, *each)
         )
         whole, *parts = (graph.evaluate(some) for some in (fresh, *each))
+        reached = _Reached(graph, fresh, batched, whole)
     if not _same(whole[graph.output], eager):
         raise UnsupportedError("cannot bound this model: its graph does not give its values")
-    apart = _apart(graph, whole, parts)
-    if not _same(torch.cat(alone), eager) or graph.output not in apart:
+    if not _same(torch.cat(alone), eager) or not reached.own(graph.output):
         raise UnsupportedError("cannot bound this model: a sample's output depends on the others")
-    return apart
+    return _apart(graph, whole, parts, reached) | {graph.output}
+
+
+class _Reached:
+    """Where each sample's numbers get to: found by putting NaN, which nothing small hides, there.
+
+    Attributes:
+        blind: Nodes that NaN does not get to though it is in what they take: comparisons and what
+            is made of them.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        values: Mapping[str, Tensor],
+        batched: frozenset[str],
+        whole: Mapping[int, Any],
+    ) -> None:
+        """Evaluate a graph with each of the samples in turn made NaN."""
+        self.blind: set[int] = set()
+        held = {
+            node.index: whole[node.index]  # NaN is no whole number, and no index
+            for node in graph.nodes
+            if node.dtype is not None and not node.dtype.is_floating_point
+        }
+        self._own = dict.fromkeys(whole, True)
+        passed: set[int] = set()
+        for sample in range(_REPLAYED):
+            hidden = {n: v.clone() if n in batched else v for n, v in values.items()}
+            for name in batched:
+                if hidden[name].is_floating_point():
+                    hidden[name][sample] = torch.nan
+            for index, value in graph.evaluate(hidden, held).items():
+                if not isinstance(value, Tensor):
+                    continue
+                new = value.isnan() & ~whole[index].isnan()
+                if bool(new.any()):
+                    passed.add(index)
+                if new.dim() and len(new) and len(new) % _REPLAYED == 0:
+                    shares = new.reshape(_REPLAYED, -1).any(1)
+                    shares[sample] = False
+                    self._own[index] &= not bool(shares.any())
+                else:
+                    self._own[index] = False
+        for node in graph.nodes:
+            sources = passed.intersection(node.inputs)
+            if (sources and node.index not in passed) or node.op is max_pool_back:
+                self.blind.add(node.index)
+
+    def own(self, node: int) -> bool:
+        """Whether no sample gets into another's share of a node."""
+        return self._own[node]
 
 
 def _same(found: Tensor, wanted: Tensor, tolerance: float = 1e-3) -> bool:
@@ -279,20 +335,33 @@ def _same(found: Tensor, wanted: Tensor, tolerance: float = 1e-3) -> bool:
 
 
 def _apart(
-    graph: Graph, whole: Mapping[int, Any], parts: Sequence[Mapping[int, Any]]
+    graph: Graph,
+    whole: Mapping[int, Any],
+    parts: Sequence[Mapping[int, Any]],
+    reached: _Reached,
 ) -> frozenset[int]:
     """Find the nodes whose whole value is those of the samples alone, one after the other.
 
     Where all samples alone have one value, comparing tells nothing: what a call takes decides.
+    The same where NaN does not get through; and what is made of its value, if it is not apart, is
+    not apart either.
     """
     found = {graph.inputs[name] for name in graph.batched}
-    mixed = set(found)
+    mixed, lost = set(found), set[int]()
     for node in graph.nodes:
         sources = mixed.intersection(node.inputs)
         if sources:
             mixed.add(node.index)
+        if lost.intersection(node.inputs) or (node.index in reached.blind and not sources <= found):
+            lost.add(node.index)
+            continue
         first = node.sizes[:1]
-        if node.dtype is None or not has_size(first) or has_size(node.sizes[1:]):
+        if (
+            not reached.own(node.index)
+            or node.dtype is None
+            or not has_size(first)
+            or has_size(node.sizes[1:])
+        ):
             continue
         if any(isinstance(size, Size) and size.offset for size in first):
             continue

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from attacks.threat import ThreatModel
 from certify import input_split
 from certify.ball import InputSet
 from certify.bind import bind_model
@@ -14,7 +15,7 @@ from certify.input_split import split_inputs
 from certify.interval import Interval
 from certify.result import Outcome
 from certify.search import Budget
-from certify.specification import Specification
+from certify.specification import Specification, margins
 from certify.trace import trace_model
 
 
@@ -198,3 +199,14 @@ def test_halves_cover_their_box_and_share_the_cut():
     others[rows, cut] = False
     assert torch.equal(first.upper[others], upper[others])
     assert torch.equal(second.lower[others], lower[others])
+
+
+def test_a_bound_that_overflows_proves_nothing():
+    net = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
+    with torch.no_grad():
+        net[2].bias.copy_(torch.tensor([3e38, -3e38]))
+    x = torch.rand(1, 2)
+    inputs = InputSet.around(x, ThreatModel.box("linf", 0.1))
+    program = bind_model(net, trace_model(net, x))
+    spec = margins(torch.tensor([0]), 2)
+    assert split_inputs(program, inputs, spec, net, budget=Budget(100)).outcome == ("error",)
