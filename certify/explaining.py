@@ -53,7 +53,7 @@ def trace_explanation(model: nn.Module, x: Tensor, seed: Tensor, explanation: Ex
     Raises:
         UnsupportedError: The model cannot be traced, or not be differentiated by known calls.
     """
-    state = _state(model)
+    state = state_of(model)
 
     def value(values: dict[str, Tensor]) -> Tensor:
         weights = {name: values[name] for name in state}
@@ -100,7 +100,7 @@ class ExplanationCertifier:
         seed = torch.eye(classes).to(x)[:2]
         self.graph = trace_explanation(model, x[:2].detach(), seed[: len(x[:2])], explanation)
         self._own = {name: tensor.to(x) for name, tensor in explanation.tensors.items()}
-        self._state = _state(model)
+        self._state = state_of(model)
         self._moving = {name for name, _ in model.named_parameters()}
         self._programs: dict[WeightBudget | None, Program] = {}
 
@@ -132,17 +132,28 @@ class ExplanationCertifier:
             UnsupportedError: An operation has no rule.
             ValueError: There is no such method.
         """
+        inputs = InputSet(Interval.point(x)) if threat is None else InputSet.around(x, threat)
+        return self.bound(inputs, seed, budget, method, features)
+
+    def bound(
+        self,
+        inputs: InputSet,
+        seed: Tensor,
+        budget: WeightBudget | None = None,
+        method: Method = "crown-interval",
+        features: Tensor | None = None,
+    ) -> Interval:
+        """The same for sets of inputs that need not be an attacker's; see `box`."""
         if method not in METHODS:
             raise ValueError(f"no method {method!r}: give one of {', '.join(METHODS)}")
         program = self._program(budget)
-        size = self._at_once(program)
-        inputs = InputSet(Interval.point(x)) if threat is None else InputSet.around(x, threat)
+        size, device = self._at_once(program), inputs.box.lower.device
         found = []
         with exact_passes(), torch.no_grad():
-            for some in torch.arange(len(x), device=x.device).split(size):  # type: ignore[no-untyped-call]
+            for some in torch.arange(len(inputs), device=device).split(size):  # type: ignore[no-untyped-call]
                 found.append(_box(program, inputs[some], seed[some], method, features))
         if not found:
-            return Interval.point(x)
+            return inputs.box
         return Interval(torch.cat([b.lower for b in found]), torch.cat([b.upper for b in found]))
 
     def _program(self, budget: WeightBudget | None) -> Program:
@@ -206,9 +217,10 @@ _GRAPHS: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], tuple[Graph, Expl
 """What was traced already: graphs hold no weights, so training does not outdate them."""
 
 
-def _state(model: nn.Module) -> dict[str, Tensor]:
+def state_of(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name, none of which takes that of an input of ours."""
     state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    if taken := {"x", "seed", "baseline", "noise"} & state.keys():
+    if taken := {"x", "seed", "unit", "baseline", "noise"} & state.keys():
         raise CertifyError(f"a tensor of the model is named {taken.pop()}: put it into a submodule")
     return {name: value.detach() for name, value in state.items()}
 
