@@ -59,7 +59,7 @@ class ExplainConfig:
     def __post_init__(self) -> None:
         for method in self.methods:
             if method not in METHODS:
-                known = list(METHODS)
+                known: list[str] = list(METHODS)
                 raise UsageError(f"no certificate '{method}'; {did_you_mean(method, known)}")
         if len(set(self.methods)) < len(self.methods):
             raise UsageError("a certificate is named twice")
