@@ -202,7 +202,7 @@ def _config(context: typer.Context, data: Dataset) -> ExplainConfig:
         _explanation(given, data),
         _criterion(given, data),
         attack,
-        methods,  # type: ignore[arg-type]  # it says what is wrong
+        methods,
         budget or None,
         given["top_k"] or min(5, data.x[0].numel()),
     )

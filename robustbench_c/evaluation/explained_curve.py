@@ -68,14 +68,15 @@ def draw_curve(run: Run) -> None:
     figure = Figure(figsize=(7.2, 4.4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    steps = {"step": "post", "lw": 0}
-    axes.fill_between(at, certified, color=_PROVED, alpha=0.16, **steps)
-    axes.fill_between(at, certified, stays, color=_OPEN, label="open", **steps)
-    axes.fill_between(at, stays, 1, color=_BENT, alpha=0.16, **steps)
+    axes.fill_between(at, certified, color=_PROVED, alpha=0.16, step="post", lw=0)
+    axes.fill_between(at, certified, stays, color=_OPEN, label="open", step="post", lw=0)
+    axes.fill_between(at, stays, 1, color=_BENT, alpha=0.16, step="post", lw=0)
     if len(proved):
-        axes.step(at, certified, where="post", color=_PROVED, lw=2, label="certified to stay")
+        axes.step(at, certified, where="post", color=_PROVED, lw=2, label="certified: stays within")
     if len(found):
-        axes.step(at, stays, where="post", color=_BENT, lw=2, label="above: bent further")
+        axes.step(
+            at, stays, where="post", color=_BENT, lw=2, label="not bent further by the attack"
+        )
     threshold = info.criterion.threshold
     if start < threshold:
         axes.axvline(threshold, color="0.35", lw=1, ls=(0, (4, 3)))
@@ -121,7 +122,8 @@ def draw_eps_curve(run: Run, points: list[EpsPoint]) -> Path:
         axes.set_yscale("log")
     manifest = run.store.manifest
     threat, info = manifest.protocol.threat, manifest.protocol.explanation
-    axes.set_xlabel(f"eps ({threat.norm})")
+    unit = "" if threat.eps_unit == "input" else ", share of each feature's range"
+    axes.set_xlabel(f"eps ({threat.norm}{unit})")
     axes.set_ylabel(f"{_unit(run)},\nmedian of {points[0].samples} samples")
     kind = "explanation" if info is None else info.kind
     axes.set_title(

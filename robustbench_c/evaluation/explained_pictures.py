@@ -59,10 +59,14 @@ def _heat_maps(run: Run, looked: Looked, data: Dataset) -> Figure:
     figure.suptitle(_title(run), fontsize=11, parse_math=False)
     axes = figure.subplots(len(rows), n, squeeze=False)
     low, high = float(data.lower.min()), float(data.upper.max())
-    shown = None
+    shown, most = None, 0.0
+    signed = torch.stack([v.abs().flatten(1).amax(1) for _, v, kind in rows if kind == "signed"])
+    scales = signed.amax(0).clamp_min(1e-30).tolist()
+    if looked.box is not None:
+        widest = rows[-1][1].flatten(1).amax(1) / torch.tensor(scales)
+        most = min(float(widest.max()), 2.0)
     for i in range(n):
-        tops = [float(v[i].abs().max()) for _, v, kind in rows if kind == "signed"]
-        scale = max([*tops, 1e-30])
+        scale = scales[i]
         for row, (name, values, kind) in enumerate(rows):
             axis, picture = axes[row, i], values[i].permute(1, 2, 0).numpy()
             axis.set_xticks([])
@@ -78,7 +82,7 @@ def _heat_maps(run: Run, looked: Looked, data: Dataset) -> Figure:
                 axis.imshow(picture.squeeze(), cmap="RdBu_r", vmin=-scale, vmax=scale)
             else:
                 # in parts of the explanation's largest entry, so that samples compare
-                shown = axis.imshow(picture.squeeze() / scale, cmap="magma", vmin=0, vmax=2)
+                shown = axis.imshow(picture.squeeze() / scale, cmap="magma", vmin=0, vmax=most)
                 axis.set_xlabel(f"largest {picture.max() / scale:.2g}", fontsize=8)
         _say(axes[-1, i], looked, i)
     if shown is not None:

@@ -136,7 +136,8 @@ def eps_curve(
 
 def _at(on: ExplainedTask, run: Run, threat: ThreatModel, part: Tensor) -> EpsPoint:
     there = replace(on, task=replace(on.task, threat=threat))
-    attack, certificates = None, {}
+    certificates: dict[str, float] = {}
+    attack = None
     for step in run.store.manifest.protocol.steps:
         if step.kind == "attack":
             judged = bend_places(there, step, part)
@@ -147,4 +148,4 @@ def _at(on: ExplainedTask, run: Run, threat: ThreatModel, part: Tensor) -> EpsPo
             box, _ = box_of(there, boxes, method_of(step), part)
             bound = worst_distance(on.config.criterion, on.clean(part), box)
             certificates[method_of(step)] = float(bound.median())
-    return EpsPoint(threat.eps, attack, dict(certificates), len(part))
+    return EpsPoint(threat.eps, attack, certificates, len(part))
