@@ -8,7 +8,7 @@ import statistics
 import pytest
 import torch
 from explanation_checks import SETS, check_attained, samples
-from explanation_nets import CLASSES, NETS, net
+from explanation_nets import CLASSES, NETS, SHAPE, net
 
 from attacks.explanations import Explanation, explain
 from attacks.threat import ThreatModel, WeightBudget
@@ -86,3 +86,36 @@ def test_what_is_no_number_is_never_certified(
         if bad == "an input":
             alone = certifier.box(samples(), torch.eye(CLASSES), threat, budget, method)  # type: ignore[arg-type]
             assert torch.allclose(box.lower[1:], alone.lower[1:], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["relu", "leaky relu", "steep leaky relu"])
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_at_a_point_boxes_are_as_narrow_as_docs_explanations_says(
+    name: str, kind: torch.dtype
+) -> None:
+    """4 A times the sum of gamma(terms + 16) over the layers, A the gradient of absolute values."""
+    torch.manual_seed(0)
+    model, x = net(name), torch.rand(64, *SHAPE)
+    exact, h = copy.deepcopy(model).double(), x.double().flatten(1)
+    slopes = []
+    with torch.no_grad():
+        for layer in exact[1:]:
+            if not isinstance(layer, torch.nn.Linear):
+                slopes.append(torch.func.vmap(torch.func.grad(lambda v, f=layer: f(v).sum()))(h))
+            h = layer(h)
+        layers = [layer for layer in exact if isinstance(layer, torch.nn.Linear)]
+        size = torch.eye(CLASSES).double()[torch.arange(64) % CLASSES]
+        for layer, slope in zip(reversed(layers), [*reversed(slopes), 1.0], strict=True):
+            size = (size @ layer.weight.abs()) * slope
+    unit = torch.finfo(kind).eps / 2
+    terms = sum(layer.out_features + 16 for layer in layers)
+    stated = 4 * size * terms * unit * (1 + 1e-4)
+    value = explain(exact, x.double(), torch.arange(64) % CLASSES).flatten(1)
+    certifier = ExplanationCertifier(model.to(kind), x.to(kind), Explanation())
+    seed = torch.eye(CLASSES)[torch.arange(64) % CLASSES].to(kind)
+    for method in METHODS:
+        box = certifier.box(x.to(kind), seed, method=method)  # type: ignore[arg-type]
+        low, high = box.lower.flatten(1), box.upper.flatten(1)
+        assert bool(((low <= value) & (value <= high)).all())
+        width = high.double() - low.double()
+        assert bool((width <= stated).all()), float((width / stated).max())
