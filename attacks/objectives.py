@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -16,9 +16,12 @@ from attacks.balls import Ball
 from attacks.modes import evaluating
 from attacks.threat import Norm, ThreatModel
 
+Base = Callable[..., Tensor]
+"""A loss that another one adds to: `(model, x, y, *, generator, scale) -> loss`."""
+
 
 @contextmanager
-def _frozen(model: nn.Module) -> Iterator[None]:
+def frozen(model: nn.Module) -> Iterator[None]:
     """The model in eval mode and without gradients of its weights; as it was afterwards."""
     needed = [(weight, weight.requires_grad) for weight in model.parameters()]
     for weight, _ in needed:
@@ -49,7 +52,7 @@ def worst(
     """
     keys = torch.randint(2**62, (len(y),), generator=generator, device=y.device)
     found = ball.start(keys)
-    with _frozen(model):
+    with frozen(model):
         for _ in range(steps):
             found.requires_grad_()
             loss = F.cross_entropy(model(found), y, reduction="sum")

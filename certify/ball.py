@@ -80,14 +80,15 @@ class InputSet:
         if self.scale is not None:
             unit = self.scale.double().flatten()
             a, low, high = a * unit, low / unit, high / unit
-        # neither m nor d has a gradient: at the best of both the bound does not change with them
+        # d has no gradient, nor has m of "l2": at the best of both the bound does not change with
+        # them. m of "l1" has: it is the slope of the feature for which the budget is not enough
         slopes = a.detach()
         reach = torch.where(slopes > 0, -low, high).clamp(min=0).abs()  # no -0
         if self.norm == "l2":
             budget, m = self.eps**2, _multiplier_l2(slopes, reach, self.eps)
             d = (-slopes / (2 * m).clamp(min=1e-300)[:, None]).clamp(low, high)
         else:
-            budget, m = self.eps, _multiplier_l1(slopes, reach, self.eps)
+            budget, m = self.eps, _multiplier_l1(a, reach, self.eps)
             steep = slopes.abs() > m[:, None]
             d = torch.where(steep, -slopes.sign() * torch.inf, 0.0).clamp(low, high)
         used = (d**2 if self.norm == "l2" else d.abs()).sum(1)

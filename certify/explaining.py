@@ -132,17 +132,28 @@ class ExplanationCertifier:
             UnsupportedError: An operation has no rule.
             ValueError: There is no such method.
         """
+        inputs = InputSet(Interval.point(x)) if threat is None else InputSet.around(x, threat)
+        return self.bound(inputs, seed, budget, method, features)
+
+    def bound(
+        self,
+        inputs: InputSet,
+        seed: Tensor,
+        budget: WeightBudget | None = None,
+        method: Method = "crown-interval",
+        features: Tensor | None = None,
+    ) -> Interval:
+        """The same for sets of inputs that need not be an attacker's; see `box`."""
         if method not in METHODS:
             raise ValueError(f"no method {method!r}: give one of {', '.join(METHODS)}")
         program = self._program(budget)
-        size = self._at_once(program)
-        inputs = InputSet(Interval.point(x)) if threat is None else InputSet.around(x, threat)
+        size, device = self._at_once(program), inputs.box.lower.device
         found = []
         with exact_passes(), torch.no_grad():
-            for some in torch.arange(len(x), device=x.device).split(size):  # type: ignore[no-untyped-call]
+            for some in torch.arange(len(inputs), device=device).split(size):  # type: ignore[no-untyped-call]
                 found.append(_box(program, inputs[some], seed[some], method, features))
         if not found:
-            return Interval.point(x)
+            return inputs.box
         return Interval(torch.cat([b.lower for b in found]), torch.cat([b.upper for b in found]))
 
     def _program(self, budget: WeightBudget | None) -> Program:

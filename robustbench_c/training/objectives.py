@@ -1,7 +1,8 @@
 """The training objectives that recipes know by name, and what binds them to a recipe's settings.
 
 An objective is a plain function `(model, x, y, *, generator, scale, **settings) -> loss`. To add
-one, write it in `attacks` (or `certify`), and enter it in `OBJECTIVES`.
+one, write it in `attacks` (or `certify`), and enter it in `OBJECTIVES`. One that takes `base` adds
+to another objective.
 """
 
 from __future__ import annotations
@@ -16,14 +17,15 @@ from pydantic import ConfigDict, ValidationError, create_model
 from torch import Tensor, nn
 
 from attacks.classifier import TiledClassifier
+from attacks.explanation_objectives import align, hessian, ig_norm
 from attacks.objectives import pgd, standard
 from attacks.pgd import PGDConfig
 from attacks.pgd import pgd as pgd_attack
 from attacks.threat import ThreatModel
-from certify.training import cc_ibp, crown_ibp, ibp, mtl_ibp, sabr, verified
+from certify.training import cc_ibp, crown_ibp, explanation_box, ibp, mtl_ibp, sabr, verified
 from robustbench_c.errors import UsageError, did_you_mean
 from robustbench_c.training.interfaces import Attack, Objective, Verifier
-from robustbench_c.training.recipe import first_fault
+from robustbench_c.training.recipe import ObjectiveChoice, first_fault
 
 CERTIFIED: dict[str, Callable[..., Tensor]] = {
     "ibp": ibp,
@@ -32,7 +34,15 @@ CERTIFIED: dict[str, Callable[..., Tensor]] = {
     "cc-ibp": cc_ibp,
     "sabr": sabr,
 }
-OBJECTIVES: dict[str, Callable[..., Tensor]] = {"standard": standard, "pgd": pgd, **CERTIFIED}
+OBJECTIVES: dict[str, Callable[..., Tensor]] = {
+    "standard": standard,
+    "pgd": pgd,
+    **CERTIFIED,
+    "explain": explanation_box,
+    "align": align,
+    "hessian": hessian,
+    "ig-norm": ig_norm,
+}
 _GIVEN = {"generator", "scale", "lower", "upper"}
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 
@@ -57,15 +67,32 @@ def bind(name: str, settings: Mapping[str, Any], lower: Tensor, upper: Tensor) -
     for key in known:
         if key not in settings and keywords[key].default is inspect.Parameter.empty:
             raise UsageError(f"the objective '{name}' needs the setting '{key}'")
+    chosen = _with_base(name, settings, lower, upper)
     hints = get_type_hints(function, include_extras=True)
     fields: dict[str, Any] = {key: (hints[key], keywords[key].default) for key in settings}
     schema = create_model("Settings", __config__=_STRICT, **fields)
     try:
-        schema.model_validate(dict(settings))
+        schema.model_validate(chosen)
     except ValidationError as error:
         raise UsageError(f"the objective '{name}': setting {first_fault(error)}") from error
     box = {"lower": lower, "upper": upper}
-    return partial(function, **settings, **{k: v for k, v in box.items() if k in keywords})
+    return partial(function, **chosen, **{k: v for k, v in box.items() if k in keywords})
+
+
+def _with_base(
+    name: str, settings: Mapping[str, Any], lower: Tensor, upper: Tensor
+) -> dict[str, Any]:
+    """The settings; `base`, the objective that this one is added to, is bound as well."""
+    if "base" not in settings:
+        return dict(settings)
+    try:
+        base = ObjectiveChoice.model_validate(settings["base"])
+    except ValidationError as error:
+        raise UsageError(
+            f"the objective '{name}': setting base is a table of a name and its settings: "
+            f"{first_fault(error)}"
+        ) from error
+    return {**settings, "base": bind(base.name, base.settings, lower, upper)}
 
 
 def short_attack(

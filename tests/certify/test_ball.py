@@ -7,6 +7,7 @@ from scipy.optimize import brentq, linprog
 
 from attacks.threat import ThreatModel
 from certify.ball import InputSet
+from certify.interval import Interval
 
 FEATURES = 9
 
@@ -99,3 +100,20 @@ def test_a_multiplier_that_is_off_still_bounds(monkeypatch):
             "certify.ball._multiplier_l2", lambda a, r, eps, f=factor: a.norm(dim=1) / eps * f
         )
         assert bool((inputs.dual_bound(rows, owner) <= best + 1e-9).all())
+
+
+@pytest.mark.parametrize("norm", ["l1", "l2"])
+def test_the_bound_has_the_gradient_that_raises_it(norm):
+    torch.manual_seed(0)
+    center = torch.rand(4, 7)
+    box = Interval((center - 0.3).clamp(0, 1), (center + 0.3).clamp(0, 1))
+    inputs = InputSet(box, norm, center, 0.55)
+    rows, owner = torch.randn(4, 7, dtype=torch.float64, requires_grad=True), torch.arange(4)
+    bound = inputs.dual_bound(rows, owner)
+    assert bound is not None
+    (gradient,) = torch.autograd.grad(bound.sum(), rows)
+    step = 1e-5
+    for i in range(7):
+        move = step * torch.eye(7, dtype=torch.float64)[i]
+        up, down = (inputs.dual_bound(rows.detach() + s * move, owner) for s in (1, -1))
+        assert torch.allclose(gradient[:, i], (up - down) / (2 * step), atol=1e-4)

@@ -18,6 +18,9 @@ class Architecture(BaseModel, ABC):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     name: ClassVar[str]
+    later: ClassVar[frozenset[str]] = frozenset()
+    """Arguments that the family did not have at first: `describe` has them where they are set, so
+    that models from before keep their hash."""
 
     @abstractmethod
     def make(self, input_shape: tuple[int, ...], n_classes: int) -> nn.Module:
@@ -29,7 +32,9 @@ class Architecture(BaseModel, ABC):
 
     def describe(self) -> str:
         """Return the name with every argument resolved: "mlp(widths=(64, 64), ...)"."""
-        values = ", ".join(f"{key}={value!r}" for key, value in self)
+        fields = type(self).model_fields
+        told = [k for k, v in self if k not in self.later or v != fields[k].default]
+        values = ", ".join(f"{key}={getattr(self, key)!r}" for key in told)
         return f"{self.name}({values})" if values else self.name
 
 

@@ -121,7 +121,7 @@ def test_adversarial_training_writes_its_threat(tmp_path):
     assert 0 <= row["validation_robust_accuracy"] <= row["validation_accuracy"]
 
 
-@pytest.mark.parametrize("recipe", ["ibp", "crown-ibp", "mtl-ibp", "sabr"])
+@pytest.mark.parametrize("recipe", ["ibp", "crown-ibp", "mtl-ibp", "cc-ibp", "sabr"])
 def test_certified_training_logs_verified_accuracy(tmp_path, capsys, recipe):
     options = ("--data", "digits", "--arch", "mlp", "--eps", 0.02, "--epochs", 3, "--name", "d")
     assert train("--recipe", recipe, "--out", tmp_path, *options, "--batch-size", 64) == 0

@@ -6,6 +6,7 @@ from torch import nn
 
 from robustbench_c import zoo
 from robustbench_c.errors import ModelError
+from robustbench_c.zoo.nets.registry import resolve
 
 IMAGES = [(1, 28, 28), (3, 32, 32)]
 
@@ -60,6 +61,22 @@ def test_mlp_takes_any_widths_and_vectors() -> None:
     assert [type(m) for m in zoo.build("mlp", (4,), 3, widths=())] == [nn.Flatten, nn.Linear]
 
 
+def test_softplus_of_any_sharpness() -> None:
+    for name, shape in (("mlp", (6,)), ("cnn-small", (1, 28, 28))):
+        network = zoo.build(name, shape, 2, activation="softplus", beta=10.0)
+        assert {m.beta for m in network if isinstance(m, nn.Softplus)} == {10.0}
+        assert not any(isinstance(m, nn.ReLU) for m in network)
+
+
+def test_arguments_that_came_later_are_told_where_they_are_set() -> None:
+    """The hash of a model covers what is told: models from before keep theirs."""
+    assert resolve("cnn-small", {}).describe() == "cnn-small"
+    assert resolve("mlp", {}).describe() == "mlp(widths=(256, 256), activation='relu')"
+    told = resolve("cnn-small", {"activation": "softplus", "beta": 5.0}).describe()
+    assert told == "cnn-small(activation='softplus', beta=5.0)"
+    assert resolve("cnn-small", {"beta": 1.0}).describe() == "cnn-small"
+
+
 def test_narrow_cnn7() -> None:
     network = zoo.build("cnn7", (1, 28, 28), 10, width=16)
     widths = [m.out_channels for m in network if isinstance(m, nn.Conv2d)]
@@ -73,7 +90,9 @@ def test_narrow_cnn7() -> None:
         ("cnn-smal", (1, 28, 28), 10, {}, "did you mean 'cnn-small'?"),
         ("cnn7", (1, 28, 28), 10, {"witdh": 16}, "witdh: Extra inputs"),
         ("cnn7", (1, 28, 28), 10, {"width": 0}, "greater than or equal to 1"),
-        ("cnn-small", (1, 28, 28), 10, {"width": 3}, "arguments it takes: none"),
+        ("cnn-small", (1, 28, 28), 10, {"width": 3}, "arguments it takes: activation, beta"),
+        ("cnn-small", (1, 28, 28), 10, {"activation": "softplus", "beta": 0.0}, "beta"),
+        ("preact-resnet18", (3, 32, 32), 10, {"width": 3}, "arguments it takes: none"),
         ("mlp", (4,), 2, {"widths": [10**9]}, "65536"),
         ("mlp", (4,), 2, {"activation": "relux"}, "activation"),
         ("resnet", (3, 32, 32), 10, {"depth": 9}, "depth"),
