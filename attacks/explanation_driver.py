@@ -22,7 +22,7 @@ from attacks.threat import ThreatModel, WeightBudget
 
 @dataclass(eq=False)
 class ExplanationRecheck:
-    """What holds of a batch of allegedly bent explanations; all (n,).
+    """What holds of a batch of allegedly bent explanations; (n,) but for the last two.
 
     Attributes:
         legal: Input inside the box and within eps, immutable features unchanged; weights within
@@ -31,6 +31,8 @@ class ExplanationRecheck:
         kept64: The same in float64; true where the model has no float64 form.
         distance: Distance of the explanations, both in float32; float64.
         distance64: The same, both in float64; NaN where the model has no float64 form.
+        clean: The explanations in float32 that `distance` is measured from, (n, *shape).
+        moved: Those at the alleged points, likewise.
     """
 
     legal: Tensor
@@ -38,6 +40,8 @@ class ExplanationRecheck:
     kept64: Tensor
     distance: Tensor
     distance64: Tensor
+    clean: Tensor
+    moved: Tensor
 
     @property
     def lower(self) -> Tensor:
@@ -85,7 +89,7 @@ def recheck_explanations(
     if weights is not None:
         legal &= _within(model, weights, budget)
 
-    def measure(net: nn.Module) -> tuple[Tensor, Tensor]:
+    def measure(net: nn.Module) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         kind = next((w.dtype for w in net.parameters()), x.dtype)
         clean, moved = x.to(kind), adversarial.to(kind)
         v, _ = _explained(net, clean, target, explanation, other)
@@ -94,14 +98,14 @@ def recheck_explanations(
         else:
             w, logits = _one_by_one(net, weights, moved, target, explanation, other)
         kept = (logits.argmax(1) == target) & logits.isfinite().all(1)
-        return kept, criterion.distance(v, w)
+        return kept, criterion.distance(v, w), v, w
 
     with exact_passes():
-        kept, distance = measure(model)
+        kept, distance, v, w = measure(model)
         kept64, distance64 = torch.ones_like(kept), torch.full_like(distance, torch.nan)
         if precise is not None:
-            kept64, distance64 = measure(precise)
-    return ExplanationRecheck(legal, kept, kept64, distance, distance64)
+            kept64, distance64, _, _ = measure(precise)
+    return ExplanationRecheck(legal, kept, kept64, distance, distance64, v, w)
 
 
 def _explained(

@@ -87,7 +87,7 @@ class Search:
         """Explain the clean samples, which are the first points that count."""
         started, model = time.perf_counter(), self.model
         for some, padded in self._tiles(rows):
-            mine, points = rows[some], Points(self.x[rows[padded]])
+            mine, points = rows[some], self._own(rows[padded])
             seed = self.seed[rows[padded]]
             with torch.no_grad():
                 value = model.explain(points, seed)
@@ -198,6 +198,16 @@ class Search:
         if flipped and self.limits is None and self.model.beta:
             self.result.count(rows, 1 + _FLIP_STEPS, _FLIP_STEPS, 0.0)
         return Points.join(parts)
+
+    def _own(self, rows: Tensor) -> Points:
+        """The clean samples; where models may move, each with a copy of the given one.
+
+        It would round otherwise in company, and be a little way off from itself.
+        """
+        if self.limits is None:
+            return Points(self.x[rows])
+        own = {k: w.expand(len(rows), *w.shape) for k, w in self.model.weights.items()}
+        return Points(self.x[rows], own)
 
     def _random(self, rows: Tensor, keys: Tensor) -> Points:
         x, drawn = self.x[rows], 0

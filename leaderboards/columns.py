@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import pyarrow.compute as pc
 
 from leaderboards.errors import RecordError
 from leaderboards.sample_ids import Ids
-from leaderboards.verdicts import LEGAL, StepKind, Verdict
+from leaderboards.verdicts import EXPLAINED_LEGAL, LEGAL, StepKind, Verdict
 
 SHARD_SCHEMA = 2
 MAX_DETAIL = 1000
@@ -28,6 +29,18 @@ class Column:
     type: Any
     nullable: bool
     doc: str
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The columns that the shards of a run have, in their order."""
+
+    columns: tuple[Column, ...]
+
+    @cached_property
+    def schema(self) -> Any:
+        """The same as an Arrow schema."""
+        return pa.schema([pa.field(c.name, c.type, nullable=c.nullable) for c in self.columns])
 
 
 COLUMNS = (
@@ -50,31 +63,58 @@ COLUMNS = (
     Column("seconds", pa.float64(), False, "the sample's share of the time; not in any hash"),
     Column("detail", pa.string(), True, "one line on how it came about, such as `rounding`"),
 )
-SCHEMA = pa.schema([pa.field(c.name, c.type, nullable=c.nullable) for c in COLUMNS])
+DISTANCES = (
+    Column("explanation_distance", pa.float64(), True, "criterion's distance there, float32"),
+    Column("explanation_distance64", pa.float64(), True, "the same, evaluated in float64"),
+)
+"""Of attacks on explanations: how far the explanation is bent at the point of the row."""
+CERTAINTIES = (
+    Column("explanation_bound", pa.float64(), True, "proven upper bound of that distance"),
+    Column("deviation_linf", pa.float64(), True, "proven: no entry differs more from the clean"),
+    Column("deviation_mean", pa.float64(), True, "proven: nor do entries in the mean"),
+    Column("deviation_l1", pa.float64(), True, "proven upper bound of the difference's L1 norm"),
+    Column("deviation_l2", pa.float64(), True, "of its L2 norm"),
+    Column("width_max", pa.float64(), True, "largest width of the box that holds it"),
+    Column("width_mean", pa.float64(), True, "mean width of that box"),
+    Column("cosine", pa.float64(), True, "proven lower bound of the cosine similarity"),
+    Column("top_k", pa.float64(), True, "share of the k largest entries that surely stay so"),
+    Column("sup_norm", pa.float64(), True, "proven: no entry is larger in absolute value"),
+    Column("lipschitz", pa.float64(), True, "proven: its L1 norm is never larger"),
+    Column("signs", pa.float64(), True, "share of entries whose sign cannot change"),
+)
+"""Of certificates of explanations: what the box that holds every explanation says."""
+PREDICTIONS = Layout(COLUMNS)
+"""Of runs about predictions."""
+EXPLANATIONS = Layout((*COLUMNS, *DISTANCES, *CERTAINTIES))
+"""Of runs about explanations."""
+SCHEMA = PREDICTIONS.schema
 TIMING = "seconds"
 """The only column that differs when a run is repeated."""
+
+_SIGNED = ("margin", "margin64", "bound", "cosine")
+_AT_MOST_ONE = ("cosine", "top_k", "signs")
 
 _PANDAS = {pa.int32(): pd.Int32Dtype(), pa.string(): pd.StringDtype()}
 
 
-def to_table(frame: pd.DataFrame) -> Any:
-    """Return a data frame as an Arrow table of `SCHEMA`; NaN and None become null.
+def to_table(frame: pd.DataFrame, layout: Layout = PREDICTIONS) -> Any:
+    """Return a data frame as an Arrow table of a layout; NaN and None become null.
 
     Raises:
         RecordError: A column is missing, unknown, or not of its type.
     """
-    check_names([str(name) for name in frame.columns])
-    for column in COLUMNS:  # pyarrow would read numbers out of text
+    check_names([str(name) for name in frame.columns], layout)
+    for column in layout.columns:  # pyarrow would read numbers out of text
         if column.type != pa.string() and isinstance(frame[column.name].dtype, pd.StringDtype):
             raise RecordError(f"{column.name} is not of its type: text")
     try:
-        return pa.Table.from_pandas(frame, schema=SCHEMA, preserve_index=False)
+        return pa.Table.from_pandas(frame, schema=layout.schema, preserve_index=False)
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         raise RecordError(f"a column is not of its type: {error}") from None
 
 
 def to_frame(table: Any) -> pd.DataFrame:
-    """Return a table of `SCHEMA` as a data frame ordered by sample.
+    """Return a table of a shard's columns as a data frame ordered by sample.
 
     Nullable whole numbers are pandas' masked `Int64` and `Int32`, text is `string`, and a null
     margin, distance or radius is NaN.
@@ -86,37 +126,40 @@ def to_frame(table: Any) -> pd.DataFrame:
     return frame
 
 
-def check_names(names: list[str]) -> None:
+def check_names(names: list[str], layout: Layout) -> None:
     """Raise RecordError unless these are the columns of a shard, in any order."""
-    if missing := [n for n in SCHEMA.names if n not in names]:
+    known = layout.schema.names
+    if missing := [n for n in known if n not in names]:
         raise RecordError(f"missing columns: {', '.join(missing)}")
-    if unknown := [n for n in names if n not in SCHEMA.names]:
+    if unknown := [n for n in names if n not in known]:
         raise RecordError(f"unknown columns: {', '.join(unknown)}")
-    if len(names) > len(SCHEMA.names):
+    if len(names) > len(known):
         raise RecordError("a column is there twice")
 
 
-def check_rows(table: Any, kind: StepKind, classes: int, sample_ids: Ids) -> None:
+def check_rows(
+    table: Any, kind: StepKind, classes: int, sample_ids: Ids, layout: Layout = PREDICTIONS
+) -> None:
     """Check that rows can be what they say they are.
 
     Args:
-        table: Rows in `SCHEMA`.
+        table: Rows in the schema of `layout`.
         kind: `clean`, `attack` or `certificate`: says which verdicts are legal.
         classes: Number of classes; labels and predictions lie below it.
         sample_ids: The run's samples; no others may appear.
+        layout: Columns of the run's shards.
 
     Raises:
-        RecordError: A null, negative or non-finite value where there may be none, a verdict that
-            a step of this kind cannot give, a sample of another run, or one sample twice.
+        RecordError: A null, negative, too large or non-finite value where there may be none, a
+            verdict that a step of this kind cannot give, a sample of another run, or one twice.
     """
-    for column in COLUMNS:
+    for column in layout.columns:
         values = table[column.name]
         if not column.nullable and values.null_count:
             raise RecordError(f"{column.name} is null")
         if pa.types.is_floating(column.type) and pc.any(pc.invert(pc.is_finite(values))).as_py():
             raise RecordError(f"{column.name} is not finite")
-        signed = column.name.startswith("margin") or column.name == "bound"
-        if not signed and pa.types.is_primitive(column.type):
+        if column.name not in _SIGNED and pa.types.is_primitive(column.type):
             lowest = pc.min(values).as_py()
             if lowest is not None and lowest < 0:
                 raise RecordError(f"{column.name} is negative")
@@ -124,8 +167,11 @@ def check_rows(table: Any, kind: StepKind, classes: int, sample_ids: Ids) -> Non
         highest = pc.max(table[name]).as_py()
         if highest is not None and highest >= classes:
             raise RecordError(f"{name} {highest}, but there are {classes} classes")
+    if layout is EXPLANATIONS:
+        _check_explained(table, kind)
     given = set(pc.unique(table["verdict"]).to_pylist()) - {None}
-    if bad := sorted(given - LEGAL[kind]):
+    legal = (EXPLAINED_LEGAL if layout is EXPLANATIONS else LEGAL)[kind]
+    if bad := sorted(given - legal):
         raise RecordError(f"verdict '{bad[0]}' cannot come from a step of kind {kind}")
     if kind != "certificate":
         failed = pc.fill_null(pc.equal(table["verdict"], str(Verdict.ERROR)), False)
@@ -144,6 +190,22 @@ def check_rows(table: Any, kind: StepKind, classes: int, sample_ids: Ids) -> Non
             raise RecordError(f"{name} of {length} characters; the limit is {MAX_DETAIL}")
 
 
+def _check_explained(table: Any, kind: StepKind) -> None:
+    """Check what only runs about explanations have: what a step cannot know is null."""
+    foreign: dict[StepKind, tuple[Column, ...]] = {
+        "clean": (*DISTANCES, *CERTAINTIES),
+        "attack": CERTAINTIES,
+        "certificate": DISTANCES,
+    }
+    for column in foreign[kind]:
+        if table[column.name].null_count < table.num_rows:
+            raise RecordError(f"{column.name} cannot come from a step of kind {kind}")
+    for name in _AT_MOST_ONE:
+        values = table[name]
+        if pc.any(pc.greater(pc.abs(values), 1.0)).as_py():
+            raise RecordError(f"{name} is beyond 1")
+
+
 def content_sha256(table: Any) -> str:
     """Return the hash of a step's results: of every column but the time, ordered by sample.
 
@@ -151,7 +213,7 @@ def content_sha256(table: Any) -> str:
     """
     ordered = table.sort_by("sample_id")
     digest = hashlib.sha256(f"shard schema {SHARD_SCHEMA}".encode())
-    for column in COLUMNS:
+    for column in ordered.schema:  # a layout's, in its order
         if column.name == TIMING:
             continue
         values = ordered[column.name].combine_chunks()

@@ -11,8 +11,10 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
+    SerializerFunctionWrapHandler,
     StringConstraints,
     ValidationError,
+    model_serializer,
     model_validator,
 )
 
@@ -134,6 +136,50 @@ class ThreatInfo(Record):
     """Features that may not change, by place in the flattened sample, as ranges: `0-2,7`."""
 
 
+class CriterionInfo(Record):
+    """When an explanation counts as bent: its distance from the clean one exceeds `threshold`."""
+
+    measure: Literal["linf", "l2", "l1", "mean", "cosine", "top-k", "into-top-k", "out-of-top-k"]
+    """`linf`, `l2`, `l1`: norm of the difference; `mean`: mean of its absolute values; `cosine`:
+    1 - cosine similarity; `top-k`: share of the k largest entries that no longer are; `into-top-k`,
+    `out-of-top-k`: how many of `features` are among the k largest, and how many are not."""
+    threshold: Annotated[float, Field(ge=0)]
+    """Largest distance that is still fine."""
+    k: Annotated[int, Field(ge=1)] | None = None
+    """Number of entries that are ranked first, for the last three measures."""
+    features: Annotated[str, AfterValidator(_canonical_features)] = ""
+    """Places in the flattened explanation, as ranges, for the last two."""
+    relative: bool = False
+    """Whether a norm or mean counts in parts of that of the clean explanation."""
+    signed: bool = False
+    """Whether entries are ranked by value and not by absolute value."""
+
+
+class ExplanationInfo(Record):
+    """The explanation that a run is about: of the class predicted on the clean sample."""
+
+    kind: Literal[
+        "gradient", "absolute-gradient", "input-x-gradient", "integrated-gradients", "smoothgrad"
+    ]
+    """How it is made."""
+    of: Literal["logit", "loss", "margin"]
+    """What it is a gradient of; a `margin` is over the class that comes second."""
+    steps: Annotated[int, Field(ge=1, le=2**16)]
+    """Points of the path, or draws of noise; 1 for the others."""
+    baseline: Sha256 | None = None
+    """Hash of where the path of integrated gradients starts; null for zeros."""
+    noise: Sha256 | None = None
+    """Hash of smoothgrad's noise."""
+    criterion: CriterionInfo
+    """When it counts as bent."""
+    k: Annotated[int, Field(ge=1)]
+    """Number of entries that column `top_k` ranks first."""
+    gamma: Annotated[float, Field(ge=0)] = 0.0
+    """What the attacker may do to the weights: how far each may move; 0 for nothing."""
+    gamma_relative: bool = True
+    """Whether that is a share of each weight's absolute value."""
+
+
 class StepInfo(Record):
     """One step of a protocol."""
 
@@ -160,6 +206,16 @@ class Protocol(Record):
     """The steps after `clean`, in the order they run."""
     rules: Annotated[int, Field(ge=1)]
     """Version of the verdict rules (`leaderboards.verdicts.RULES_VERSION`)."""
+    explanation: ExplanationInfo | None = None
+    """The explanation that the run is about; absent where it is about predictions."""
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what is absent: protocols of predictions keep their hash."""
+        fields: dict[str, Any] = handler(self)
+        if self.explanation is None:
+            del fields["explanation"]
+        return fields
 
     @model_validator(mode="after")
     def _distinct_steps(self) -> Protocol:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import pandas as pd
 
 from leaderboards.errors import RecordError
+from leaderboards.explained import clean_correct
 from leaderboards.settle import sample_verdicts
 from leaderboards.statistics import mcnemar_exact
 from leaderboards.store import RunStore
-from leaderboards.verdicts import Verdict
+from leaderboards.verdicts import CLEAN_STEP, Verdict
 
 _RIGHT = {
     "clean": {Verdict.BROKEN, Verdict.CERTIFIED, Verdict.UNDECIDED},
@@ -18,6 +19,8 @@ _RIGHT = {
     "certified": {Verdict.CERTIFIED},
 }
 """Verdicts that count as right; `error` counts for nobody."""
+_NAMES = {"robust": "not bent"}
+"""What a rate is called where explanations are the subject."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Pair:
     """One rate of two models on the same samples.
 
     Attributes:
-        rate: "clean", "robust" or "certified".
+        rate: "clean", "robust" ("not bent" of explanations) or "certified".
         first: Samples that the first model gets right.
         second: Samples that the second gets right.
         only_first: Samples that only the first gets right.
@@ -62,11 +65,14 @@ def compare(first: RunStore, second: RunStore) -> tuple[int, tuple[Pair, ...]]:
     kinds = {step.kind for step in a.protocol.steps}
     rates = ["clean", *(["robust"] if "attack" in kinds else [])]
     rates += ["certified"] if "certificate" in kinds else []
-    pairs = []
+    explained, pairs = a.protocol.explanation, []
     for rate in rates:
         x, y = (v.isin([str(right) for right in _RIGHT[rate]]) for v in verdicts)
+        if rate == "clean" and explained is not None:
+            x, y = _correct(first), _correct(second)
         only = int((x & ~y).sum()), int((y & ~x).sum())
-        pairs.append(Pair(rate, int(x.sum()), int(y.sum()), *only, mcnemar_exact(*only)))
+        told = rate if explained is None else _NAMES.get(rate, rate)
+        pairs.append(Pair(told, int(x.sum()), int(y.sum()), *only, mcnemar_exact(*only)))
     return a.data.samples, tuple(pairs)
 
 
@@ -76,3 +82,8 @@ def _verdicts(store: RunStore) -> pd.Series[str]:
     if found.isna().any():
         raise RecordError(f"{store.folder} is not complete: the same command goes on with it")
     return found
+
+
+def _correct(store: RunStore) -> pd.Series[bool]:
+    clean = store.read_step(CLEAN_STEP).set_index("sample_id")
+    return clean_correct(clean, store.manifest.protocol.explanation)

@@ -7,6 +7,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from leaderboards.errors import ContradictionError
+from leaderboards.explained import beyond_bound
 from leaderboards.sample_ids import Ids
 from leaderboards.verdicts import CLEAN_STEP, SETTLED, Reason, Verdict, reason_of
 
@@ -26,7 +27,7 @@ def sample_verdicts(frames: dict[str, pd.DataFrame], samples: Ids) -> pd.DataFra
 
     Raises:
         ContradictionError: A sample is both certified and broken, or broken within the radius
-            that is certified for it.
+            that is certified for it, or its explanation was bent beyond what was proved.
     """
     index = pd.Index(samples, name="sample_id")
     ran = {step: index.isin(frame["sample_id"]) for step, frame in frames.items()}
@@ -39,6 +40,7 @@ def sample_verdicts(frames: dict[str, pd.DataFrame], samples: Ids) -> pd.DataFra
         for verdict in (Verdict.BROKEN, Verdict.CERTIFIED, Verdict.ERROR)
     )
     contradicted = (broken & certified) | _broken_within_radius(frames, index)
+    contradicted |= beyond_bound(frames, index)
     if contradicted.any():
         raise ContradictionError(tuple(int(i) for i in samples[contradicted]))
 

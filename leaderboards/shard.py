@@ -11,7 +11,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from leaderboards.columns import MAX_DETAIL, SCHEMA, SHARD_SCHEMA, TIMING, check_names
+from leaderboards.columns import (
+    MAX_DETAIL,
+    PREDICTIONS,
+    SHARD_SCHEMA,
+    TIMING,
+    Layout,
+    check_names,
+)
 from leaderboards.errors import RecordError
 from leaderboards.sample_ids import Ids, hash_ids
 
@@ -35,7 +42,9 @@ def encode(table: pa.Table, identity: str, step: str) -> bytes:
     return bytes(sink.getvalue().to_pybytes())
 
 
-def decode(data: bytes, identity: str, step: str, max_rows: int) -> pa.Table:
+def decode(
+    data: bytes, identity: str, step: str, max_rows: int, layout: Layout = PREDICTIONS
+) -> pa.Table:
     """Return the rows of a shard that anybody may have written.
 
     Columns may come in any order. Text stays dictionary-encoded until its length is known, so
@@ -49,8 +58,8 @@ def decode(data: bytes, identity: str, step: str, max_rows: int) -> pa.Table:
         file = pq.ParquetFile(pa.BufferReader(data))
         schema, rows = file.schema_arrow, file.metadata.num_rows
         _check_mark((schema.metadata or {}).get(_KEY), identity, step)
-        check_names(schema.names)
-        for want in SCHEMA:
+        check_names(schema.names, layout)
+        for want in layout.schema:
             if not schema.field(want.name).equals(want):
                 null = "" if want.nullable else ", never null"
                 raise RecordError(f"column {want.name} has to be {want.type}{null}")
@@ -62,7 +71,7 @@ def decode(data: bytes, identity: str, step: str, max_rows: int) -> pa.Table:
                 longest = pc.max(pc.utf8_length(chunk.dictionary)).as_py()
                 if longest is not None and longest > MAX_DETAIL:
                     raise RecordError(f"{name} of {longest} characters")
-        table = table.select(SCHEMA.names).cast(SCHEMA)
+        table = table.select(layout.schema.names).cast(layout.schema)
         table.validate(full=True)
     except (pa.ArrowException, OSError, MemoryError, ValueError) as error:
         if isinstance(error, RecordError):

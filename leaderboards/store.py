@@ -15,7 +15,8 @@ import pyarrow as pa
 
 from leaderboards import shard
 from leaderboards.columns import (
-    SCHEMA,
+    EXPLANATIONS,
+    PREDICTIONS,
     check_rows,
     content_sha256,
     to_frame,
@@ -46,12 +47,14 @@ class RunStore:
     Attributes:
         folder: The run's folder.
         manifest: Its manifest, as it was first written: a resume goes on with its tiles.
+        layout: The columns of its shards: those of its protocol's subject.
     """
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         """Use `create` or `open` instead."""
         self.folder = folder
         self.manifest = manifest
+        self.layout = PREDICTIONS if manifest.protocol.explanation is None else EXPLANATIONS
         self._identity = manifest.identity()
         self._samples = manifest.data.sample_ids
         self._kinds: dict[str, StepKind] = {CLEAN_STEP: "clean"}
@@ -117,7 +120,7 @@ class RunStore:
 
         Args:
             step: `clean` or a step of the protocol.
-            frame: The columns of `leaderboards.columns.COLUMNS`, at least one row.
+            frame: The columns of `layout`, at least one row.
 
         Returns:
             The shard's file. If these samples were there with the same results, nothing changes.
@@ -127,10 +130,10 @@ class RunStore:
                 or cannot be written.
         """
         kind = self.kind(step)
-        table = to_table(frame)
+        table = to_table(frame, self.layout)
         if not table.num_rows:
             raise RecordError(f"a shard of step {step} without rows")
-        check_rows(table, kind, len(self.manifest.data.classes), self._samples)
+        check_rows(table, kind, len(self.manifest.data.classes), self._samples, self.layout)
         path = self._folder(step) / shard.file_name(table["sample_id"].to_numpy())
         if path.exists():
             there = self._read_shard(step, path)
@@ -153,7 +156,7 @@ class RunStore:
         """Return the rows of `read_step` as an Arrow table, in no particular order."""
         self.kind(step)
         tables = [self._read_shard(step, path) for path in self.shard_paths(step)]
-        table = pa.concat_tables(tables) if tables else SCHEMA.empty_table()
+        table = pa.concat_tables(tables) if tables else self.layout.schema.empty_table()
         return shard.without_repetitions(table, step)
 
     def completed_ids(self, step: str) -> Ids:
@@ -195,8 +198,9 @@ class RunStore:
     def _read_shard(self, step: str, path: Path) -> pa.Table:
         data = read_bytes(self.folder, path, shard.MAX_SHARD_BYTES)
         try:
-            table = shard.decode(data, self._identity, step, self._samples.size)
-            check_rows(table, self.kind(step), len(self.manifest.data.classes), self._samples)
+            table = shard.decode(data, self._identity, step, self._samples.size, self.layout)
+            classes = len(self.manifest.data.classes)
+            check_rows(table, self.kind(step), classes, self._samples, self.layout)
             if shard.file_name(table["sample_id"].to_numpy()) != path.name:
                 raise RecordError("its name does not fit the samples in it")
         except RecordError as error:

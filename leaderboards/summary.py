@@ -9,41 +9,18 @@ import pandas as pd
 from pydantic import Field
 
 from leaderboards.columns import content_sha256, to_frame
+from leaderboards.explained import ExplanationSummary, clean_correct, explanation_summary
 from leaderboards.manifest import Count, Record, Sha256, Slug
+from leaderboards.rates import Rate
 from leaderboards.settle import count_reasons, open_reasons, sample_verdicts
-from leaderboards.statistics import clopper_pearson
 from leaderboards.verdicts import CLEAN_STEP, StepKind, Verdict
 
 if TYPE_CHECKING:
     from leaderboards.store import RunStore
 
 SUMMARY_SCHEMA: Final = 1
-Share = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(ge=0)]
 Radius = Annotated[float, Field(ge=0)]
-
-
-class Rate(Record):
-    """A rate with its exact 95% interval (Clopper-Pearson)."""
-
-    k: Count
-    """Samples that count."""
-    n: Annotated[int, Field(ge=1)]
-    """Samples in all."""
-    value: Share
-    """k / n."""
-    lower: Share
-    """Lower end of the interval."""
-    upper: Share
-    """Upper end of the interval."""
-
-    @classmethod
-    def of(cls, k: int, n: int) -> Rate | None:
-        """Return the rate, or null where there are no samples."""
-        if n == 0:
-            return None
-        lower, upper = clopper_pearson(k, n)
-        return cls(k=k, n=n, value=k / n, lower=lower, upper=upper)
 
 
 class Counts(Record):
@@ -169,11 +146,14 @@ class Summary(Record):
     clean_accuracy: Rate | None
     """Correct without an attack; of an incomplete run, among the samples begun."""
     robust_accuracy: Rate | None
-    """Correct, and neither broken by any step nor failed on by an attack; null if incomplete."""
+    """Correct, and neither broken by any step nor failed on by an attack; null if incomplete, and
+    where the run is about explanations."""
     certified_accuracy: Rate | None
-    """Proven robust; null while incomplete, and where no step can prove anything."""
+    """Proven robust; null likewise, and where no step can prove anything."""
     radius: Radii | None
     """Quantiles of the certified radius, of the samples that have one; null if there is none."""
+    explanation: ExplanationSummary | None = None
+    """How far explanations can be bent; null where the run is about predictions."""
     cost: Cost
     """What it cost."""
     steps: tuple[StepSummary, ...]
@@ -218,6 +198,8 @@ def summarise(store: RunStore) -> Summary:
     spared = result["verdict"].isin([Verdict.ERROR]) & ~result.index.isin(failed["sample_id"])
     robust = counts.certified + counts.undecided + int(spared.sum())
     certificates = [f for s, f in frames.items() if store.kind(s) == "certificate"]
+    explained = manifest.protocol.explanation
+    accuracy = complete and explained is None
     reasoned = [frames[step] for step in _reasoned(store)]
     return Summary(
         run_id=manifest.run_id,
@@ -227,10 +209,11 @@ def summarise(store: RunStore) -> Summary:
         complete=complete,
         counts=counts,
         undecided_by=_undecided_by(reasoned, result) if reasoned else None,
-        clean_accuracy=Rate.of(int(clean["verdict"].isna().sum()), len(clean)),
-        robust_accuracy=Rate.of(robust, n) if complete else None,
-        certified_accuracy=Rate.of(counts.certified, n) if complete and certificates else None,
+        clean_accuracy=Rate.of(int(clean_correct(clean, explained).sum()), len(clean)),
+        robust_accuracy=Rate.of(robust, n) if accuracy else None,
+        certified_accuracy=Rate.of(counts.certified, n) if accuracy and certificates else None,
         radius=_radii(certificates),
+        explanation=explanation_summary(store, frames, result, complete),
         cost=_cost(steps, len(clean)),
         steps=steps,
     )

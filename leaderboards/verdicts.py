@@ -57,3 +57,10 @@ LEGAL: dict[StepKind, frozenset[Verdict]] = {
     "certificate": frozenset({Verdict.CERTIFIED, Verdict.BROKEN, Verdict.ERROR}),
 }
 """Verdicts a row may carry, by the kind of its step; null (still open) is always legal."""
+
+EXPLAINED_LEGAL: dict[StepKind, frozenset[Verdict]] = {
+    "clean": frozenset({Verdict.ERROR}),
+    "attack": frozenset({Verdict.BROKEN, Verdict.ERROR}),
+    "certificate": frozenset({Verdict.CERTIFIED, Verdict.ERROR}),
+}
+"""The same of runs about explanations: misclassified samples have explanations, too."""

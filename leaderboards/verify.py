@@ -8,8 +8,9 @@ import pandas as pd
 from pydantic import ValidationError
 
 from leaderboards.errors import RecordError
+from leaderboards.explained_rules import explained_rules
 from leaderboards.files import is_temporary, list_folder, read_bytes
-from leaderboards.manifest import explain
+from leaderboards.manifest import Parameter, explain
 from leaderboards.radius import radius_rules
 from leaderboards.summary import Summary, summarise
 from leaderboards.verdicts import CLEAN_STEP, Verdict, reason_of
@@ -32,7 +33,7 @@ def verify_bytes(store: RunStore) -> list[str]:
     try:
         problems = _stray_folders(store)
         frames = {step: store.read_step(step) for step in store.steps}
-        problems += [p for step, frame in frames.items() for p in _row_problems(store, step, frame)]
+        problems += [p for step in frames for p in _row_problems(store, step, frames)]
         problems += _problems_across_steps(frames)
         problems += _summary_problems(store)
     except RecordError as error:
@@ -46,7 +47,36 @@ def _stray_folders(store: RunStore) -> list[str]:
     return [f"{p} belongs to no step of this run" for p in found if p.name not in store.steps]
 
 
-def _row_problems(store: RunStore, step: str, frame: pd.DataFrame) -> list[str]:
+def _row_problems(store: RunStore, step: str, frames: dict[str, pd.DataFrame]) -> list[str]:
+    frame, protocol = frames[step], store.manifest.protocol
+    settings = next((s.parameters for s in protocol.steps if s.name == step), {})
+    if protocol.explanation is None:
+        rules = _prediction_rules(store, step, frame, settings)
+    else:
+        rules = explained_rules(
+            frame,
+            frames[CLEAN_STEP],
+            store.kind(step),
+            settings,
+            protocol.explanation,
+            protocol.threat,
+        )
+    if store.kind(step) != "certificate":
+        misses = (frame["prediction"] != frame["label"]).fillna(False).astype(bool)
+        rules["the margin's sign and the prediction do not fit"] = (
+            (frame["margin"] < 0) & ~misses | (frame["margin"] > 0) & misses
+        ) & ~frame["verdict"].isin([Verdict.ERROR])
+    return [
+        f"step {step}, sample {frame['sample_id'][bad].iloc[0]}: {problem}"
+        + (f" (and {int(bad.sum()) - 1} more)" if bad.sum() > 1 else "")
+        for problem, bad in rules.items()
+        if bad.any()
+    ]
+
+
+def _prediction_rules(
+    store: RunStore, step: str, frame: pd.DataFrame, settings: dict[str, Parameter]
+) -> dict[str, pd.Series[bool]]:
     broken = frame["verdict"].isin([Verdict.BROKEN])
     wrong = frame["verdict"].isin([Verdict.WRONG])
     failed = frame["verdict"].isin([Verdict.ERROR])
@@ -58,7 +88,6 @@ def _row_problems(store: RunStore, step: str, frame: pd.DataFrame) -> list[str]:
         & ~(frame["distance"] <= store.manifest.protocol.threat.eps),
         "broken, but the prediction is the label": broken & ~misses,
     }
-    settings = next((s.parameters for s in store.manifest.protocol.steps if s.name == step), {})
     steps, restarts = settings.get("steps"), settings.get("restarts")
     if isinstance(steps, int) and isinstance(restarts, int):
         rules |= {
@@ -78,16 +107,7 @@ def _row_problems(store: RunStore, step: str, frame: pd.DataFrame) -> list[str]:
             "wrong, but the margin is positive": wrong & ~(frame["margin"] <= 0),
             "misclassified, but not wrong": misses & ~wrong & ~failed,
         }
-    if store.kind(step) != "certificate":
-        rules["the margin's sign and the prediction do not fit"] = (
-            (frame["margin"] < 0) & ~misses | (frame["margin"] > 0) & misses
-        ) & ~failed
-    return [
-        f"step {step}, sample {frame['sample_id'][bad].iloc[0]}: {problem}"
-        + (f" (and {int(bad.sum()) - 1} more)" if bad.sum() > 1 else "")
-        for problem, bad in rules.items()
-        if bad.any()
-    ]
+    return rules
 
 
 def _certificate_rules(frame: pd.DataFrame, eps: float) -> dict[str, pd.Series[bool]]:

@@ -12,7 +12,7 @@ from robustbench_c.cli.app import new_app, run_app
 from robustbench_c.errors import UsageError
 
 if TYPE_CHECKING:
-    from leaderboards.summary import Rate
+    from leaderboards.rates import Rate
     from robustbench_c.evaluation import Run
     from robustbench_c.evaluation.smoothed_result import SmoothedResult
 

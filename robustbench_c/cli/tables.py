@@ -8,8 +8,9 @@ from rich.table import Table
 
 from leaderboards.errors import one_line
 from leaderboards.manifest import Manifest, StepInfo
+from leaderboards.rates import Rate
 from leaderboards.store import RunStore
-from leaderboards.summary import Rate, Summary
+from leaderboards.summary import Summary
 from leaderboards.verdicts import CLEAN_STEP, Verdict
 from robustbench_c.cli.console import wide_console
 from robustbench_c.cli.proof_tables import print_proofs, reasons_line

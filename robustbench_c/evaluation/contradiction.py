@@ -88,7 +88,7 @@ def save(
                 ("distance", "margin", "margin64", "prediction", "restart", "iteration"),
             ),
             "example": "adversarial" if example is not None else "it could not be made again",
-            **_circumstances(task),
+            **circumstances(task),
         }
         text = json.dumps(told, indent=2, allow_nan=False) + "\n"
         atomic_write_bytes(folder / f"{sample}.json", text.encode())
@@ -102,7 +102,8 @@ def _told(step: StepInfo, row: pd.Series[Any], columns: tuple[str, ...]) -> dict
     return {"step": step.model_dump(mode="json"), **plain}
 
 
-def _circumstances(task: Task) -> dict[str, Any]:
+def circumstances(task: Task) -> dict[str, Any]:
+    """What every artefact says of the run it is from."""
     manifest = task.store.manifest
     return {
         "threat": manifest.protocol.threat.model_dump(mode="json"),

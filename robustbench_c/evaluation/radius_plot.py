@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from leaderboards.files import atomic_write_bytes
+from leaderboards.rates import Rate
 from leaderboards.store import RunStore
-from leaderboards.summary import Rate, Summary
+from leaderboards.summary import Summary
 
 NAME = "certified-radius"
 

@@ -135,11 +135,11 @@ def evaluate(
     """
     if threat is None:
         raise UsageError("give a threat model: attacks.threat.ThreatModel.box(norm, eps)")
-    dataset = _dataset(data, y, threat)
+    dataset = dataset_of(data, y, threat)
     check_data(dataset)
     threat = settled(threat, dataset)
     loaded = subject(model)
-    target = parse_device(_auto(device))
+    target = parse_device(auto_device(device))
     loaded.module.to(target)
     config = None if attack == "none" else attack or PGDConfig()
     steps = protocol_steps(config, certify, threat)
@@ -152,7 +152,11 @@ def evaluate(
         check_logits(logits, dataset)
         clean = clean_rows(logits, labels, dataset.ids, seconds)
         precise = precise_form(loaded.module, x, classifier.tiles)
-        lines = [*loaded.notices, *notices, *_notices(classifier, precise, logits, dataset, threat)]
+        lines = [
+            *loaded.notices,
+            *notices,
+            *common_notices(classifier, precise, logits, dataset, threat),
+        ]
         try:
             manifest = new_manifest(
                 loaded,
@@ -230,13 +234,15 @@ def _try_out(
                 raise
 
 
-def _auto(device: torch.device | str) -> torch.device | str:
+def auto_device(device: torch.device | str) -> torch.device | str:
+    """What "auto" stands for here, or the device itself."""
     if device != "auto":
         return device
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _dataset(data: Dataset | Tensor, y: Tensor | None, threat: ThreatModel) -> Dataset:
+def dataset_of(data: Dataset | Tensor, y: Tensor | None, threat: ThreatModel) -> Dataset:
+    """The samples in the one form that runs work on."""
     if isinstance(data, Dataset):
         if y is not None:
             raise UsageError("a Dataset has its own classes: give no y beside it")
@@ -246,13 +252,14 @@ def _dataset(data: Dataset | Tensor, y: Tensor | None, threat: ThreatModel) -> D
     return from_tensors(data, y, lower=threat.lower, upper=threat.upper)
 
 
-def _notices(
+def common_notices(
     classifier: TiledClassifier,
     precise: TiledClassifier | None,
     logits: Tensor,
     data: Dataset,
     threat: ThreatModel,
 ) -> list[str]:
+    """What a reader should know of the model and the data."""
     correct = logits.argmax(1).cpu() == data.y
     lines = [chance_notice(correct, data), immutable_notice(threat, data)]
     if not classifier.invariant:

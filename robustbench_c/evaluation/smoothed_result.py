@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from certify.smoothing import SmoothingConfig, draws_needed
 from leaderboards.errors import RecordError
+from leaderboards.rates import Rate
 from leaderboards.store import RunStore
-from leaderboards.summary import Rate
 from leaderboards.verdicts import CLEAN_STEP
 from robustbench_c.evaluation.smoothing import SMOOTHING
 

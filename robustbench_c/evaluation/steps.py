@@ -14,7 +14,7 @@ from attacks.driver import Recheck, in_float64, recheck
 from attacks.losses import margin
 from attacks.result import AttackResult
 from attacks.threat import ThreatModel
-from leaderboards.columns import COLUMNS
+from leaderboards.columns import EXPLANATIONS, PREDICTIONS
 from leaderboards.verdicts import Verdict
 from robustbench_c.errors import CheckFailedError
 
@@ -31,9 +31,17 @@ def precise_form(module: nn.Module, x: Tensor, tiles: tuple[int, ...]) -> TiledC
     return None if converted is None else TiledClassifier(converted, tiles[:1])
 
 
-def frame_of(ids: Tensor, y: Tensor, **columns: object) -> pd.DataFrame:
-    """Rows of a shard; columns that are not given are null, counts of work 0."""
-    rows: dict[str, object] = {column.name: [None] * len(ids) for column in COLUMNS}
+def frame_of(ids: Tensor, y: Tensor, *, explained: bool = False, **columns: object) -> pd.DataFrame:
+    """Rows of a shard; columns that are not given are null, counts of work 0.
+
+    Args:
+        ids: Sample ids.
+        y: True classes.
+        explained: Whether the run is about explanations.
+        columns: By name.
+    """
+    layout = EXPLANATIONS if explained else PREDICTIONS
+    rows: dict[str, object] = {column.name: [None] * len(ids) for column in layout.columns}
     rows |= {name: [0] * len(ids) for name in ("work", "forwards", "backwards")}
     rows |= {"sample_id": ids.cpu().numpy(), "label": y.cpu().numpy()}
     return pd.DataFrame(rows | columns)
@@ -44,7 +52,9 @@ def whole_where(mask: np.ndarray, values: Tensor) -> pd.Series[int]:
     return pd.Series(values.cpu().numpy()).astype("Int64").where(pd.Series(mask))
 
 
-def clean_rows(logits: Tensor, y: Tensor, ids: Tensor, seconds: float) -> pd.DataFrame:
+def clean_rows(
+    logits: Tensor, y: Tensor, ids: Tensor, seconds: float, *, explained: bool = False
+) -> pd.DataFrame:
     """Rows of the step `clean`: `wrong`, or still open.
 
     The predicted class is the first of the largest logits.
@@ -59,6 +69,7 @@ def clean_rows(logits: Tensor, y: Tensor, ids: Tensor, seconds: float) -> pd.Dat
         margin=margin(logits, y).double().cpu().numpy(),
         forwards=np.ones(len(ids), dtype=np.int64),
         seconds=np.full(len(ids), seconds / len(ids)),
+        explained=explained,
     )
 
 

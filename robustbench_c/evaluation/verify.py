@@ -17,6 +17,11 @@ from robustbench_c.data import Dataset
 from robustbench_c.errors import DataError, ModelError
 from robustbench_c.evaluation import artefacts
 from robustbench_c.evaluation.certifying import MakeCertifier, make_certifier
+from robustbench_c.evaluation.explained_config import config_of
+from robustbench_c.evaluation.explained_proving import make_boxes
+from robustbench_c.evaluation.explained_run import MakeBoxes, explained_task
+from robustbench_c.evaluation.explained_verify import prove_again as prove_explained
+from robustbench_c.evaluation.explained_verify import replay
 from robustbench_c.evaluation.passes import passes_of
 from robustbench_c.evaluation.reproving import claims, prove_again
 from robustbench_c.evaluation.steps import MARGIN_TOLERANCE, clean_fault, clean_rows, precise_form
@@ -58,6 +63,7 @@ def verify(
     device: torch.device | str = "cpu",
     prove: bool = False,
     certifier: MakeCertifier = make_certifier,
+    boxes: MakeBoxes = make_boxes,
 ) -> Verification:
     """Check a run's bytes and rules, its clean step, and every stored adversarial example.
 
@@ -68,6 +74,7 @@ def verify(
         device: Where to replay.
         prove: Whether to prove each certified sample again, by the method on record.
         certifier: Makes the prover of a model.
+        boxes: Makes what bounds a model's explanations.
 
     Raises:
         ModelError: Not the run's model.
@@ -91,6 +98,8 @@ def verify(
             precise_form(loaded.module, x, tiles),
             store.manifest.seed,
         )
+        if store.manifest.protocol.explanation is not None:
+            return _verify_explained(task, problems, boxes if prove else None)
         clean = clean_rows(classifier.logits(x), y, own.ids, 0.0)
         tolerance = MARGIN_TOLERANCE * float(clean["margin"].abs().max())
         prover = certifier(loaded.module, x[:1]) if prove else None
@@ -114,6 +123,38 @@ def verify(
                         proved += count
         except RecordError as error:
             problems.append(str(error))
+    lines = tuple(dict.fromkeys(problems))
+    return Verification(lines, kept, replayed, broken, proved, certified)
+
+
+def _verify_explained(task: Task, problems: list[str], boxes: MakeBoxes | None) -> Verification:
+    """The same of a run about explanations; proved again where `boxes` is given."""
+    store, module = task.store, task.classifier.module
+    kept, replayed, broken, proved, certified = False, 0, 0, 0, 0
+    try:
+        config, info = config_of(store), store.manifest.protocol.explanation
+        on = explained_task(task, config, 1 if info is None else info.k)
+        clean = clean_rows(task.classifier.logits(task.x), task.y, task.data.ids, 0.0)
+        if fault := clean_fault(store.read_step(CLEAN_STEP), clean):
+            problems.append(fault)
+        bounds = None if boxes is None else boxes(module, task.x[:1], config.explanation)
+        for step in store.manifest.protocol.steps:
+            rows = store.read_step(step.name).set_index("sample_id")
+            bent = rows[rows["verdict"].isin([Verdict.BROKEN])]
+            broken += len(bent)
+            if artefacts.kept(store, step.name):
+                kept = True
+                found, count = replay(on, step, bent)
+                problems += found
+                replayed += count
+            if step.kind == "certificate":
+                certified += int(rows["verdict"].isin([Verdict.CERTIFIED]).sum())
+                if bounds is not None:
+                    found, count = prove_explained(on, step, bounds)
+                    problems += found
+                    proved += count
+    except RecordError as error:
+        problems.append(str(error))
     lines = tuple(dict.fromkeys(problems))
     return Verification(lines, kept, replayed, broken, proved, certified)
 

@@ -1,0 +1,170 @@
+"""Certificates of every explanation, shard by shard; an attack beyond one stops the run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from attacks.explanations import Explanation
+from attacks.threat import ThreatModel, WeightBudget
+from certify.explaining import ExplanationCertifier, Method
+from certify.explanation_metrics import box_metrics, worst_distance
+from certify.interval import Interval
+from leaderboards.errors import one_line
+from leaderboards.manifest import StepInfo
+from leaderboards.sample_ids import Ids
+from leaderboards.store import RunStore
+from leaderboards.verdicts import Reason, Verdict
+from robustbench_c.errors import ModelError
+from robustbench_c.evaluation import contradiction, explained_contradiction
+from robustbench_c.evaluation.explained_config import TILE, method_of
+from robustbench_c.evaluation.explained_task import ExplainedTask
+from robustbench_c.evaluation.steps import frame_of
+from robustbench_c.evaluation.task import right_ids
+
+_SHARD_SECONDS = 30.0
+
+
+class Boxes(Protocol):
+    """Bounds explanations of one model."""
+
+    def box(
+        self,
+        x: Tensor,
+        seed: Tensor,
+        threat: ThreatModel | None = None,
+        budget: WeightBudget | None = None,
+        method: Method = "crown-interval",
+    ) -> Interval:
+        """A box that holds the explanation of each sample: see `ExplanationCertifier.box`."""
+        ...
+
+
+def make_boxes(model: nn.Module, x: Tensor, explanation: Explanation) -> Boxes:
+    """Return the bound engine for a model's explanations."""
+    return ExplanationCertifier(model, x, explanation)
+
+
+def units(store: RunStore) -> Iterator[Ids]:
+    """The samples whose boxes are made together, by id.
+
+    Always the same ones, cut from the whole set of samples: neither the order of the data nor a
+    resume has an influence on the last bits of a bound.
+    """
+    ids = right_ids(store)
+    return (ids[start : start + TILE] for start in range(0, len(ids), TILE))
+
+
+def bound_samples(on: ExplainedTask, step: StepInfo, boxes: Boxes) -> None:
+    """Bound the explanation of every sample that has no row yet.
+
+    Raises:
+        ContradictionError: An attack bent an explanation further than is proved possible; the
+            evidence is on disk.
+    """
+    task, store = on.task, on.task.store
+    there = store.read_step(step.name)
+    attacked = explained_contradiction.attacked(store)
+    done, total = len(there), len(right_ids(store))
+    certified = int(there["verdict"].isin([Verdict.CERTIFIED]).sum())
+    waiting: list[pd.DataFrame] = []
+    started = time.perf_counter()
+    for ids in units(store):
+        new = ~np.isin(ids, there["sample_id"])
+        if not new.any():
+            continue
+        if task.progress is not None:
+            task.progress(step.name, done, total, certified)
+        rows = bound_places(on, step, boxes, task.places(ids))[new].reset_index(drop=True)
+        waiting.append(rows)
+        done += len(rows)
+        certified += int(rows["verdict"].isin([Verdict.CERTIFIED]).sum())
+        bad = explained_contradiction.contradicted(rows, attacked)
+        if bad.size:
+            explained_contradiction.save(on, step, rows, bad, boxes)
+        if bad.size or time.perf_counter() - started > _SHARD_SECONDS:
+            store.write_shard(step.name, pd.concat(waiting, ignore_index=True))
+            waiting, started = [], time.perf_counter()
+        if bad.size:
+            contradiction.stop(store.folder, bad)
+    if waiting:
+        store.write_shard(step.name, pd.concat(waiting, ignore_index=True))
+    if task.progress is not None:
+        task.progress(step.name, done, total, certified)
+
+
+def bound_places(on: ExplainedTask, step: StepInfo, boxes: Boxes, part: Tensor) -> pd.DataFrame:
+    """Return the rows of a certificate for the samples at the places `part`.
+
+    The bound covers the distance from the clean explanation in float32 and from that in float64.
+    """
+    part = part.to(on.task.x.device)
+    method, criterion = method_of(step), on.config.criterion
+    started = time.perf_counter()
+    box, failures = box_of(on, boxes, method, part)
+    clean = on.clean(part)
+    bound = worst_distance(criterion, clean, box)
+    if on.precise is not None:
+        bound = torch.maximum(bound, worst_distance(criterion, on.clean(part, on.precise), box))
+    metrics = {name: _known(v) for name, v in box_metrics(clean, box, on.k).items()}
+    nothing = ~(box.lower.isfinite() & box.upper.isfinite()).flatten(1).all(1).cpu().numpy()
+    for values in metrics.values():
+        values[nothing] = np.nan
+    shown = _known(bound)
+    failed = np.array([text is not None for text in failures])
+    proved = (shown <= criterion.threshold) & ~failed
+    verdict = np.select([failed, proved], [str(Verdict.ERROR), str(Verdict.CERTIFIED)], "")
+    seconds = (time.perf_counter() - started) / len(part)
+    return frame_of(
+        on.task.data.ids[part.cpu()],
+        on.task.y[part],
+        verdict=[text or None for text in verdict.tolist()],
+        method=[method] * len(part),
+        work=np.ones(len(part), dtype=np.int64),
+        seconds=np.full(len(part), seconds),
+        detail=[
+            text if text is not None else None if good else str(Reason.UNKNOWN)
+            for text, good in zip(failures, proved.tolist(), strict=True)
+        ],
+        explained=True,
+        explanation_bound=shown,
+        **metrics,
+    )
+
+
+def box_of(
+    on: ExplainedTask, boxes: Boxes, method: Method, part: Tensor
+) -> tuple[Interval, list[str | None]]:
+    """Boxes of the samples at the places `part`, and what went wrong with each of them.
+
+    Raises:
+        Exception: The model cannot be bounded at all (an error with the exit code of
+            `ModelError`).
+    """
+    x = on.task.x[part]
+    try:
+        seed = on.seeds(part, on.task.classifier.logits(x[:1]).shape[1])
+        return boxes.box(x, seed, on.threat, on.config.budget, method), [None] * len(x)
+    except Exception as error:  # whatever a bound can raise, the other samples have their turn
+        if getattr(error, "exit_code", None) == ModelError.exit_code:
+            raise
+        if len(x) == 1:
+            nothing = torch.full_like(x, torch.nan)
+            said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            return Interval.point(nothing), [one_line(said)]
+    found = [box_of(on, boxes, method, part[i : i + 1]) for i in range(len(x))]
+    lower, upper = (torch.cat([getattr(b, end) for b, _ in found]) for end in ("lower", "upper"))
+    return Interval(lower, upper), [text for _, texts in found for text in texts]
+
+
+def _known(values: Tensor) -> np.ndarray:
+    """Finite values, and NaN for the others."""
+    found: np.ndarray = values.double().cpu().numpy().copy()
+    found[~np.isfinite(found)] = np.nan
+    return found

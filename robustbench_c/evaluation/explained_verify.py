@@ -1,0 +1,106 @@
+"""Checking a run about explanations again: bent ones are replayed, proofs are proved again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from leaderboards.manifest import StepInfo
+from leaderboards.verdicts import Verdict
+from robustbench_c.evaluation import artefacts
+from robustbench_c.evaluation.explained_attacking import bend_places, holds, recheck
+from robustbench_c.evaluation.explained_config import method_of
+from robustbench_c.evaluation.explained_proving import Boxes, bound_places, units
+from robustbench_c.evaluation.explained_task import ExplainedTask
+
+TOLERANCE = 1e-3
+"""Relative, of distances and bounds: more than machines differ by."""
+
+
+def replay(on: ExplainedTask, step: StepInfo, rows: pd.DataFrame) -> tuple[list[str], int]:
+    """Measure again what bent the explanations of the samples `rows`, indexed by sample id.
+
+    Inputs are those that were kept. Weights are found again by the attack, with the run's seed.
+
+    Returns:
+        One line for each problem, and the number of samples that were replayed.
+    """
+    problems: list[str] = []
+    replayed: set[int] = set()
+    for examples in artefacts.read(on.task.store, step.name):
+        ids = examples.ids
+        if strangers := set(ids.tolist()) - set(rows.index):
+            problems.append(
+                f"step {step.name}, sample {min(strangers)}: a point, but it is not bent"
+            )
+            continue
+        part = on.task.places(ids.numpy()).to(on.task.x.device)
+        if not torch.equal(examples.clean.to(on.task.x.device), on.task.x[part]):
+            problems.append(f"step {step.name}: the stored clean samples are not those of the data")
+            continue
+        adversarial, weights = examples.adversarial.to(on.task.x.device), None
+        if on.config.budget is not None:  # that they belong to these inputs shows in the distance
+            weights = bend_places(on, step, part).weights
+        problems += _look(on, step, rows, part, adversarial, weights)
+        replayed |= set(ids.tolist())
+    if missing := sorted(set(rows.index) - replayed):
+        problems.append(
+            f"step {step.name}: {len(missing)} bent samples without a point, such as {missing[0]}"
+        )
+    return problems, len(replayed)
+
+
+def _look(
+    on: ExplainedTask,
+    step: StepInfo,
+    rows: pd.DataFrame,
+    part: Tensor,
+    adversarial: Tensor,
+    weights: Mapping[str, Tensor] | None,
+) -> list[str]:
+    ids = on.task.data.ids[part.cpu()]
+    check = recheck(on, part, adversarial, weights)
+    _, bent = holds(on, check)
+    told = torch.tensor(rows.loc[ids.tolist(), "explanation_distance"].tolist()).double()
+    gap = (check.distance.cpu() - told).abs()
+    problems = []
+    for bad, what in (
+        (~check.legal, "its point is outside of what the attacker may do"),
+        (check.legal & ~bent, "its point does not bend the explanation"),
+        (~(gap <= TOLERANCE * told.clamp_min(1e-12)), "its point is at another distance"),
+    ):
+        problems += [f"step {step.name}, sample {i}: {what}" for i in ids[bad.cpu()].tolist()]
+    return problems
+
+
+def prove_again(on: ExplainedTask, step: StepInfo, boxes: Boxes) -> tuple[list[str], int]:
+    """Prove the certified samples of a step again, each beside the companions it had.
+
+    Returns:
+        One line for each problem, and the number of samples that were proved again.
+    """
+    method_of(step)  # an unknown one is an error before any work
+    rows = on.task.store.read_step(step.name).set_index("sample_id")
+    told = rows["explanation_bound"]
+    certified = rows.index[rows["verdict"].isin([Verdict.CERTIFIED])].to_numpy(np.int64)
+    problems: list[str] = []
+    good = 0
+    for ids in units(on.task.store):
+        mine = ids[np.isin(ids, certified)]
+        if not mine.size:
+            continue
+        found = bound_places(on, step, boxes, on.task.places(ids)).set_index("sample_id").loc[mine]
+        lost = found["verdict"] != Verdict.CERTIFIED
+        bound = found["explanation_bound"]
+        better = told.reindex(mine) < bound * (1 - TOLERANCE)
+        for bad, what in (
+            (lost.to_numpy(), "it cannot be proved again"),
+            (better.to_numpy() & ~lost.to_numpy(), "its bound is better than what is proved"),
+        ):
+            problems += [f"step {step.name}, sample {i}: {what}" for i in mine[bad].tolist()]
+        good += int((~lost).sum())
+    return problems, good

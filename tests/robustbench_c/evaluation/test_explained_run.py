@@ -1,0 +1,262 @@
+"""Runs about explanations, end to end on a small net."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+import robustbench_c
+from attacks.explanation_config import ExplanationAttackConfig
+from attacks.explanation_measures import Criterion
+from attacks.explanations import Explanation, explain
+from attacks.threat import ThreatModel, WeightBudget
+from certify.explaining import METHODS, ExplanationCertifier
+from certify.interval import Interval
+from leaderboards.errors import ContradictionError, RecordError
+from leaderboards.store import RunStore
+from robustbench_c.data import from_tensors
+from robustbench_c.errors import ModelError, UsageError
+from robustbench_c.evaluation import ExplainConfig, explained_attacking, explained_proving
+from robustbench_c.evaluation.explained_config import config_of
+from robustbench_c.evaluation.verify import verify
+
+QUICK = ExplanationAttackConfig(steps=6)
+
+
+@pytest.fixture(scope="module")
+def problem():
+    torch.manual_seed(1)
+    x = torch.rand(50, 8)
+    y = (x[:, :4].sum(1) > x[:, 4:].sum(1)).long()
+    y[:3] = 1 - y[:3]
+    model = nn.Sequential(nn.Linear(8, 12), nn.ReLU(), nn.Linear(12, 12), nn.ReLU())
+    model.append(nn.Linear(12, 2))
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for _ in range(150):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    return model.eval(), x, y
+
+
+@pytest.fixture
+def run(problem, tmp_path):
+    model, x, y = problem
+
+    def of(eps: float = 0.05, name: str = "runs", **options):
+        settings = {"attack": QUICK, **options.pop("config", {})}
+        return robustbench_c.evaluate_explanations(
+            options.pop("model", model),
+            options.pop("x", x),
+            options.pop("y", y),
+            ThreatModel.box("linf", eps),
+            config=ExplainConfig(**settings),
+            out=tmp_path / name,
+            device="cpu",
+            **options,
+        )
+
+    return of
+
+
+def hashes(run) -> dict[str, str]:
+    return {step.name: step.content_sha256 for step in run.summary.steps}
+
+
+def test_every_sample_is_bounded_from_both_sides(run, problem) -> None:
+    model, x, y = problem
+    found = run(config={"methods": METHODS})
+    summary = found.summary
+    assert found.store.verify_bytes() == []
+    assert summary.clean_accuracy.k == int((model(x).argmax(1) == y).sum()) < len(x)
+    counts = summary.counts
+    assert counts.wrong == counts.error == counts.not_run == 0
+    assert min(counts.broken, counts.certified, counts.undecided) > 0
+    attack = found.store.read_step("explain-attack").set_index("sample_id")
+    for method in METHODS:
+        proof = found.store.read_step(f"explain-{method}").set_index("sample_id")
+        assert proof.index.tolist() == list(range(len(x)))
+        assert (attack["explanation_distance"] <= proof["explanation_bound"]).all()
+    assert summary.explanation.ratio.q10 >= 1
+
+
+def test_the_predicted_class_is_explained_of_misclassified_samples_as_well(run, problem) -> None:
+    model, x, y = problem
+    criterion = Criterion("linf", 0.0)
+    found = run(config={"criterion": criterion}, save_adversarial=True)
+    rows = found.store.read_step("explain-attack").set_index("sample_id")
+    target = model(x).argmax(1)
+    wrong = (target != y).nonzero()[:, 0].tolist()
+    file = next((found.folder / "adversarial" / "explain-attack").iterdir())
+    held = safetensors.torch.load_file(file)
+    clean, bent = (explain(model, held[k], target[held["ids"]]) for k in ("clean", "adversarial"))
+    far = criterion.distance(clean, bent)
+    told = torch.tensor(rows.loc[held["ids"].tolist(), "explanation_distance"].tolist())
+    torch.testing.assert_close(told.double(), far, rtol=1e-4, atol=1e-7)
+    assert set(wrong) & set(held["ids"].tolist())
+
+
+def test_a_resume_gives_the_same_rows(run, monkeypatch) -> None:
+    whole = hashes(run(name="whole"))
+    monkeypatch.setattr(explained_attacking, "_SHARD_SAMPLES", 7)
+    monkeypatch.setattr(explained_proving, "_SHARD_SECONDS", 0.0)
+    calls = 0
+
+    def stop(step: str, done: int, total: int, settled: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls % 4 == 0:
+            raise KeyboardInterrupt
+
+    for _ in range(30):
+        try:
+            found = run(name="parts", progress=stop)
+        except KeyboardInterrupt:
+            continue
+        break
+    assert calls > 8
+    assert found.resumed
+    assert hashes(found) == whole
+
+
+def test_order_and_batch_size_change_nothing(run, problem) -> None:
+    _, x, y = problem
+    threat = ThreatModel.box("linf", 0.05)
+    data = from_tensors(x, y, lower=threat.lower, upper=threat.upper)
+    first = run(name="a", x=data, y=None)
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
+    second = run(name="b", x=data.subset(order), y=None, batch_size=32)
+    assert hashes(first) == hashes(second)
+
+
+def test_weights_may_move_alone_or_as_well(run) -> None:
+    budget = {"budget": WeightBudget(0.02), "attack": ExplanationAttackConfig(steps=3)}
+    alone = run(0.0, name="alone", config=budget)
+    both = run(0.02, name="both", config=budget, save_adversarial=True)
+    assert alone.summary.explanation.attack.median > 0
+    assert alone.store.read_step("explain-attack")["distance"].max() == 0
+    assert (
+        both.summary.explanation.certificate.median > alone.summary.explanation.certificate.median
+    )
+    assert alone.store.verify_bytes() == both.store.verify_bytes() == []
+
+
+@pytest.mark.parametrize(
+    ("explanation", "other"),
+    [
+        (Explanation("smoothgrad", "logit", 2, noise=0.01 * torch.ones(2, 8)), None),
+        (Explanation("integrated-gradients", "margin", 2, baseline=torch.full((8,), 0.5)), None),
+        (Explanation("input-x-gradient", "loss"), None),
+    ],
+)
+def test_every_kind_comes_back_from_its_record(run, problem, explanation, other) -> None:
+    model, x, y = problem
+    options = {"explanation": explanation, "attack": ExplanationAttackConfig(steps=2)}
+    found = run(0.01, config=options)
+    again = config_of(RunStore.open(found.folder))
+    assert (again.explanation.kind, again.explanation.of) == (explanation.kind, explanation.of)
+    for name, tensor in explanation.tensors.items():
+        assert torch.equal(again.explanation.tensors[name], tensor)
+    data = from_tensors(x, y, lower=torch.tensor(0.0), upper=torch.tensor(1.0))
+    result = verify(found.store, model, data, prove=True)
+    assert result.problems == ()
+    assert result.proved == result.certified
+    if explanation.tensors:
+        (found.folder / "explanation.safetensors").write_bytes(b"nothing")
+        assert "damaged" in verify(found.store, model, data).problems[0]
+
+
+def test_verify_replays_and_proves(run, problem) -> None:
+    model, x, y = problem
+    data = from_tensors(x, y, lower=torch.tensor(0.0), upper=torch.tensor(1.0))
+    for name, options in (
+        ("inputs", {}),
+        ("weights", {"budget": WeightBudget(0.05), "attack": ExplanationAttackConfig(steps=3)}),
+    ):
+        found = run(0.1, name=name, config=options, save_adversarial=True)
+        result = verify(found.store, model, data, prove=True)
+        assert result.problems == ()
+        assert result.replayed == result.broken > 0
+        assert result.proved == result.certified
+    with pytest.raises(ModelError):
+        verify(found.store, nn.Sequential(nn.Linear(8, 2)).eval(), data)
+
+
+def test_verify_finds_points_that_do_not_bend(run, problem) -> None:
+    model, x, y = problem
+    data = from_tensors(x, y, lower=torch.tensor(0.0), upper=torch.tensor(1.0))
+    found = run(0.1, save_adversarial=True)
+    file = next((found.folder / "adversarial" / "explain-attack").iterdir())
+    held = safetensors.torch.load_file(file)
+    held["adversarial"] = held["clean"].clone()
+    file.write_bytes(safetensors.torch.save(held))
+    problems = verify(found.store, model, data).problems
+    assert any("does not bend" in line for line in problems)
+
+
+class Narrow:
+    """A planted bug: boxes around the clean explanation that hold nothing else."""
+
+    def __init__(self, model, x, explanation) -> None:
+        self.engine = ExplanationCertifier(model, x, explanation)
+
+    def box(self, x, seed, threat=None, budget=None, method="crown-interval") -> Interval:
+        return self.engine.box(x, seed, None, None, method)
+
+
+def test_a_contradiction_stops_the_run_with_both_artefacts(run) -> None:
+    with pytest.raises(ContradictionError) as caught:
+        run(0.1, boxes=Narrow)
+    folder = next(iter(caught.value.args[0].split("evidence is ")[1:])).rstrip(")")
+    sample = caught.value.sample_ids[0]
+    told = json.loads((Path(folder) / f"{sample}.json").read_text())
+    assert told["certificate"]["explanation_bound"] < told["bent_by"]["explanation_distance"]
+    held = safetensors.torch.load_file(f"{folder}/{sample}.safetensors")
+    assert set(held) == {
+        *("clean", "adversarial", "explanation", "explanation_bent"),
+        *("box_lower", "box_upper"),
+    }
+    bent = held["explanation_bent"]
+    assert bool(((bent < held["box_lower"]) | (bent > held["box_upper"])).any())
+    with pytest.raises(ContradictionError):  # and stays so
+        run(0.1)
+
+
+def test_one_that_settles_neither_is_a_contradiction_too(run) -> None:
+    loose = {"criterion": Criterion("linf", 1e6)}
+    with pytest.raises(ContradictionError):
+        run(0.1, boxes=Narrow, config=loose)
+
+
+def test_what_fails_on_one_sample_is_its_error(run, problem) -> None:
+    _, x, _ = problem
+
+    class Fails(Narrow):
+        def box(self, at, *rest):
+            if bool((at == x[4]).flatten(1).all(1).any()):
+                raise RuntimeError("not this one")
+            return self.engine.box(at, *rest)
+
+    found = run(0.01, boxes=Fails)
+    rows = found.store.read_step("explain-crown-interval").set_index("sample_id")
+    assert rows.loc[4, "detail"] == "RuntimeError: not this one"
+    assert rows["verdict"].isin(["error"]).sum() == 1
+    assert found.store.verify_bytes() == []
+
+
+def test_a_kept_attack_cannot_be_asked_for_afterwards(run) -> None:
+    run()
+    with pytest.raises(RecordError, match="overwrite"):
+        run(save_adversarial=True)
+
+
+def test_settings_that_do_not_fit_are_one_line() -> None:
+    with pytest.raises(UsageError, match="no certificate"):
+        ExplainConfig(methods=("crwn",))
+    with pytest.raises(UsageError, match="neither"):
+        ExplainConfig(attack=None, methods=())
