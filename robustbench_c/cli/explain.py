@@ -204,7 +204,7 @@ def _config(context: typer.Context, data: Dataset) -> ExplainConfig:
         attack,
         methods,
         budget or None,
-        given["top_k"] or min(5, data.x[0].numel()),
+        min(5, data.x[0].numel()) if given["top_k"] is None else given["top_k"],
     )
 
 
@@ -258,7 +258,8 @@ def _criterion(given: dict[str, Any], data: Dataset) -> Criterion:
         if text is None and not data.protected_columns:
             raise UsageError(f"--measure {measure} is about some features: give --features")
         features = feature_places(data, PROTECTED if text is None else text, "--features")
-    k = (given["top_k"] or 5) if measure in _RANKED else None
+    top = 5 if given["top_k"] is None else given["top_k"]
+    k = top if measure in _RANKED else None
     return Criterion(measure, delta or 0.0, k, features, given["relative"])
 
 
