@@ -7,6 +7,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from torch import Tensor
 
 from robustbench_c.data import Dataset
@@ -19,6 +20,7 @@ NAME = "explanations"
 _IMAGES = 6
 _ROWS_OF_DATA = 3
 _FEATURES = 10
+_PROTECTED = "#b5402c"
 _VERDICTS = {"broken": "#b5402c", "certified": "#1b6ca8", "undecided": "0.35"}
 
 
@@ -112,7 +114,7 @@ def _bars(run: Run, looked: Looked, data: Dataset) -> Figure:
         first = _shown(v, protected, count)
         at = np.arange(len(first))
         values = v[first].numpy()
-        colours = ["#b5402c" if place in protected else "#7a9cc0" for place in first]
+        colours = [_PROTECTED if place in protected else "#7a9cc0" for place in first]
         axis.barh(at, values, color=colours, height=0.62, label="clean explanation")
         if looked.box is not None:
             low, high = (end[i][first].numpy() for end in (looked.box.lower, looked.box.upper))
@@ -129,7 +131,7 @@ def _bars(run: Run, looked: Looked, data: Dataset) -> Figure:
         axis.axvline(0, color="0.4", lw=0.8)
         axis.set_yticks(at, [names[place][:26] for place in first], fontsize=8, parse_math=False)
         for tick, place in zip(axis.get_yticklabels(), first, strict=True):
-            tick.set_color("#b5402c" if place in protected else "black")
+            tick.set_color(_PROTECTED if place in protected else "black")
         axis.invert_yaxis()
         told = data.classes[looked.explained[i]]
         verdict = {"broken": "bent"}.get(looked.verdict[i], looked.verdict[i])
@@ -138,7 +140,9 @@ def _bars(run: Run, looked: Looked, data: Dataset) -> Figure:
         for side in ("top", "right"):
             axis.spines[side].set_visible(False)
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, frameon=False, fontsize=8, loc="outside lower center", ncols=3)
+    if protected:
+        handles, labels = [*handles, Patch(color=_PROTECTED)], [*labels, "protected"]
+    figure.legend(handles, labels, frameon=False, fontsize=8, loc="outside lower center", ncols=4)
     return figure
 
 
