@@ -320,3 +320,12 @@ def test_what_an_attack_only_claims_does_not_count(run, monkeypatch) -> None:
     assert rows["verdict"].isna().all()
     assert rows["explanation_distance"].max() == 0
     assert rows["detail"].str.startswith("not reproduced").all()
+
+
+def test_what_was_not_tried_has_no_rate(run) -> None:
+    proofs = run(0.01, config={"attack": None}).summary.explanation
+    assert (proofs.bent, proofs.attack, proofs.ratio) == (None, None, None)
+    assert proofs.certified.k > 0
+    attacks = run(0.01, config={"methods": ()}).summary.explanation
+    assert (attacks.certified, attacks.certificate, attacks.metrics) == (None, None, {})
+    assert attacks.bent.n == 50
