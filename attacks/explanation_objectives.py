@@ -41,9 +41,10 @@ def align(
     """Another loss, plus the distance of gradients at a sample and at a random point near it.
 
     `base + l2 |g - h|^2 + cosine (1 - cos(g, h)) / 2` (Joo et al., AAAI 2023), with g
-    at the sample, held fixed, and h at a point drawn from the ball. With `cosine` 0 it is the l2
-    alignment that they and Wicker et al. (ICLR 2023) compare with; smaller gradients lower that
-    one, and leave the cosine as it is.
+    at the sample and h at a point drawn from the ball; both are trained (their code can hold g
+    fixed, which is then no descent of this loss). With `cosine` 0 it is the l2 alignment that they
+    and Wicker et al. (ICLR 2023) compare with; smaller gradients lower that one, and leave the
+    cosine as it is.
 
     Args:
         model: In training mode.
@@ -68,10 +69,10 @@ def align(
     _check_weights(l2=l2, cosine=cosine)
     loss: Tensor = base(model, x, y, generator=generator, scale=scale)
     ball = Ball.around(ThreatModel(norm, eps * scale, lower, upper), x)
-    near = worst(model, ball, y, generator, 0, 0.0)
+    near = worst(model, ball, y, generator, 0, 0.0).to(x)
     with evaluating(model):
         target = _predicted(model, x)
-        here = explain(model, x, target).flatten(1).detach()
+        here = explain(model, x, target).flatten(1)
         there = explain(model, near, target).flatten(1)
     apart = (here - there).square().sum(1)
     turned = (1 - F.cosine_similarity(here, there, eps=_TINY)) / 2

@@ -121,8 +121,8 @@ class ExplanationCertifier:
             threat: Inputs that are possible instead of a sample; None for the sample alone.
             budget: Weights that are possible instead of the model's; None for those alone.
             method: One of `METHODS`.
-            features: Entries that "linear" bounds by rows, bool of the shape of a sample; None for
-                all. The others keep the box of "crown-interval".
+            features: Entries that "linear" bounds by rows of their own, bool of the shape of a
+                sample; None for all. The others are never wider than by "crown-interval".
 
         Returns:
             (n, *shape): every value of the explanation over all these inputs and weights, in real

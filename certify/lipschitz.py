@@ -28,6 +28,10 @@ _FEW_INPUTS = 16
 """Up to so many, boxes are halved; signs are given where fewer are open than there are inputs."""
 _POINTS = 16
 """Points for each sample and row, at which `lower` is looked for first."""
+_STEPS = 5
+"""Steps uphill on top of them."""
+_AT_ONCE = 1024
+"""Points of a pass."""
 _CLOSE = 1e-4
 """Relative gap at which a bound is as good as exact."""
 _NOTHING = -(1 << 40)
@@ -167,6 +171,7 @@ class _Search:
             start = self.least[some] + torch.inf
             ends = box.lower[some], box.upper[some]
             self._points(some, *ends, _POINTS)
+            self._climb(some, *ends)
             found.append(self._bounded(some, *ends, start, {}))
         root = torch.full_like(self.least, -torch.inf)
         for part in found:
@@ -295,17 +300,35 @@ class _Search:
         """
         u = torch.rand((count, *lower.shape), generator=self.generator, dtype=torch.float64)
         u[::2] = u[::2].round()
+        low, high = self._inside(lower, upper)
+        points = (low + (high - low) * u.to(low.device)).flatten(0, 1)
+        self._try(problem.repeat(count), points)
+
+    def _climb(self, problem: Tensor, lower: Tensor, upper: Tensor) -> None:
+        """Look for them by signed steps uphill, which there are on smooth activations."""
+        low, high = self._inside(lower, upper)
+        points, rows = (low + high) / 2, self.rows[problem]
+        for step in range(_STEPS):
+            uphill = self.steepness.uphill(points, rows)
+            if not bool(uphill.any()):
+                return
+            points = points + uphill.sign() * (high - low) / (2 + step)
+            points = torch.minimum(torch.maximum(points, low), high)
+            self._try(problem, points)
+
+    def _inside(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
         low, high = lower.double(), upper.double()
         middle = (low + high) / 2
         slack = 4 * torch.finfo(lower.dtype).eps * torch.maximum(low.abs(), high.abs())
-        low, high = torch.minimum(low + slack, middle), torch.maximum(high - slack, middle)
-        points = (low + (high - low) * u.to(low.device)).flatten(0, 1)
-        which = problem.repeat(count)
+        return torch.minimum(low + slack, middle), torch.maximum(high - slack, middle)
+
+    def _try(self, problem: Tensor, points: Tensor) -> None:
         if self.root.center is not None:
-            points = self._within_ball(points, self.root.center[self.owner[which]].double())
-        for some in torch.arange(len(which), device=which.device).split(1024):  # type: ignore[no-untyped-call]
-            found = self.steepness.at(points[some], self.rows[which[some]])
-            self.least.scatter_reduce_(0, which[some], found, "amax")
+            points = self._within_ball(points, self.root.center[self.owner[problem]].double())
+        index = torch.arange(len(problem), device=problem.device)
+        for some in index.split(_AT_ONCE):  # type: ignore[no-untyped-call]
+            found = self.steepness.at(points[some], self.rows[problem[some]])
+            self.least.scatter_reduce_(0, problem[some], found, "amax")
 
     def _within_ball(self, points: Tensor, center: Tensor) -> Tensor:
         """Points drawn towards the center of their ball, as far as it takes."""

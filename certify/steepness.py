@@ -104,14 +104,26 @@ class Steepness:
 
     def at(self, x: Tensor, seed: Tensor) -> Tensor:
         """The norm at points in float64, (m,), rounded down."""
+        return self._norm(x.detach().double().requires_grad_(), seed).detach() * (1 - 1e-10)
+
+    def uphill(self, x: Tensor, seed: Tensor) -> Tensor:
+        """Where the norm grows at points, (m, *shape); zero on ReLU nets."""
         points = x.detach().double().requires_grad_()
         with torch.enable_grad():
+            total = self._norm(points, seed, again=True).sum()
+            if not total.requires_grad:
+                return torch.zeros_like(points)
+            (found,) = torch.autograd.grad(total, points, allow_unused=True)
+        return torch.zeros_like(points) if found is None else found
+
+    def _norm(self, points: Tensor, seed: Tensor, *, again: bool = False) -> Tensor:
+        with torch.enable_grad():
             score = (self.model(points) * seed.double()).sum()
-            (gradient,) = torch.autograd.grad(score, points)
-        sizes = (gradient * self.unit).flatten(1)
-        order = {"linf": 1.0, "l2": 2.0, "l1": math.inf}[self.norm]
-        found: Tensor = torch.linalg.vector_norm(sizes, order, 1)
-        return found * (1 - 1e-10)
+            (gradient,) = torch.autograd.grad(score, points, create_graph=again)
+            sizes = (gradient * self.unit).flatten(1)
+            order = {"linf": 1.0, "l2": 2.0, "l1": math.inf}[self.norm]
+            found: Tensor = torch.linalg.vector_norm(sizes, order, 1)
+        return found
 
 
 def _traced(model: nn.Module, x: Tensor, seed: Tensor, unit: Tensor, norm: Norm) -> Graph:

@@ -12,7 +12,7 @@ from pydantic import Field
 from leaderboards.columns import CERTAINTIES
 from leaderboards.manifest import Count, ExplanationInfo, Record, Text
 from leaderboards.rates import Rate
-from leaderboards.verdicts import CLEAN_STEP, Verdict
+from leaderboards.verdicts import Verdict
 
 if TYPE_CHECKING:
     from leaderboards.store import RunStore
@@ -51,7 +51,8 @@ class ExplanationSummary(Record):
     """How far explanations were bent, and how far they can be: attack <= truth <= certificate."""
 
     bent: Rate | None
-    """Samples whose explanation was bent beyond the threshold; null while incomplete."""
+    """Samples whose explanation was bent beyond the threshold; null while incomplete, or without
+    an attack."""
     certified: Rate | None
     """Samples whose explanation is proven to stay within it; null likewise or without a proof."""
     undecided: Rate | None
@@ -115,12 +116,12 @@ def explanation_summary(
     def rate(verdict: Verdict) -> Rate | None:
         return Rate.of(int((result["verdict"] == verdict).sum()), n) if complete else None
 
-    proofs = any(store.kind(step) == "certificate" for step in frames if step != CLEAN_STEP)
+    kinds = {store.kind(step) for step in frames}
     medians = {c.name: values[c.name].dropna() for c in CERTAINTIES if c.name in values}
     moved = values["attack"].where(values["attack"] > 0)
     return ExplanationSummary(
-        bent=rate(Verdict.BROKEN),
-        certified=rate(Verdict.CERTIFIED) if proofs else None,
+        bent=rate(Verdict.BROKEN) if "attack" in kinds else None,
+        certified=rate(Verdict.CERTIFIED) if "certificate" in kinds else None,
         undecided=rate(Verdict.UNDECIDED),
         attack=Spread.of(values["attack"]),
         certificate=Spread.of(values["certificate"]),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from robustbench_c.cli import explain as explaining
 from robustbench_c.cli import options
 from robustbench_c.cli.app import new_app, run_app
 from robustbench_c.cli.known import ATTACKS, show_known, show_versions
@@ -60,6 +61,20 @@ def evaluate(
     cross_check: Annotated[
         bool, typer.Option("--cross-check", help="Compare the proofs with auto_LiRPA's.")
     ] = False,
+    explain: explaining.Kind = None,
+    explain_of: explaining.Of = "logit",
+    explain_steps: explaining.Steps = None,
+    explain_sigma: explaining.Sigma = None,
+    explain_method: explaining.Methods = "crown-interval",
+    gamma: explaining.Gamma = None,
+    gamma_absolute: explaining.GammaAbsolute = False,
+    measure: explaining.Measure = None,
+    delta: explaining.Delta = None,
+    min_cosine: explaining.MinCosine = None,
+    relative: explaining.Relative = False,
+    top_k: explaining.TopK = None,
+    features: explaining.Features = None,
+    explain_eps_curve: explaining.EpsCurve = None,
     data: options.Data = None,
     samples: Annotated[int | None, typer.Option(help="The first N samples [all].")] = None,
     norm: Annotated[str | None, typer.Option(help="linf, l2 or l1 [the card's].")] = None,
@@ -122,16 +137,20 @@ def evaluate(
             context, model, property_, instances, reference, timeout, out, seed, overwrite, as_json
         )
         return
-    if model is None:
-        raise UsageError("give a --model (robust-eval --list shows those of the zoo)")
     if attack not in ATTACKS:
         raise UsageError(f"no attack '{attack}'; {did_you_mean(attack, ATTACKS)}")
+    if eps_unit not in ("input", "range"):
+        raise UsageError(f"--eps-unit '{eps_unit}' is neither input nor range")
+    if explain is not None:
+        explaining.evaluate_explanations(context, _batch_size(batch_size))
+        return
+    explaining.refuse_own_options(context)
+    if model is None:
+        raise UsageError("give a --model (robust-eval --list shows those of the zoo)")
     if attack == "none" and certify is None and protocol is None:
         raise UsageError(
             "neither an attack nor a certificate: leave out --attack, or add --certify"
         )
-    if eps_unit not in ("input", "range"):
-        raise UsageError(f"--eps-unit '{eps_unit}' is neither input nor range")
     most = _batch_size(batch_size)
     if protocol is not None:
         from robustbench_c.evaluation.protocols import load_protocol
@@ -139,7 +158,7 @@ def evaluate(
         named = load_protocol(protocol)
         fixed = named.model_dump(exclude={"name", "description"})
         fixed |= dict.fromkeys(("eps_unit", "immutable", "certify_seconds"))
-        given = [key for key in fixed if _is_given(context, key)]
+        given = [key for key in fixed if options.is_given(context, key)]
         given += ["attack"] if attack == "none" else []
         if given:
             option = given[0].replace("_", "-")
@@ -207,12 +226,6 @@ def evaluate(
         print(run.summary.to_bytes().decode(), end="")
         return
     _show(run)
-
-
-def _is_given(context: typer.Context, option: str) -> bool:
-    """Whether the user set an option (and not its default)."""
-    source = context.get_parameter_source(option)
-    return source is not None and source.name == "COMMANDLINE"
 
 
 def _batch_size(text: str) -> int | None:

@@ -152,3 +152,15 @@ def pick_device(name: str) -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def is_given(context: typer.Context, option: str) -> bool:
+    """Whether the user set an option (and not its default)."""
+    source = context.get_parameter_source(option)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def given_of(context: typer.Context, names: tuple[str, ...]) -> str | None:
+    """Return the first of these options that the user set, as it is written, or None."""
+    found = next((name for name in names if is_given(context, name)), None)
+    return None if found is None else f"--{found.replace('_', '-')}"

@@ -42,7 +42,10 @@ class RunProgress:
 
     def __call__(self, step: str, done: int, total: int, settled: int) -> None:
         """Show the state of a step."""
-        said = f"{settled} {'broken' if step.startswith('pgd') else self._settled}"
+        verb = "broken" if step.startswith("pgd") else self._settled
+        if step.startswith("explain-"):
+            verb = "bent" if step == "explain-attack" else "certified"
+        said = f"{settled} {verb}"
         if self._console.is_terminal:
             if step not in self._tasks:
                 self._tasks[step] = self._bar.add_task(step, total=total, settled="")

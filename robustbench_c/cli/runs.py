@@ -31,21 +31,27 @@ def ls(root: Annotated[Path, typer.Argument(help="Folder of the runs.")] = Path(
 
     from leaderboards.errors import one_line
     from leaderboards.listing import list_runs
+    from leaderboards.rates import Rate
     from robustbench_c.cli.console import wide_console
 
-    table = Table("run", "state", "samples", "clean", "robust", "certified", box=None)
+    table = Table("run", "of", "state", "samples", "clean", "robust", "certified", box=None)
     found = list_runs(root)
     if not found:
         print(f"no runs in {root}")
         return
     for listed in found:
         if listed.manifest is None or listed.summary is None:
-            table.add_row(one_line(listed.folder.name), listed.problem or "", "", "", "", "")
+            table.add_row(one_line(listed.folder.name), "", listed.problem or "", "", "", "", "")
             continue
         found_out = listed.summary
         rates = (found_out.clean_accuracy, found_out.robust_accuracy, found_out.certified_accuracy)
+        what = listed.manifest.protocol.explanation
+        if (bent := found_out.explanation) is not None:  # robust: not bent by any step
+            left = bent.bent and Rate.of(bent.bent.n - bent.bent.k, bent.bent.n)
+            rates = (found_out.clean_accuracy, left, bent.certified)
         table.add_row(
             one_line(listed.folder.name),
+            "prediction" if what is None else what.kind,
             "complete" if listed.summary.complete else "unfinished",
             str(listed.summary.samples),
             *("-" if rate is None else f"{rate.value:.2%}" for rate in rates),

@@ -13,6 +13,7 @@ from leaderboards.store import RunStore
 from leaderboards.summary import Summary
 from leaderboards.verdicts import CLEAN_STEP, Verdict
 from robustbench_c.cli.console import wide_console
+from robustbench_c.cli.explained_tables import print_explained
 from robustbench_c.cli.proof_tables import print_proofs, reasons_line
 
 
@@ -32,8 +33,11 @@ def print_run(store: RunStore, summary: Summary) -> None:
     model, data, threat = store.manifest.model, store.manifest.data, store.manifest.protocol.threat
     unit = "" if threat.eps_unit == "input" else " of each feature's range"
     print(one_line(f"{model.name} on {data.name}, {threat.norm} eps {threat.eps:g}{unit}"))
-    wide_console().print(_table(store.manifest, summary))
-    print_proofs(summary)
+    if summary.explanation is not None:
+        print_explained(store.manifest.protocol, summary)
+    else:
+        wide_console().print(_table(store.manifest, summary))
+        print_proofs(summary)
     for line in (_verdict_line(summary), *_detail_lines(store), _cost_line(summary)):
         print(line)
 

@@ -158,7 +158,7 @@ def _judge(
         forwards=result.forwards.cpu().numpy(),
         backwards=result.backwards.cpu().numpy(),
         seconds=result.seconds.cpu().numpy(),
-        detail=_details(result, counts, bent, failed),
+        detail=_details(result, on.config.criterion.bent(check.distance), counts, bent, failed),
         explained=True,
         explanation_distance=np.where(shown, check.distance.cpu().numpy(), np.nan),
         explanation_distance64=np.where(shown, check.distance64.cpu().numpy(), np.nan),
@@ -175,18 +175,21 @@ def _logits(on: ExplainedTask, part: Tensor, result: ExplanationAttackResult) ->
 
 
 def _details(
-    result: ExplanationAttackResult, counts: Tensor, bent: Tensor, failed: Tensor
+    result: ExplanationAttackResult, single: Tensor, counts: Tensor, bent: Tensor, failed: Tensor
 ) -> list[str | None]:
+    """What is unusual about a row; `single` says what is bent in float32."""
     details: list[str | None] = []
-    for found, legal, holds_, nan in zip(
-        result.found.tolist(), counts.tolist(), bent.tolist(), failed.tolist(), strict=True
+    for found, far, legal, holds_, nan in zip(
+        *(t.tolist() for t in (result.found, single, counts, bent, failed)), strict=True
     ):
         if nan:
             details.append("a logit, an explanation or a gradient was NaN or Inf")
-        elif found and not holds_:
-            details.append("rounding: bent in float32, not in float64")
         elif not legal:
             details.append("rounding: the prediction is not kept in both number formats")
+        elif far and not holds_:
+            details.append("rounding: bent in float32, not in float64")
+        elif found and not holds_:
+            details.append("not reproduced: it was not bent when it was measured again")
         else:
             details.append(None)
     return details

@@ -59,7 +59,7 @@ class ExplainConfig:
     def __post_init__(self) -> None:
         for method in self.methods:
             if method not in METHODS:
-                known = list(METHODS)
+                known: list[str] = list(METHODS)
                 raise UsageError(f"no certificate '{method}'; {did_you_mean(method, known)}")
         if len(set(self.methods)) < len(self.methods):
             raise UsageError("a certificate is named twice")
@@ -164,7 +164,7 @@ def config_of(store: RunStore) -> ExplainConfig:
     features = criterion.pop("features")
     places = tuple(parse_ids(features).tolist()) if features else ()
     try:
-        return ExplainConfig(
+        config = ExplainConfig(
             Explanation(info.kind, info.of, info.steps, **tensors),
             Criterion(**criterion, features=places),
             attacks[0] if attacks else None,
@@ -172,8 +172,10 @@ def config_of(store: RunStore) -> ExplainConfig:
             WeightBudget(info.gamma, info.gamma_relative) if info.gamma else None,
             info.k,
         )
+        config.info(store.manifest.data.shape)
     except AttackError as error:
         raise RecordError(f"{store.folder}: {error}") from None
+    return config
 
 
 def _tensors(store: RunStore) -> dict[str, torch.Tensor]:

@@ -96,7 +96,7 @@ def prove_again(on: ExplainedTask, step: StepInfo, boxes: Boxes) -> tuple[list[s
         found = bound_places(on, step, boxes, on.task.places(ids)).set_index("sample_id").loc[mine]
         lost = found["verdict"] != Verdict.CERTIFIED
         bound = found["explanation_bound"]
-        better = told.loc[mine] < bound * (1 - TOLERANCE)
+        better = told.reindex(mine) < bound * (1 - TOLERANCE)
         for bad, what in (
             (lost.to_numpy(), "it cannot be proved again"),
             (better.to_numpy() & ~lost.to_numpy(), "its bound is better than what is proved"),

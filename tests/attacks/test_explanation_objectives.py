@@ -100,12 +100,6 @@ def test_alignment_in_closed_form() -> None:
     g, h = x @ model.a + model.b, near @ model.a + model.b
     turned = (1 - F.cosine_similarity(g, h)) / 2
     torch.testing.assert_close(found, (0.7 * (g - h).square().sum(1) + 0.3 * turned).mean())
-    # the gradient at the sample is held fixed
-    (gradient,) = torch.autograd.grad(found, model.b)
-    g = g.detach()
-    half = (0.7 * (g - h).square().sum(1) + 0.15 * (1 - F.cosine_similarity(g, h))).mean()
-    (expected,) = torch.autograd.grad(half, model.b)
-    torch.testing.assert_close(gradient, expected)
 
 
 def test_path_attributions_add_up_to_the_change_of_the_loss(batch) -> None:
@@ -138,9 +132,7 @@ def test_the_search_enlarges_the_norm_and_stays_inside(batch) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_gradients_are_those_of_finite_differences(batch, name) -> None:
-    """But for what is held fixed: the gradient at the sample, the point found, the class."""
-    if name.startswith("align"):
-        pytest.skip("checked in closed form: one of its terms is held fixed")
+    """The point that the search finds is held fixed, so there it takes no steps."""
     model, (x, y) = net().double(), (batch[0].double(), batch[1])
     changes = {"steps": 0} if name == "ig-norm" else {}
     weights = list(model.parameters())
@@ -195,8 +187,8 @@ def test_modes_statistics_and_gradients(batch, name) -> None:
 def test_training_lowers_the_penalty(batch, name) -> None:
     model, (x, y) = net(), batch
     before = float(call(name, model, x, y, base=zero).detach())
-    optimiser = torch.optim.Adam(model.parameters(), lr=0.003)
-    for _ in range(100):
+    optimiser = torch.optim.Adam(model.parameters(), lr=0.01)
+    for _ in range(30):
         optimiser.zero_grad()
         call(name, model, x, y, base=zero).backward()
         optimiser.step()

@@ -26,7 +26,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "selu": nn.SELU,
     "celu": lambda: nn.CELU(2.0),
     "relu6": nn.ReLU6,
-    "hardtanh": lambda: nn.Hardtanh(-1.5, 1.8),
+    "hardtanh": lambda: nn.Hardtanh(-0.3, 0.4),
     "absolute value": lambda: Fn(torch.abs),
 }
 

@@ -156,14 +156,36 @@ def test_first_layer_mask() -> None:
 def test_halved_gamma() -> None:
     """The published code moves weights by gamma / 2: a one-layer net attains the whole of it."""
     model = nn.Linear(4, 3)
-    x = torch.rand(1, 4)
-    budget = WeightBudget(0.1)
-    box = ExplanationCertifier(model, x, Explanation()).box(
-        x, torch.tensor([[0.0, 1, 0]]), None, budget, "interval"
-    )
-    vertex = torch.maximum(model.weight[1] * 1.1, model.weight[1] * 0.9).detach()
-    assert bool((box.upper[0] >= vertex).all())
-    assert torch.allclose(box.upper[0], vertex, rtol=1e-5)
+    x, seed = torch.rand(3, 4), torch.eye(3)
+    for method in METHODS:
+        certifier = ExplanationCertifier(model, x, Explanation())
+        for relative in (True, False):
+            box = certifier.box(x, seed, None, WeightBudget(0.1, relative), method)
+            weight = model.weight.detach().double()
+            reach = 0.1 * weight.abs() if relative else torch.full_like(weight, 0.1)
+            for end, vertex in ((box.lower, weight - reach), (box.upper, weight + reach)):
+                assert torch.allclose(end.double(), vertex, rtol=1e-5, atol=1e-5)
+            assert bool((box.lower <= weight - reach).all())  # all of it, to the last bit
+            assert bool((box.upper >= weight + reach).all())
+
+
+def test_a_bias_of_zero_stays_in_a_relative_budget() -> None:
+    """The published code moves biases by gamma / 2, absolutely, in either mode."""
+    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
+    with torch.no_grad():
+        model[0].bias.zero_()
+        model[0].weight.copy_(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]))
+    x, seed = torch.tensor([[0.02, 0.5]]), torch.tensor([[1.0, 0]])
+    weight = float(model[2].weight[0, 0])
+    for method in METHODS:
+        certifier = ExplanationCertifier(model, x, Explanation())
+        kept = certifier.box(x, seed, None, WeightBudget(0.1), method)  # the first unit is on
+        found = torch.stack([kept.lower[0, 0], kept.upper[0, 0]]) / weight
+        assert 1.21 <= float(found.max()) < 1.2101
+        assert 0.7899 < float(found.min()) <= 0.81  # Rump's product loses 0.02
+        moved = certifier.box(x, seed, None, WeightBudget(0.1, relative=False), method)
+        assert bool(moved.lower[0, 0] <= 0)  # an absolute budget turns it off
+        assert bool(moved.upper[0, 0] >= 0)
 
 
 def test_max_pool() -> None:

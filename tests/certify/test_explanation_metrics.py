@@ -256,3 +256,48 @@ def test_every_measure_is_tried_and_wrong_ones_are_turned_away() -> None:
         worst_distance(Criterion("into-top-k", k=1, features=(3,)), torch.ones(1, 3), box)
     with pytest.raises(AttackError, match="k is 4"):
         box_metrics(torch.ones(1, 3), box, 4)
+
+
+def _quotient(v: Tensor, box: Interval) -> Tensor:
+    """The least product over the largest norm (over the smallest, where it is negative)."""
+    least = torch.minimum(v * box.lower, v * box.upper).sum(1)
+    most = box.magnitude.norm(dim=1)
+    nearest = torch.maximum(box.lower, -box.upper).clamp_min(0).norm(dim=1)
+    return (least / (v.norm(dim=1) * torch.where(least >= 0, most, nearest))).clamp(-1, 1)
+
+
+def _least_found(v: Tensor, box: Interval) -> Tensor:
+    """The least cosine over all corners, and over descent from inside."""
+    bits = torch.tensor(list(itertools.product([0.0, 1.0], repeat=v.shape[1]))).double()
+    corners = box.lower[:, None] + bits * (box.upper - box.lower)[:, None]
+    again = v.repeat_interleave(len(bits), 0)
+    found = cosine(again, corners.flatten(0, 1)).view(len(v), -1).amin(1)
+    w = torch.lerp(box.lower, box.upper, torch.rand(v.shape).double())
+    for step in range(300):
+        w = w.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(cosine(v, w).sum(), w)
+        w = w.detach() - 0.05 * (box.upper - box.lower) * slope.sign() * (1 - step / 300)
+        w = torch.minimum(torch.maximum(w, box.lower), box.upper)
+        found = torch.minimum(found, cosine(v, w))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("entries", "width"), [(10, 0.3), (10, 1.0), (784, 0.3), (784, 1.0)])
+def test_table_of_cosines(entries: int, width: float) -> None:
+    """Prints a row of the table in docs/explanations.md (pytest -s -m slow -k table)."""
+    torch.manual_seed(0)
+    v = torch.randn(200, entries).double()
+    radius = torch.rand(200, entries).double() * width
+    box = Interval(v - radius, v + radius)
+    bound, quotient = least_cosine(v, box), _quotient(v, box)
+    true = _least_found(v, box) if entries <= 10 else None
+    shown = "" if true is None else f"true {float(true.mean()):.4f}, "
+    print(
+        f"{entries} entries, half widths to {width}: {shown}bound {float(bound.mean()):.4f}, "
+        f"quotient {float(quotient.mean()):.4f}"
+    )
+    assert bool((bound >= quotient - 1e-12).all())
+    if true is not None:
+        assert bool((bound <= true).all())
+        assert float((true - bound).mean()) < 1e-3

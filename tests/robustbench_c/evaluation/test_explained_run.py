@@ -20,7 +20,7 @@ from certify.interval import Interval
 from leaderboards.errors import ContradictionError, RecordError
 from leaderboards.store import RunStore
 from robustbench_c.data import from_tensors
-from robustbench_c.errors import ModelError, UsageError
+from robustbench_c.errors import CheckFailedError, ModelError, UsageError
 from robustbench_c.evaluation import ExplainConfig, explained_attacking, explained_proving
 from robustbench_c.evaluation.explained_config import config_of
 from robustbench_c.evaluation.verify import verify
@@ -260,3 +260,72 @@ def test_settings_that_do_not_fit_are_one_line() -> None:
         ExplainConfig(methods=("crwn",))
     with pytest.raises(UsageError, match="neither"):
         ExplainConfig(attack=None, methods=())
+
+
+def test_verify_finds_proofs_that_are_none(run, problem) -> None:
+    model, x, y = problem
+    data = from_tensors(x, y, lower=torch.tensor(0.0), upper=torch.tensor(1.0))
+    found = run(0.01)
+    certified = found.summary.counts.certified
+    assert certified > 0
+
+    class Wide(Narrow):
+        def box(self, *arguments) -> Interval:
+            box = self.engine.box(*arguments)
+            return Interval(box.lower - 100, box.upper + 100)
+
+    result = verify(found.store, model, data, prove=True, boxes=Wide)
+    assert result.proved == 0
+    assert sum("cannot be proved again" in line for line in result.problems) == certified
+
+
+def test_a_record_of_entries_that_are_not_there_is_refused(run, problem) -> None:
+    model, x, y = problem
+    data = from_tensors(x, y, lower=torch.tensor(0.0), upper=torch.tensor(1.0))
+    found = run(0.01)
+    store = found.store
+    info = store.manifest.protocol.explanation.model_copy(update={"k": 9})
+    protocol = store.manifest.protocol.model_copy(update={"explanation": info})
+    store.manifest = store.manifest.model_copy(update={"protocol": protocol})
+    with pytest.raises(RecordError, match="k is 9, but an explanation has 8"):
+        config_of(store)
+    assert any("k is 9" in line for line in verify(store, model, data, prove=True).problems)
+
+
+def test_an_attack_that_cheats_stops_the_run(run, monkeypatch) -> None:
+    honest = explained_attacking.attack_explanations
+
+    def outside(model, x, *rest, **options):
+        result = honest(model, x, *rest, **options)
+        result.adversarial, result.found[:] = result.adversarial + 0.5, True
+        return result
+
+    monkeypatch.setattr(explained_attacking, "attack_explanations", outside)
+    with pytest.raises(CheckFailedError, match="a defect of the attack"):
+        run(0.01)
+
+
+def test_what_an_attack_only_claims_does_not_count(run, monkeypatch) -> None:
+    honest = explained_attacking.attack_explanations
+
+    def claims(model, x, *rest, **options):
+        result = honest(model, x, *rest, **options)
+        result.adversarial, result.found[:] = x.clone(), True
+        result.distance[:] = 9.0
+        return result
+
+    monkeypatch.setattr(explained_attacking, "attack_explanations", claims)
+    found = run(0.1, config={"criterion": Criterion("linf", 0.5)})
+    rows = found.store.read_step("explain-attack")
+    assert rows["verdict"].isna().all()
+    assert rows["explanation_distance"].max() == 0
+    assert rows["detail"].str.startswith("not reproduced").all()
+
+
+def test_what_was_not_tried_has_no_rate(run) -> None:
+    proofs = run(0.01, config={"attack": None}).summary.explanation
+    assert (proofs.bent, proofs.attack, proofs.ratio) == (None, None, None)
+    assert proofs.certified.k > 0
+    attacks = run(0.01, config={"methods": ()}).summary.explanation
+    assert (attacks.certified, attacks.certificate, attacks.metrics) == (None, None, {})
+    assert attacks.bent.n == 50
