@@ -107,6 +107,13 @@ BY_CLASS = (
     Column("local_lipschitz_upper", pa.list_(pa.float64()), True, "proven: none is steeper"),
 )
 """Of certificates of runs that ask for them: local Lipschitz constants, one for each logit."""
+BY_FEATURE = Column(
+    "monotone",
+    pa.list_(pa.int8()),
+    True,
+    "proven: the score rises with the feature (1), falls (-1), does not change (2); 0: unknown",
+)
+"""Of certificates of runs that ask for it: one for each feature that is asked for."""
 PREDICTIONS = Layout(COLUMNS)
 """Of runs about predictions."""
 EXPLANATIONS = Layout((*COLUMNS, *DISTANCES, *CERTAINTIES), explained=True)
@@ -133,6 +140,8 @@ def layout_of(explanation: ExplanationInfo | None, classes: int) -> Layout:
     lists: tuple[Column, ...] = ()
     if explanation.lipschitz_budget is not None:
         lists += tuple(replace(column, length=classes) for column in BY_CLASS)
+    if explanation.monotone:
+        lists += (replace(BY_FEATURE, length=len(explanation.monotone)),)
     return Layout((*EXPLANATIONS.columns, *lists), explained=True)
 
 
@@ -246,7 +255,8 @@ def _check_explained(table: Any, kind: StepKind, layout: Layout) -> None:
             raise RecordError(f"{name} is beyond 1")
     held = {name: table[name].combine_chunks() for name in layout.lengths}
     for name, values in held.items():
-        check_lists(name, values, layout.lengths[name], None)
+        signs = (-1, 0, 1, 2) if name == BY_FEATURE.name else None
+        check_lists(name, values, layout.lengths[name], signs)
     if (names := (BY_CLASS[0].name, BY_CLASS[1].name))[0] in held:
         check_order(names, held[names[0]], held[names[1]])
 

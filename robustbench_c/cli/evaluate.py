@@ -77,6 +77,7 @@ def evaluate(
     explain_eps_curve: explaining.EpsCurve = None,
     explain_lipschitz: explaining.Lipschitz = False,
     explain_lipschitz_budget: explaining.LipschitzBudget = None,
+    monotone: explaining.Monotone = None,
     data: options.Data = None,
     samples: Annotated[int | None, typer.Option(help="The first N samples [all].")] = None,
     norm: Annotated[str | None, typer.Option(help="linf, l2 or l1 [the card's].")] = None,

@@ -79,6 +79,10 @@ LipschitzBudget = Annotated[
         help="Subproblems of branch and bound for each sample and logit [1].",
     ),
 ]
+Monotone = Annotated[
+    str | None,
+    typer.Option(help="Prove that the explained score rises, or falls, with these features: a,b."),
+]
 EpsCurve = Annotated[
     str | None,
     typer.Option(
@@ -89,7 +93,7 @@ EpsCurve = Annotated[
 _OWN = (
     *("explain_of", "explain_steps", "explain_sigma", "explain_method", "gamma"),
     *("gamma_absolute", "delta", "min_cosine", "measure", "relative", "top_k", "features"),
-    *("explain_eps_curve", "explain_lipschitz", "explain_lipschitz_budget"),
+    *("explain_eps_curve", "explain_lipschitz", "explain_lipschitz_budget", "monotone"),
 )
 _FOREIGN = (
     *("protocol", "certify", "certify_iterations", "certify_subproblems", "certify_seconds"),
@@ -192,6 +196,7 @@ def _show(run: Run) -> None:
 def _config(context: typer.Context, data: Dataset) -> ExplainConfig:
     from attacks.explanation_config import ExplanationAttackConfig
     from attacks.threat import WeightBudget
+    from robustbench_c.data.features import feature_places
     from robustbench_c.evaluation import ExplainConfig
 
     given: dict[str, Any] = context.params
@@ -219,6 +224,7 @@ def _config(context: typer.Context, data: Dataset) -> ExplainConfig:
         budget or None,
         min(5, data.x[0].numel()) if given["top_k"] is None else given["top_k"],
         (1 if lipschitz is None else lipschitz) if given["explain_lipschitz"] else None,
+        feature_places(data, named, "--monotone") if (named := given["monotone"]) else (),
     )
 
 

@@ -18,7 +18,7 @@ from attacks.threat import WeightBudget
 from certify.explaining import METHODS, Method
 from leaderboards.errors import RecordError
 from leaderboards.files import atomic_write_bytes, read_bytes
-from leaderboards.manifest import CriterionInfo, ExplanationInfo, Parameter, StepInfo
+from leaderboards.manifest import CriterionInfo, ExplanationInfo, FeatureInfo, Parameter, StepInfo
 from leaderboards.sample_ids import format_ids, parse_ids
 from leaderboards.store import RunStore
 from robustbench_c.errors import UsageError, did_you_mean
@@ -50,6 +50,7 @@ class ExplainConfig:
         k: Number of entries that the metric `top_k` ranks first; None for 10 or all.
         lipschitz: Subproblems for each sample and logit, >= 1, of local Lipschitz constants; None
             leaves these out.
+        monotone: Features, by ascending place, in which the explained score may be monotone.
     """
 
     explanation: Explanation = field(default_factory=Explanation)
@@ -59,6 +60,7 @@ class ExplainConfig:
     budget: WeightBudget | None = None
     k: int | None = None
     lipschitz: int | None = None
+    monotone: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for method in self.methods:
@@ -69,8 +71,12 @@ class ExplainConfig:
             raise UsageError("a certificate is named twice")
         if self.attack is None and not self.methods:
             raise UsageError("neither an attack nor a certificate: give one of them")
-        if self.lipschitz is not None and not self.methods:
-            raise UsageError("local Lipschitz constants are in the rows of certificates: name one")
+        if (self.lipschitz is not None or self.monotone) and not self.methods:
+            raise UsageError(
+                "Lipschitz constants and monotonicity are in the rows of certificates: name one"
+            )
+        if list(self.monotone) != sorted(set(self.monotone)):
+            raise UsageError("the features of monotone are not in ascending order")
         if self.lipschitz is not None and not 1 <= self.lipschitz <= _MOST_SUBPROBLEMS:
             raise UsageError(
                 f"{self.lipschitz} subproblems for Lipschitz constants: from 1 to "
@@ -97,12 +103,21 @@ class ExplainConfig:
             )
         return tuple(steps)
 
-    def info(self, shape: tuple[int, ...]) -> ExplanationInfo:
+    def info(self, shape: tuple[int, ...], names: tuple[str, ...] = ()) -> ExplanationInfo:
         """What a manifest says of it, for samples of this shape.
+
+        Args:
+            shape: Of one sample.
+            names: Of its features, if they have names.
 
         Raises:
             AttackError: An explanation of this shape lacks the entries that are ranked.
+            UsageError: It lacks a feature of `monotone`.
         """
+        if self.monotone and not 0 <= min(self.monotone) <= max(self.monotone) < math.prod(shape):
+            raise UsageError(
+                f"monotone in feature {max(self.monotone)}: a sample has {math.prod(shape)}"
+            )
         self.criterion.check_shape(shape)
         k = min(10, math.prod(shape)) if self.k is None else self.k
         Criterion("top-k", k=k).check_shape(shape)
@@ -118,6 +133,10 @@ class ExplainConfig:
             gamma=0.0 if self.budget is None else self.budget.gamma,
             gamma_relative=self.budget is None or self.budget.relative,
             lipschitz_budget=self.lipschitz,
+            monotone=tuple(
+                FeatureInfo(place=i, name=names[i][:500] if names else str(i))
+                for i in self.monotone
+            ),
             **own,
         )
 
@@ -184,6 +203,7 @@ def config_of(store: RunStore) -> ExplainConfig:
             WeightBudget(info.gamma, info.gamma_relative) if info.gamma else None,
             info.k,
             info.lipschitz_budget,
+            tuple(feature.place for feature in info.monotone),
         )
         config.info(store.manifest.data.shape)
     except (AttackError, UsageError) as error:

@@ -6,11 +6,14 @@ import math
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor
 
 from certify.lipschitz import local_lipschitz
-from leaderboards.columns import BY_CLASS
+from certify.monotonicity import certify_monotone
+from leaderboards.columns import BY_CLASS, BY_FEATURE
 from leaderboards.manifest import StepInfo
+from robustbench_c.evaluation.explained_config import method_of
 from robustbench_c.evaluation.explained_task import ExplainedTask
 
 _LOWER, _UPPER = (column.name for column in BY_CLASS)
@@ -22,6 +25,8 @@ def lists_of(on: ExplainedTask, step: StepInfo, part: Tensor) -> tuple[dict[str,
     Local Lipschitz constants do not depend on the method: the first certificate has them. They
     are those of the model as it is, whatever may happen to its weights.
 
+    Monotonicity is that of the score that the explanation is a gradient of.
+
     Returns:
         Columns by name, and the subproblems that it took, int64 (n,).
 
@@ -29,14 +34,35 @@ def lists_of(on: ExplainedTask, step: StepInfo, part: Tensor) -> tuple[dict[str,
         UnsupportedError: An operation has no rule.
     """
     budget, work = on.config.lipschitz, part.new_zeros(len(part))
+    columns: dict[str, object] = {}
+    if on.config.monotone:
+        columns[BY_FEATURE.name] = _signs(on, step, part)
     if budget is None or step.name != f"explain-{on.config.methods[0]}":
-        return {}, work
+        return columns, work
     x = on.task.x[part]
     found = local_lipschitz(
         on.model, x, on.task.threat, budget=budget, seed=on.task.seed, steepness=on.steepness
     )
-    columns: dict[str, object] = {_LOWER: _plain(found.lower), _UPPER: _plain(found.upper)}
+    columns |= {_LOWER: _plain(found.lower), _UPPER: _plain(found.upper)}
     return columns, work + found.subproblems.sum(1)
+
+
+def _signs(on: ExplainedTask, step: StepInfo, part: Tensor) -> list[list[int]]:
+    """1 where the score rises with the feature, -1 where it falls, 2 for both, 0 for neither."""
+    features = torch.tensor(on.config.monotone, device=part.device)
+    seed = on.seeds(part, on.task.classifier.logits(on.task.x[:1]).shape[1])
+    found = certify_monotone(
+        on.slopes,
+        on.task.x[part],
+        seed,
+        features,
+        on.task.threat,
+        on.config.budget,
+        method_of(step),
+    )
+    signs = found.increasing.long() - found.decreasing.long()
+    constant = found.increasing & found.decreasing
+    return signs.masked_fill(constant, 2).tolist()
 
 
 def better_than(told: pd.DataFrame, found: pd.DataFrame, tolerance: float) -> dict[str, list[int]]:
@@ -48,6 +74,15 @@ def better_than(told: pd.DataFrame, found: pd.DataFrame, tolerance: float) -> di
         tolerance: Relative: more than machines differ by.
     """
     problems: dict[str, list[int]] = {}
+    if BY_FEATURE.name in told:
+        signs = told[BY_FEATURE.name].dropna()
+        again = found.loc[signs.index, BY_FEATURE.name]
+        bad = [
+            any(a not in (0, b) and b != 2 for a, b in zip(claims, proved, strict=True))
+            for claims, proved in zip(signs, again, strict=True)
+        ]
+        if any(bad):
+            problems["it cannot be proved again to be monotone"] = signs.index[bad].tolist()
     if _UPPER not in told:
         return problems
     for name, sign, what in (

@@ -101,7 +101,7 @@ def evaluate_explanations(
     dataset = dataset_of(data, y, threat)
     check_data(dataset)
     threat = settled(threat, dataset)
-    info, steps = config.info(dataset.shape), config.steps()
+    info, steps = config.info(dataset.shape, dataset.feature_names), config.steps()
     loaded, target = subject(model), parse_device(auto_device(device))
     loaded.module.to(target)
     with exact_passes():

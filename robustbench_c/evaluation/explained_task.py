@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from attacks.classifier import CPU_TILES, CUDA_TILES, TiledClassifier
-from attacks.explanations import explain, seeds
+from attacks.explanations import Explanation, explain, seeds
 from attacks.threat import ThreatModel
+from certify.explaining import ExplanationCertifier
 from certify.steepness import Steepness
 from leaderboards.columns import Layout
 from leaderboards.verdicts import Verdict
@@ -61,6 +62,12 @@ class ExplainedTask:
         x = self.task.x[:1]
         classes = self.task.classifier.logits(x).shape[1]
         return Steepness(self.model, x, self.task.threat, classes)
+
+    @cached_property
+    def slopes(self) -> ExplanationCertifier:
+        """Bounds gradients of the explained score, whatever the explanation makes of them."""
+        score = Explanation("gradient", self.config.explanation.of)
+        return ExplanationCertifier(self.model, self.task.x[:1], score)
 
     def others(self, part: Tensor) -> Tensor | None:
         """`other` at the places `part`."""

@@ -11,7 +11,14 @@ from record_makers import PGD, a_frame, a_manifest, a_row
 from leaderboards import shard
 from leaderboards.columns import EXPLANATIONS, PREDICTIONS, content_sha256, to_table
 from leaderboards.errors import ContradictionError, RecordError
-from leaderboards.manifest import CriterionInfo, ExplanationInfo, Manifest, StepInfo, parse_manifest
+from leaderboards.manifest import (
+    CriterionInfo,
+    ExplanationInfo,
+    FeatureInfo,
+    Manifest,
+    StepInfo,
+    parse_manifest,
+)
 from leaderboards.pairs import compare
 from leaderboards.store import RunStore
 
@@ -308,3 +315,40 @@ def test_lists_longer_than_they_may_be_are_not_read(tmp_path) -> None:
     data = shard.encode(table, store.manifest.identity(), "explain-linear")
     with pytest.raises(RecordError, match="claims 200000 entries"):
         shard.decode(data, store.manifest.identity(), "explain-linear", 4, store.layout)
+
+
+MONOTONE = {
+    "monotone": (FeatureInfo(place=0, name="age"), FeatureInfo(place=2, name="sex=[b]x[/b]"))
+}
+
+
+def test_shares_of_monotone_features_are_of_all_certificates_together(tmp_path) -> None:
+    steps = (PROOF, PROOF.model_copy(update={"name": "second"}))
+    base = explained_manifest(asked=MONOTONE, ids="0-3")
+    protocol = base.protocol.model_copy(update={"steps": steps})
+    manifest = base.model_copy(update={"protocol": protocol, "protocol_sha256": protocol.sha256})
+    store = RunStore.create(tmp_path / "run", parse_manifest(manifest.to_bytes(), "m"))
+    signs = {"explain-linear": [[1, 0], [2, 0], None, [-1, -1]], "second": [[1, -1], [0, 0]] * 2}
+    store.write_shard("clean", a_frame(*[row(i, monotone=None) for i in range(4)]))
+    for step, lists in signs.items():
+        store.write_shard(step, a_frame(*[proved(i, 0.5, monotone=v) for i, v in enumerate(lists)]))
+    age, sex = store.write_summary().explanation.monotone
+    assert (age.name, age.increasing.k, age.decreasing.k) == ("age", 3, 2)
+    assert (sex.increasing.k, sex.decreasing.k, sex.decreasing.n) == (0, 3, 4)
+    assert store.verify_bytes() == []
+
+
+@pytest.mark.parametrize(
+    ("signs", "message"),
+    [([1], "1 entries"), ([3, 0], "has the entry 3"), ([None, 0], "has the entry None")],
+)
+def test_signs_that_cannot_be_are_refused(tmp_path, signs, message) -> None:
+    store = RunStore.create(tmp_path / "run", explained_manifest(asked=MONOTONE))
+    with pytest.raises(RecordError, match=message):
+        store.write_shard("explain-linear", a_frame(proved(0, 0.5, monotone=signs)))
+
+
+def test_features_out_of_order_are_refused() -> None:
+    twisted = {"monotone": MONOTONE["monotone"][::-1]}
+    with pytest.raises(ValueError, match="ascending order"):
+        explained_manifest(asked=twisted)

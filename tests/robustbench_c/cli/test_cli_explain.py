@@ -57,16 +57,22 @@ def test_json_is_the_summary(explain, tmp_path) -> None:
     told = json.loads(explain("--json", "--min-cosine", 0.5, "--explain-method", "linear").out)
     assert told == json.loads((the_run(tmp_path) / "summary.json").read_text())
     assert set(told["explanation"]) == {
-        *("bent", "certified", "undecided", "attack", "certificate", "ratio", "metrics")
+        *("bent", "certified", "undecided", "attack", "certificate", "ratio", "metrics"),
+        "monotone",
     }
 
 
-def test_local_lipschitz_constants_are_bounded_on_demand(explain, tmp_path) -> None:
-    ended = explain("--attack", "none", "--explain-lipschitz", "--explain-lipschitz-budget", 2)
+def test_what_is_certified_on_demand(explain, tmp_path) -> None:
+    asked = ("--explain-lipschitz", "--explain-lipschitz-budget", 2, "--monotone", "mean texture")
+    ended = explain("--attack", "none", *asked)
     assert ended.code == 0, ended.err
     assert "local Lipschitz constant, largest of a logit (at most)" in ended.out
     manifest = json.loads((the_run(tmp_path) / "manifest.json").read_text())
-    assert manifest["protocol"]["explanation"]["lipschitz_budget"] == 2
+    told = manifest["protocol"]["explanation"]
+    assert told["lipschitz_budget"] == 2
+    assert told["monotone"] == [{"place": 1, "name": "mean texture"}]
+    assert "increasing" in ended.out
+    assert "mean texture" in ended.out
 
 
 @pytest.mark.parametrize(
@@ -166,6 +172,7 @@ def test_protected_attributes_are_the_features_where_none_are_named(robust_eval,
         (("--explain-lipschitz-budget", 2), "add it"),
         (("--explain-lipschitz", "--explain-lipschitz-budget", 0), "from 1 to"),
         (("--explain-lipschitz", "--explain-method", "none"), "name one"),
+        (("--monotone", "mean txture"), "--monotone: no feature 'mean txture'"),
         (("--explain-eps-curve", "0.1,x"), "not a list of numbers"),
         (("--explain-eps-curve", "0.1,0"), "finite and above 0"),
         (("--certify", "crown"), "--certify is about predictions"),

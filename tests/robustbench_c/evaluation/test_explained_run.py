@@ -270,6 +270,10 @@ def test_settings_that_do_not_fit_are_one_line() -> None:
         ExplainConfig(attack=None, methods=())
     with pytest.raises(UsageError, match="name one"):
         ExplainConfig(methods=(), lipschitz=1)
+    with pytest.raises(UsageError, match="ascending"):
+        ExplainConfig(monotone=(3, 1))
+    with pytest.raises(UsageError, match="monotone in feature 8: a sample has 8"):
+        ExplainConfig(monotone=(0, 8)).info((8,))
     with pytest.raises(UsageError, match="from 1 to"):
         ExplainConfig(lipschitz=0)
 
@@ -390,3 +394,40 @@ def test_local_lipschitz_constants_are_proved_again(run, problem, monkeypatch) -
     for said in ("better than what is proved", "steeper than those that are found"):
         lines = [line for line in problems if said in line]
         assert {int(line.split("sample ")[1].split(":")[0]) for line in lines} >= apart != set()
+
+
+def test_monotone_features_are_so_and_are_proved_again(run, problem, monkeypatch) -> None:
+    model, x, y = problem
+    data = from_tensors(x, y, lower=torch.tensor(0.0), upper=torch.tensor(1.0))
+    asked = {"attack": None, "methods": ("interval", "crown-interval"), "monotone": (0, 5)}
+    found = run(0.01, config=asked)
+    precise, target, grid = copy.deepcopy(model).double(), model(x).argmax(1), torch.rand(21).sort()
+    proved = 0
+    for method in asked["methods"]:
+        rows = found.store.read_step(f"explain-{method}")
+        signs = torch.from_numpy(np.stack(rows["monotone"])).long()
+        for i, feature in enumerate(asked["monotone"]):
+            at = (x + 0.02 * torch.rand(50, 8) - 0.01).clamp(0, 1).repeat(21, 1, 1).double()
+            at[:, :, feature] = grid.values[:, None].double()
+            score = precise(at)[:, torch.arange(50), target]
+            rise = score.diff(dim=0) * signs[:, i]
+            assert bool((rise >= -1e-9).all())
+            proved += int((signs[:, i] != 0).sum())
+    (first, second) = found.summary.explanation.monotone
+    assert (first.name, second.name) == ("0", "5")
+    best = np.stack(found.store.read_step("explain-crown-interval")["monotone"])
+    assert first.increasing.k >= (best[:, 0] == 1).sum()
+    assert proved > 0
+    assert found.store.verify_bytes() == []
+    assert verify(found.store, model, data, prove=True).problems == ()
+    honest = explained_lists.certify_monotone
+
+    def forged(*arguments, **options):
+        result = honest(*arguments, **options)
+        return replace(result, increasing=torch.ones_like(result.increasing))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(explained_lists, "certify_monotone", forged)
+        wrong = run(0.01, name="forged", config=asked)
+    problems = verify(wrong.store, model, data, prove=True).problems
+    assert any("cannot be proved again to be monotone" in line for line in problems)
