@@ -9,7 +9,8 @@ import numpy.typing as npt
 import pandas as pd
 from pydantic import Field
 
-from leaderboards.columns import CERTAINTIES
+from leaderboards.columns import BY_CLASS, CERTAINTIES
+from leaderboards.lists import largest
 from leaderboards.manifest import Count, ExplanationInfo, Record, Text
 from leaderboards.rates import Rate
 from leaderboards.verdicts import Verdict
@@ -17,7 +18,7 @@ from leaderboards.verdicts import Verdict
 if TYPE_CHECKING:
     from leaderboards.store import RunStore
 
-_LARGER_IS_BETTER = ("cosine", "top_k", "signs")
+_LARGER_IS_BETTER = ("cosine", "top_k", "signs", "local_lipschitz_lower")
 
 
 class Spread(Record):
@@ -64,7 +65,8 @@ class ExplanationSummary(Record):
     ratio: Spread | None
     """Certificate / attack, of the samples that have both and an attack above 0."""
     metrics: dict[Text, Annotated[float, Field()]]
-    """Medians of what the boxes certify, the best of each sample, by the column's name."""
+    """Medians of what the boxes certify, the best of each sample, by the column's name; of local
+    Lipschitz constants, the largest over the logits."""
 
 
 def explained_values(frames: dict[str, pd.DataFrame], index: pd.Index[int]) -> pd.DataFrame:
@@ -72,14 +74,19 @@ def explained_values(frames: dict[str, pd.DataFrame], index: pd.Index[int]) -> p
 
     Returns:
         Indexed by sample id, NaN where nothing is known: `attack` (largest distance that holds in
-        both number formats), `certificate` (smallest bound), and the metrics of the boxes.
+        both number formats), `certificate` (smallest bound), the metrics of the boxes, and the
+        largest local Lipschitz constant of a logit where there are some.
     """
     rows = pd.concat(list(frames.values())).set_index("sample_id")
     both = rows[["explanation_distance", "explanation_distance64"]].min(axis=1)  # NaN: no float64
     found = pd.DataFrame(index=index)
     found["attack"] = both.groupby(level=0).max().reindex(index)
-    for column in CERTAINTIES:
-        name = column.name
+    names = [column.name for column in CERTAINTIES]
+    for column in BY_CLASS:
+        if column.name in rows:
+            rows[column.name] = largest(rows[column.name])
+            names.append(column.name)
+    for name in names:
         groups = rows[name].groupby(level=0)
         best = groups.max() if name in _LARGER_IS_BETTER else groups.min()
         found["certificate" if name == "explanation_bound" else name] = best.reindex(index)
@@ -117,7 +124,8 @@ def explanation_summary(
         return Rate.of(int((result["verdict"] == verdict).sum()), n) if complete else None
 
     kinds = {store.kind(step) for step in frames}
-    medians = {c.name: values[c.name].dropna() for c in CERTAINTIES if c.name in values}
+    names = [c.name for c in (*CERTAINTIES, *BY_CLASS) if c.name in values]
+    medians = {name: values[name].dropna() for name in names}
     moved = values["attack"].where(values["attack"] > 0)
     return ExplanationSummary(
         bent=rate(Verdict.BROKEN) if "attack" in kinds else None,

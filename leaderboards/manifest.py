@@ -178,6 +178,17 @@ class ExplanationInfo(Record):
     """What the attacker may do to the weights: how far each may move; 0 for nothing."""
     gamma_relative: bool = True
     """Whether that is a share of each weight's absolute value."""
+    lipschitz_budget: Annotated[int, Field(ge=1, le=2**20)] | None = None
+    """Subproblems for each sample and logit, of the local Lipschitz constants; absent where they
+    are not asked for."""
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what is not asked for: protocols without it keep their hash."""
+        fields: dict[str, Any] = handler(self)
+        if self.lipschitz_budget is None:
+            del fields["lipschitz_budget"]
+        return fields
 
 
 class StepInfo(Record):

@@ -75,6 +75,8 @@ def evaluate(
     top_k: explaining.TopK = None,
     features: explaining.Features = None,
     explain_eps_curve: explaining.EpsCurve = None,
+    explain_lipschitz: explaining.Lipschitz = False,
+    explain_lipschitz_budget: explaining.LipschitzBudget = None,
     data: options.Data = None,
     samples: Annotated[int | None, typer.Option(help="The first N samples [all].")] = None,
     norm: Annotated[str | None, typer.Option(help="linf, l2 or l1 [the card's].")] = None,

@@ -69,6 +69,16 @@ Features = Annotated[
     str | None,
     typer.Option(help="Those that may not get into, or out of, the top k: a,b [protected]."),
 ]
+Lipschitz = Annotated[
+    bool, typer.Option("--explain-lipschitz", help="Bound each logit's local Lipschitz constant.")
+]
+LipschitzBudget = Annotated[
+    int | None,
+    typer.Option(
+        "--explain-lipschitz-budget",
+        help="Subproblems of branch and bound for each sample and logit [1].",
+    ),
+]
 EpsCurve = Annotated[
     str | None,
     typer.Option(
@@ -79,7 +89,7 @@ EpsCurve = Annotated[
 _OWN = (
     *("explain_of", "explain_steps", "explain_sigma", "explain_method", "gamma"),
     *("gamma_absolute", "delta", "min_cosine", "measure", "relative", "top_k", "features"),
-    "explain_eps_curve",
+    *("explain_eps_curve", "explain_lipschitz", "explain_lipschitz_budget"),
 )
 _FOREIGN = (
     *("protocol", "certify", "certify_iterations", "certify_subproblems", "certify_seconds"),
@@ -196,6 +206,9 @@ def _config(context: typer.Context, data: Dataset) -> ExplainConfig:
             restarts=given["restarts"] if options.is_given(context, "restarts") else usual.restarts,
             step_size=given["step_size"],
         )
+    lipschitz = given["explain_lipschitz_budget"]
+    if lipschitz is not None and not given["explain_lipschitz"]:
+        raise UsageError("--explain-lipschitz-budget belongs to --explain-lipschitz: add it")
     told = given["explain_method"]
     methods = () if told == "none" else tuple(part.strip() for part in told.split(","))
     return ExplainConfig(
@@ -205,6 +218,7 @@ def _config(context: typer.Context, data: Dataset) -> ExplainConfig:
         methods,
         budget or None,
         min(5, data.x[0].numel()) if given["top_k"] is None else given["top_k"],
+        (1 if lipschitz is None else lipschitz) if given["explain_lipschitz"] else None,
     )
 
 

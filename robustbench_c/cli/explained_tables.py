@@ -23,6 +23,8 @@ _METRICS = {
     "sup_norm": "largest entry (at most)",
     "lipschitz": "L1 norm (at most)",
     "signs": "signs that cannot change (share)",
+    "local_lipschitz_upper": "local Lipschitz constant, largest of a logit (at most)",
+    "local_lipschitz_lower": "local Lipschitz constant, largest of a logit (at least)",
 }
 
 

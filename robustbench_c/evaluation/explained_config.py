@@ -33,6 +33,7 @@ TILE = 32
 TENSORS = "explanation.safetensors"
 """File of the explanation's own tensors, in the run's folder."""
 _MAX_TENSORS = 1 << 30
+_MOST_SUBPROBLEMS = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +48,8 @@ class ExplainConfig:
         methods: Certificates that run, each on all samples.
         budget: What the attacker may do to the weights; None for nothing.
         k: Number of entries that the metric `top_k` ranks first; None for 10 or all.
+        lipschitz: Subproblems for each sample and logit, >= 1, of local Lipschitz constants; None
+            leaves these out.
     """
 
     explanation: Explanation = field(default_factory=Explanation)
@@ -55,6 +58,7 @@ class ExplainConfig:
     methods: tuple[Method, ...] = ("crown-interval",)
     budget: WeightBudget | None = None
     k: int | None = None
+    lipschitz: int | None = None
 
     def __post_init__(self) -> None:
         for method in self.methods:
@@ -65,6 +69,13 @@ class ExplainConfig:
             raise UsageError("a certificate is named twice")
         if self.attack is None and not self.methods:
             raise UsageError("neither an attack nor a certificate: give one of them")
+        if self.lipschitz is not None and not self.methods:
+            raise UsageError("local Lipschitz constants are in the rows of certificates: name one")
+        if self.lipschitz is not None and not 1 <= self.lipschitz <= _MOST_SUBPROBLEMS:
+            raise UsageError(
+                f"{self.lipschitz} subproblems for Lipschitz constants: from 1 to "
+                f"{_MOST_SUBPROBLEMS} will do"
+            )
 
     def steps(self) -> tuple[StepInfo, ...]:
         """The steps after `clean`, in the order they run."""
@@ -106,6 +117,7 @@ class ExplainConfig:
             k=k,
             gamma=0.0 if self.budget is None else self.budget.gamma,
             gamma_relative=self.budget is None or self.budget.relative,
+            lipschitz_budget=self.lipschitz,
             **own,
         )
 
@@ -171,9 +183,10 @@ def config_of(store: RunStore) -> ExplainConfig:
             tuple(method_of(step) for step in steps if step.kind == "certificate"),
             WeightBudget(info.gamma, info.gamma_relative) if info.gamma else None,
             info.k,
+            info.lipschitz_budget,
         )
         config.info(store.manifest.data.shape)
-    except AttackError as error:
+    except (AttackError, UsageError) as error:
         raise RecordError(f"{store.folder}: {error}") from None
     return config
 

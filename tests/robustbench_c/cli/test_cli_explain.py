@@ -34,7 +34,7 @@ def the_run(tmp_path):
 
 
 def test_a_table_a_record_and_pictures(explain, robust_runs, tmp_path) -> None:
-    ended = explain("--save-adversarial", "--explain-eps-curve", "0.001,0.01")
+    ended = explain("--save-adversarial", "--explain-eps-curve", "0.02", "--samples", 2)
     assert ended.code == 0, ended.err
     for said in ("clean accuracy", "bent", "certified", "undecided", "certificate / attack"):
         assert said in ended.out
@@ -44,7 +44,7 @@ def test_a_table_a_record_and_pictures(explain, robust_runs, tmp_path) -> None:
     for name in names:
         assert (run / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert f"{run / name}.png" in ended.out
-    again = explain("--save-adversarial")
+    again = explain("--save-adversarial", "--samples", 2)
     assert "went on with the record" in again.out
     checked = robust_runs("verify", run, "--prove", "--device", "cpu")
     assert (checked.code, "everything that was checked holds" in checked.out) == (0, True)
@@ -53,12 +53,26 @@ def test_a_table_a_record_and_pictures(explain, robust_runs, tmp_path) -> None:
     assert "not bent" in robust_runs("compare", run, run).out
 
 
+def test_pictures_of_errors_alone(explain, tmp_path) -> None:
+    ended = explain("--gamma", 1e30, "--eps", 0.01, "--explain-eps-curve", "0.01")
+    assert (ended.code, "6 error" in ended.out) == (0, True), ended.err
+    assert not (the_run(tmp_path) / "explanations.png").exists()
+
+
 def test_json_is_the_summary(explain, tmp_path) -> None:
     told = json.loads(explain("--json", "--min-cosine", 0.5, "--explain-method", "linear").out)
     assert told == json.loads((the_run(tmp_path) / "summary.json").read_text())
     assert set(told["explanation"]) == {
         *("bent", "certified", "undecided", "attack", "certificate", "ratio", "metrics")
     }
+
+
+def test_local_lipschitz_constants_are_bounded_on_demand(explain, tmp_path) -> None:
+    ended = explain("--attack", "none", "--explain-lipschitz", "--explain-lipschitz-budget", 2)
+    assert ended.code == 0, ended.err
+    assert "local Lipschitz constant, largest of a logit (at most)" in ended.out
+    manifest = json.loads((the_run(tmp_path) / "manifest.json").read_text())
+    assert manifest["protocol"]["explanation"]["lipschitz_budget"] == 2
 
 
 @pytest.mark.parametrize(
@@ -155,6 +169,9 @@ def test_protected_attributes_are_the_features_where_none_are_named(robust_eval,
         (("--features", "0"), "--features belongs to"),
         (("--top-k", 31), "k is 31"),
         (("--top-k", 0), "k is 0"),
+        (("--explain-lipschitz-budget", 2), "add it"),
+        (("--explain-lipschitz", "--explain-lipschitz-budget", 0), "from 1 to"),
+        (("--explain-lipschitz", "--explain-method", "none"), "name one"),
         (("--explain-eps-curve", "0.1,x"), "not a list of numbers"),
         (("--explain-eps-curve", "0.1,0"), "finite and above 0"),
         (("--certify", "crown"), "--certify is about predictions"),
