@@ -53,6 +53,12 @@ def test_a_table_a_record_and_pictures(explain, robust_runs, tmp_path) -> None:
     assert "not bent" in robust_runs("compare", run, run).out
 
 
+def test_pictures_of_errors_alone(explain, tmp_path) -> None:
+    ended = explain("--gamma", 1e30, "--eps", 0.01, "--explain-eps-curve", "0.01")
+    assert (ended.code, "6 error" in ended.out) == (0, True), ended.err
+    assert not (the_run(tmp_path) / "explanations.png").exists()
+
+
 def test_json_is_the_summary(explain, tmp_path) -> None:
     told = json.loads(explain("--json", "--min-cosine", 0.5, "--explain-method", "linear").out)
     assert told == json.loads((the_run(tmp_path) / "summary.json").read_text())
