@@ -34,7 +34,7 @@ def the_run(tmp_path):
 
 
 def test_a_table_a_record_and_pictures(explain, robust_runs, tmp_path) -> None:
-    ended = explain("--save-adversarial", "--explain-eps-curve", "0.02", "--samples", 2)
+    ended = explain("--save-adversarial", "--explain-eps-curve", "0.02", "--samples", 1)
     assert ended.code == 0, ended.err
     for said in ("clean accuracy", "bent", "certified", "undecided", "certificate / attack"):
         assert said in ended.out
@@ -44,7 +44,7 @@ def test_a_table_a_record_and_pictures(explain, robust_runs, tmp_path) -> None:
     for name in names:
         assert (run / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert f"{run / name}.png" in ended.out
-    again = explain("--save-adversarial", "--samples", 2)
+    again = explain("--save-adversarial", "--samples", 1)
     assert "went on with the record" in again.out
     checked = robust_runs("verify", run, "--prove", "--device", "cpu")
     assert (checked.code, "everything that was checked holds" in checked.out) == (0, True)
