@@ -14,6 +14,7 @@ from leaderboards.verdicts import Verdict
 from robustbench_c.evaluation import artefacts
 from robustbench_c.evaluation.explained_attacking import bend_places, holds, recheck
 from robustbench_c.evaluation.explained_config import method_of
+from robustbench_c.evaluation.explained_lists import better_than
 from robustbench_c.evaluation.explained_proving import Boxes, bound_places, units
 from robustbench_c.evaluation.explained_task import ExplainedTask
 
@@ -80,20 +81,29 @@ def _look(
 def prove_again(on: ExplainedTask, step: StepInfo, boxes: Boxes) -> tuple[list[str], int]:
     """Prove the certified samples of a step again, each beside the companions it had.
 
+    Lists are made again of every sample that has some.
+
     Returns:
-        One line for each problem, and the number of samples that were proved again.
+        One line for each problem, and the number of certified samples that were proved again.
     """
     method_of(step)  # an unknown one is an error before any work
     rows = on.task.store.read_step(step.name).set_index("sample_id")
+    lists = [name for name in on.task.store.layout.lengths if rows[name].notna().any()]
+    listed = rows.index[rows[lists].notna().any(axis=1)].to_numpy(np.int64)
     told = rows["explanation_bound"]
     certified = rows.index[rows["verdict"].isin([Verdict.CERTIFIED])].to_numpy(np.int64)
     problems: list[str] = []
     good = 0
     for ids in units(on.task.store):
-        mine = ids[np.isin(ids, certified)]
-        if not mine.size:
+        mine, known = ids[np.isin(ids, certified)], ids[np.isin(ids, listed)]
+        if not mine.size and not known.size:
             continue
-        found = bound_places(on, step, boxes, on.task.places(ids)).set_index("sample_id").loc[mine]
+        again = bound_places(on, step, boxes, on.task.places(ids)).set_index("sample_id")
+        more = better_than(rows.loc[known, lists], again.loc[known, lists], TOLERANCE)
+        problems += [
+            f"step {step.name}, sample {i}: {what}" for what, bad in more.items() for i in bad
+        ]
+        found = again.loc[mine]
         lost = found["verdict"] != Verdict.CERTIFIED
         bound = found["explanation_bound"]
         better = told.reindex(mine) < bound * (1 - TOLERANCE)
