@@ -43,7 +43,8 @@ def headline(protocol: Protocol, explanation: ExplanationInfo) -> str:
     else:
         measure = criterion.measure.replace("-k", f"-{criterion.k}")
         relative = " of its own" if criterion.relative else ""
-        told = f"{measure} beyond {criterion.threshold:g}{relative}"
+        ranked = " by value" if criterion.signed else ""
+        told = f"{measure}{ranked} beyond {criterion.threshold:g}{relative}"
     threat = protocol.threat
     unit = "" if threat.eps_unit == "input" else " of each feature's range"
     return f"{of}{steps}, {threat.norm} eps {threat.eps:g}{unit}{weights}; bent: {told}"

@@ -100,6 +100,10 @@ def test_what_is_certified_on_demand(explain, tmp_path) -> None:
             ("--measure", "into-top-k", "--features", "mean radius,3"),
             {"measure": "into-top-k", "k": 5, "features": "0,3", "threshold": 0.0},
         ),
+        (
+            ("--measure", "top-k", "--delta", 0.5, "--signed"),
+            {"measure": "top-k", "signed": True},
+        ),
     ],
 )
 def test_how_far_is_too_far(explain, tmp_path, arguments, wanted) -> None:
@@ -129,6 +133,24 @@ def test_what_is_explained(explain, tmp_path, arguments, wanted) -> None:
     assert {key: protocol["explanation"][key] for key in wanted} == wanted
     alone = "--gamma" in arguments and "--eps" not in arguments
     assert protocol["threat"]["eps"] == (0.0 if alone else 0.01)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        ((), {"aim": "measure", "surrogate": 50.0}),
+        (("--explain-aim", "mass-centre", "--explain-surrogate", 20), {"surrogate": 20.0}),
+        (("--explain-surrogate", "none"), {"aim": "measure", "surrogate": None}),
+    ],
+)
+def test_how_it_is_attacked(explain, tmp_path, arguments, wanted) -> None:
+    ended = explain("--explain-method", "none", *arguments)
+    assert ended.code == 0, ended.err
+    manifest = json.loads((the_run(tmp_path) / "manifest.json").read_text())
+    (attack,) = manifest["protocol"]["steps"]
+    assert {key: attack["parameters"][key] for key in wanted} == wanted
+    aim = "mass-centre" if "mass-centre" in arguments else "measure"
+    assert attack["parameters"]["aim"] == aim
 
 
 def test_protected_attributes_are_the_features_where_none_are_named(robust_eval, tmp_path) -> None:
@@ -180,6 +202,11 @@ def test_protected_attributes_are_the_features_where_none_are_named(robust_eval,
         (("--explain-lipschitz-budget", 2), "add it"),
         (("--explain-lipschitz", "--explain-lipschitz-budget", 0), "from 1 to"),
         (("--explain-lipschitz", "--explain-method", "none"), "name one"),
+        (("--signed",), "--signed belongs to"),
+        (("--explain-aim", "mass-center"), "did you mean 'mass-centre'"),
+        (("--explain-surrogate", "sharp"), "neither a number nor none"),
+        (("--explain-surrogate", 0), "surrogate is 0"),
+        (("--explain-aim", "measure", "--attack", "none"), "leave out --attack none"),
         (("--monotone", "mean txture"), "--monotone: no feature 'mean txture'"),
         (("--explain-eps-curve", "0.1,x"), "not a list of numbers"),
         (("--explain-eps-curve", "0.1,0"), "finite and above 0"),
@@ -190,7 +217,7 @@ def test_protected_attributes_are_the_features_where_none_are_named(robust_eval,
 )
 def test_bad_input_is_one_line(explain, arguments, said) -> None:
     ended = explain(*arguments)
-    of_attack = ("sigma is", "gamma is", "threshold is", "k is")
+    of_attack = ("surrogate is", "sigma is", "gamma is", "threshold is", "k is")
     assert ended.code == (5 if said.startswith(of_attack) else 2)
     assert len(ended.lines) == 1
     assert said in ended.err
