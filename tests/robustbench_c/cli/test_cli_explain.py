@@ -57,7 +57,8 @@ def test_errors_alone_have_no_picture_and_are_not_robust(explain, robust_runs, t
     ended = explain("--gamma", 1e30, "--eps", 0.01, "--explain-eps-curve", "0.01")
     assert (ended.code, "6 error" in ended.out) == (0, True), ended.err
     assert not (the_run(tmp_path) / "explanations.png").exists()
-    (row,) = (line for line in robust_runs("ls", tmp_path / "runs").out.splitlines() if "1e" in line)
+    listed = robust_runs("ls", tmp_path / "runs").out.splitlines()
+    (row,) = (line for line in listed if "1e-30" in line)
     assert row.split()[-2:] == ["0.00%", "0.00%"]
 
 
