@@ -34,7 +34,7 @@ def the_run(tmp_path):
 
 
 def test_a_table_a_record_and_pictures(explain, robust_runs, tmp_path) -> None:
-    ended = explain("--save-adversarial", "--explain-eps-curve", "0.02", "--samples", 2)
+    ended = explain("--save-adversarial", "--explain-eps-curve", "0.02", "--samples", 1)
     assert ended.code == 0, ended.err
     for said in ("clean accuracy", "bent", "certified", "undecided", "certificate / attack"):
         assert said in ended.out
@@ -44,7 +44,7 @@ def test_a_table_a_record_and_pictures(explain, robust_runs, tmp_path) -> None:
     for name in names:
         assert (run / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert f"{run / name}.png" in ended.out
-    again = explain("--save-adversarial", "--samples", 2)
+    again = explain("--save-adversarial", "--samples", 1)
     assert "went on with the record" in again.out
     checked = robust_runs("verify", run, "--prove", "--device", "cpu")
     assert (checked.code, "everything that was checked holds" in checked.out) == (0, True)
@@ -53,10 +53,13 @@ def test_a_table_a_record_and_pictures(explain, robust_runs, tmp_path) -> None:
     assert "not bent" in robust_runs("compare", run, run).out
 
 
-def test_pictures_of_errors_alone(explain, tmp_path) -> None:
+def test_errors_alone_have_no_picture_and_are_not_robust(explain, robust_runs, tmp_path) -> None:
     ended = explain("--gamma", 1e30, "--eps", 0.01, "--explain-eps-curve", "0.01")
     assert (ended.code, "6 error" in ended.out) == (0, True), ended.err
     assert not (the_run(tmp_path) / "explanations.png").exists()
+    listed = robust_runs("ls", tmp_path / "runs").out.splitlines()
+    (row,) = (line for line in listed if "1e-30" in line)
+    assert row.split()[-2:] == ["0.00%", "0.00%"]
 
 
 def test_json_is_the_summary(explain, tmp_path) -> None:
