@@ -295,6 +295,22 @@ def test_verify_finds_proofs_that_are_none(run, problem) -> None:
     assert sum("cannot be proved again" in line for line in result.problems) == certified
 
 
+def test_verify_finds_bounds_that_are_better_than_their_box(run, problem) -> None:
+    model, x, y = problem
+    data = from_tensors(x, y, lower=torch.tensor(0.0), upper=torch.tensor(1.0))
+    found = run(1.0)
+    assert found.summary.counts.certified == 0
+
+    class Wider(Narrow):
+        def box(self, *arguments) -> Interval:
+            box = self.engine.box(*arguments)
+            return Interval(box.lower - 0.5, box.upper + 0.5)
+
+    assert verify(found.store, model, data, prove=True).problems == ()
+    problems = verify(found.store, model, data, prove=True, boxes=Wider).problems
+    assert sum("is better than what is proved" in line for line in problems) == len(x)
+
+
 def test_a_record_of_entries_that_are_not_there_is_refused(run, problem) -> None:
     model, x, y = problem
     data = from_tensors(x, y, lower=torch.tensor(0.0), upper=torch.tensor(1.0))
