@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-war
 export MKL_CBWR := AUTO
 export OMP_WAIT_POLICY := passive
 
-.PHONY: eval test test-all lint bench zoo lirpa clean
+.PHONY: eval test test-all lint bench zoo explanations lirpa clean
 
 eval: $(VENV)/.eval
 	$(BIN)/robust-eval --model fmnist-cnn-mtl-ibp --attack pgd --certify cascade
@@ -33,6 +33,10 @@ lint: $(VENV)/.dev
 # Rebuilds the models that are shipped (about half an hour on two cores); needs full Fashion-MNIST.
 zoo: $(VENV)/.eval
 	$(BIN)/python scripts/make_zoo.py
+
+# Evaluates the models of docs/explanation-table.md anew; needs full Fashion-MNIST, and Adult.
+explanations: $(VENV)/.eval
+	$(BIN)/python scripts/explanation_table.py
 
 lirpa: $(VENV)/bin/python
 	scripts/install_lirpa.sh $(BIN)/python

@@ -44,6 +44,7 @@ _RENAMED: dict[Any, Any] = {
     aten.fill.Tensor: aten.full_like.default,
     aten.fill.Scalar: aten.full_like.default,
     aten.square.default: aten.pow.Tensor_Scalar,
+    aten.div.Scalar: aten.div.Tensor,
     aten.elu_.default: aten.elu.default,
 }
 """What fails on other strides than those of the trace, and what does not; and other aliases."""

@@ -23,7 +23,7 @@ from certify.graph import Node
 from certify.interval import Interval, as_interval
 from certify.linear import Analysis, Lines, Rows, lower_bounds
 from certify.lines import LINES
-from certify.maps import Convolution, Scale, affine, over
+from certify.maps import Convolution, Matrix, Scale, affine, over
 from certify.program import Program
 from certify.propagate import bound
 from certify.rounding import Rounding
@@ -75,6 +75,8 @@ def analyse(
     users = _users(program)
     end = set() if lines else _end(program)
     done: dict[int, Tensor] = {}
+    fresh: set[int] = set()
+    reuse = not lines and within is None and not torch.is_grad_enabled()
 
     def tightened(source: int, open_: Tensor, drop: bool = False) -> Interval:
         box = as_interval(known.values[source])
@@ -104,6 +106,8 @@ def analyse(
                     tightened(source, open_)
             if (step := stepping.make(call)) is not None:
                 known.steps[node.index] = step
+        if reuse:
+            _spare(known, node, users, end, fresh)
         value = bound(program, node, known.values, known.rounding, len(inputs))
         if within is not None and node.index in within:
             value = as_interval(value) & within[node.index]
@@ -140,6 +144,20 @@ def output_bounds(known: Analysis, specification: Specification) -> Tensor:
     if known.lines or known.steps:
         found = torch.maximum(found, lower_bounds(known, output, flat, rows))
     return found.view(-1, count) + specification.offset.double()
+
+
+def _spare(
+    known: Analysis, node: Node, users: Mapping[int, list[Node]], end: set[int], fresh: set[int]
+) -> None:
+    """Let a call write over what it alone is left to use; note if its own value is new memory."""
+    alone = [i for i in node.inputs if i in fresh and len(users[i]) == 1 and i not in end]
+    for index in alone:  # with other users, there may be views
+        known.values[index] = replace(as_interval(known.values[index]), spare=True)
+    parts = affine(known.program, node)
+    layer = parts is not None and len(parts) == 1 and isinstance(parts[0][1], Matrix | Convolution)
+    aten = torch.ops.aten
+    if layer or node.op is aten.relu.default or (node.op is aten.reshape.default and alone):
+        fresh.add(node.index)
 
 
 def _users(program: Program) -> Mapping[int, list[Node]]:

@@ -133,16 +133,13 @@ class Graph:
         result: Tensor = self.evaluate(values)[self.output]
         return result
 
-    def evaluate(
-        self, values: Mapping[str, Tensor], held: Mapping[int, Any] | None = None
-    ) -> dict[int, Any]:
-        """Return the value of every node; those of `held` are taken as they are."""
+    def evaluate(self, values: Mapping[str, Tensor]) -> dict[int, Any]:
+        """Return the value of every node."""
         (batch,) = {len(values[name]) for name in self.batched}
         found: dict[int, Any] = {self.inputs[name]: value for name, value in values.items()}
         found.update(self.literals)
-        found.update(held or {})
         for node in self.nodes:
-            if node.op is not None and node.index not in found:
+            if node.op is not None:
                 args, kwargs = node.call(found.__getitem__, batch)
                 found[node.index] = node.op(*args, **kwargs)
         return found

@@ -17,11 +17,13 @@ class Interval:
         lower: Lower ends.
         upper: Upper ends, of the same shape, dtype and device; `lower <= upper`, or NaN.
         positive: Whether no entry is known to be negative (the result of a ReLU).
+        spare: Whether the ends' memory may be written over: nobody else holds or needs it.
     """
 
     lower: Tensor
     upper: Tensor
     positive: bool = False
+    spare: bool = False
 
     @classmethod
     def point(cls, value: Tensor) -> Interval:

@@ -49,7 +49,10 @@ def outwards(x: Interval, rounding: Rounding, absolute: float | Tensor = 0.0) ->
 def exact(context: Context, x: Value, *args: Any, **kwargs: Any) -> Interval:
     """Never falls, and does not round."""
     op: Any = context.node.op
-    result = as_interval(x).each(lambda end: op(end, *args, **kwargs))
+    x = as_interval(x)
+    if op is aten.relu.default and x.spare:
+        return Interval(x.lower.relu_(), x.upper.relu_(), positive=True)
+    result = x.each(lambda end: op(end, *args, **kwargs))
     return replace(result, positive=op is aten.relu.default)
 
 

@@ -64,6 +64,7 @@ def local_lipschitz(
     *,
     budget: int = 1,
     seed: int = 0,
+    steepness: Steepness | None = None,
 ) -> LocalLipschitz:
     """Bound local Lipschitz constants over the sets of a threat model.
 
@@ -78,6 +79,7 @@ def local_lipschitz(
             `Specification`; None for each logit.
         budget: Cases that may be bounded for each sample and row; with 1, none is split.
         seed: Of the points that `lower` is found at.
+        steepness: Of this model and threat model; None traces it.
 
     Raises:
         UnsupportedError: An operation has no rule.
@@ -86,7 +88,8 @@ def local_lipschitz(
         classes = int(model(x[:1]).shape[1])
     if rows is None:
         rows = torch.eye(classes).to(x).expand(len(x), -1, -1)
-    steepness = Steepness(model, x, threat, classes)
+    if steepness is None:
+        steepness = Steepness(model, x, threat, classes)
     with exact_passes(), torch.no_grad():
         return _Search(steepness, x, threat, rows, seed).run(budget)
 

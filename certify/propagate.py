@@ -142,14 +142,14 @@ def _fast(
     multiple of the upper end less a smaller one of the lower.
     """
     k = (linear.slack_share or 0.0) * (1 + 2 * gamma)
-    total = x.lower + x.upper
     if x.positive:
         above, below = 0.5 + 1.5 * gamma + k, 0.5 + 0.5 * gamma
         reach, factor = x.gap(below / above), above
     else:
         reach, factor = x.gap(), 0.5 + gamma + k / 2
-        if gamma or k:
-            reach = reach.add_(total.abs(), alpha=gamma + k / (2 * factor))
+    total = x.lower.add_(x.upper) if x.spare else x.lower + x.upper
+    if not x.positive and (gamma or k):
+        reach = reach.add_(total.abs(), alpha=gamma + k / (2 * factor))
     middle = halved(total)
     spread = linear.spread_by(factor, gamma, 2 * tiny * linear.terms if gamma else 0.0)
     assert spread is not None

@@ -21,11 +21,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from certify.canonical import canonical
 from certify.errors import UnsupportedError
 from certify.graph import Argument, Graph, Node, Ref, Size, has_size, references
+from certify.marks import Marks, refuse_hidden
 from certify.plain import Plain
-from certify.slopes import max_pool_back
 
 _BATCHES = (2, 3)
-_REPLAYED = 5
+_REPLAYED, _MARKED = 5, 3
 
 
 def trace_model(model: nn.Module, sample: Tensor) -> Graph:
@@ -260,68 +260,24 @@ def _replay(
         {name: v[i : i + 1] if name in batched else v for name, v in fresh.items()}
         for i in range(_REPLAYED)
     ]
+    few = {name: v[:_MARKED] if name in batched else v for name, v in fresh.items()}
+    refuse_hidden(graph, fresh, _MARKED)
     with torch.no_grad():  # on copies: a first layer may work in place
         eager, *alone = (
             function({name: v.clone() for name, v in some.items()}) for some in (fresh, *each)
         )
         whole, *parts = (graph.evaluate(some) for some in (fresh, *each))
-        reached = _Reached(graph, fresh, batched, whole)
+        # at two batch sizes: rows may be told apart at one by chance
+        marks = [Marks(graph, fresh, whole), Marks(graph, few, graph.evaluate(few))]
     if not _same(whole[graph.output], eager):
         raise UnsupportedError("cannot bound this model: its graph does not give its values")
-    if not _same(torch.cat(alone), eager) or not reached.own(graph.output):
+    if not _same(torch.cat(alone), eager) or not _own(marks, graph.output):
         raise UnsupportedError("cannot bound this model: a sample's output depends on the others")
-    return _apart(graph, whole, parts, reached) | {graph.output}
+    return _apart(graph, whole, parts, marks) | {graph.output}
 
 
-class _Reached:
-    """Where each sample's numbers get to: found by putting NaN, which nothing small hides, there.
-
-    Attributes:
-        blind: Nodes that NaN does not get to though it is in what they take: comparisons and what
-            is made of them.
-    """
-
-    def __init__(
-        self,
-        graph: Graph,
-        values: Mapping[str, Tensor],
-        batched: frozenset[str],
-        whole: Mapping[int, Any],
-    ) -> None:
-        """Evaluate a graph with each of the samples in turn made NaN."""
-        self.blind: set[int] = set()
-        held = {
-            node.index: whole[node.index]  # NaN is no whole number, and no index
-            for node in graph.nodes
-            if node.dtype is not None and not node.dtype.is_floating_point
-        }
-        self._own = dict.fromkeys(whole, True)
-        passed: set[int] = set()
-        for sample in range(_REPLAYED):
-            hidden = {n: v.clone() if n in batched else v for n, v in values.items()}
-            for name in batched:
-                if hidden[name].is_floating_point():
-                    hidden[name][sample] = torch.nan
-            for index, value in graph.evaluate(hidden, held).items():
-                if not isinstance(value, Tensor):
-                    continue
-                new = value.isnan() & ~whole[index].isnan()
-                if bool(new.any()):
-                    passed.add(index)
-                if new.dim() and len(new) and len(new) % _REPLAYED == 0:
-                    shares = new.reshape(_REPLAYED, -1).any(1)
-                    shares[sample] = False
-                    self._own[index] &= not bool(shares.any())
-                else:
-                    self._own[index] = False
-        for node in graph.nodes:
-            sources = passed.intersection(node.inputs)
-            if (sources and node.index not in passed) or node.op is max_pool_back:
-                self.blind.add(node.index)
-
-    def own(self, node: int) -> bool:
-        """Whether no sample gets into another's share of a node."""
-        return self._own[node]
+def _own(marks: Sequence[Marks], node: int) -> bool:
+    return all(each.own(node) for each in marks)
 
 
 def _same(found: Tensor, wanted: Tensor, tolerance: float = 1e-3) -> bool:
@@ -338,26 +294,21 @@ def _apart(
     graph: Graph,
     whole: Mapping[int, Any],
     parts: Sequence[Mapping[int, Any]],
-    reached: _Reached,
+    marks: Sequence[Marks],
 ) -> frozenset[int]:
     """Find the nodes whose whole value is those of the samples alone, one after the other.
 
     Where all samples alone have one value, comparing tells nothing: what a call takes decides.
-    The same where NaN does not get through; and what is made of its value, if it is not apart, is
-    not apart either.
     """
     found = {graph.inputs[name] for name in graph.batched}
-    mixed, lost = set(found), set[int]()
+    mixed = set(found)
     for node in graph.nodes:
         sources = mixed.intersection(node.inputs)
         if sources:
             mixed.add(node.index)
-        if lost.intersection(node.inputs) or (node.index in reached.blind and not sources <= found):
-            lost.add(node.index)
-            continue
         first = node.sizes[:1]
         if (
-            not reached.own(node.index)
+            not _own(marks, node.index)
             or node.dtype is None
             or not has_size(first)
             or has_size(node.sizes[1:])

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -14,8 +14,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from leaderboards.errors import RecordError
+from leaderboards.lists import check_lists, check_order, list_bytes
 from leaderboards.sample_ids import Ids
 from leaderboards.verdicts import EXPLAINED_LEGAL, LEGAL, StepKind, Verdict
+
+if TYPE_CHECKING:
+    from leaderboards.manifest import ExplanationInfo
 
 SHARD_SCHEMA = 2
 MAX_DETAIL = 1000
@@ -23,24 +27,39 @@ MAX_DETAIL = 1000
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a shard: its name, Arrow type, whether it may be null, and what it says."""
+    """A column of a shard: its name, Arrow type, whether it may be null, and what it says.
+
+    A column of lists has their `length`.
+    """
 
     name: str
     type: Any
     nullable: bool
     doc: str
+    length: int | None = None
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The columns that the shards of a run have, in their order."""
+    """The columns that the shards of a run have, in their order.
+
+    Attributes:
+        columns: The columns.
+        explained: Whether the run is about explanations.
+    """
 
     columns: tuple[Column, ...]
+    explained: bool = False
 
     @cached_property
     def schema(self) -> Any:
         """The same as an Arrow schema."""
         return pa.schema([pa.field(c.name, c.type, nullable=c.nullable) for c in self.columns])
+
+    @cached_property
+    def lengths(self) -> dict[str, int]:
+        """Length of the lists in the columns that hold some."""
+        return {c.name: c.length for c in self.columns if c.length is not None}
 
 
 COLUMNS = (
@@ -83,10 +102,22 @@ CERTAINTIES = (
     Column("signs", pa.float64(), True, "share of entries whose sign cannot change"),
 )
 """Of certificates of explanations: what the box that holds every explanation says."""
+BY_CLASS = (
+    Column("local_lipschitz_lower", pa.list_(pa.float64()), True, "steepest gradient found"),
+    Column("local_lipschitz_upper", pa.list_(pa.float64()), True, "proven: none is steeper"),
+)
+"""Of certificates of runs that ask for them: local Lipschitz constants, one for each logit."""
+BY_FEATURE = Column(
+    "monotone",
+    pa.list_(pa.int8()),
+    True,
+    "proven: the score rises with the feature (1), falls (-1), does not change (2); 0: unknown",
+)
+"""Of certificates of runs that ask for it: one for each feature that is asked for."""
 PREDICTIONS = Layout(COLUMNS)
 """Of runs about predictions."""
-EXPLANATIONS = Layout((*COLUMNS, *DISTANCES, *CERTAINTIES))
-"""Of runs about explanations."""
+EXPLANATIONS = Layout((*COLUMNS, *DISTANCES, *CERTAINTIES), explained=True)
+"""Of runs about explanations that ask for no lists."""
 SCHEMA = PREDICTIONS.schema
 TIMING = "seconds"
 """The only column that differs when a run is repeated."""
@@ -95,6 +126,23 @@ _SIGNED = ("margin", "margin64", "bound", "cosine")
 _AT_MOST_ONE = ("cosine", "top_k", "signs")
 
 _PANDAS = {pa.int32(): pd.Int32Dtype(), pa.string(): pd.StringDtype()}
+
+
+def layout_of(explanation: ExplanationInfo | None, classes: int) -> Layout:
+    """Return the columns of a run.
+
+    Args:
+        explanation: What the run's protocol says of explanations; None for predictions.
+        classes: Number of classes.
+    """
+    if explanation is None:
+        return PREDICTIONS
+    lists: tuple[Column, ...] = ()
+    if explanation.lipschitz_budget is not None:
+        lists += tuple(replace(column, length=classes) for column in BY_CLASS)
+    if explanation.monotone:
+        lists += (replace(BY_FEATURE, length=len(explanation.monotone)),)
+    return Layout((*EXPLANATIONS.columns, *lists), explained=True)
 
 
 def to_table(frame: pd.DataFrame, layout: Layout = PREDICTIONS) -> Any:
@@ -167,10 +215,10 @@ def check_rows(
         highest = pc.max(table[name]).as_py()
         if highest is not None and highest >= classes:
             raise RecordError(f"{name} {highest}, but there are {classes} classes")
-    if layout is EXPLANATIONS:
-        _check_explained(table, kind)
+    if layout.explained:
+        _check_explained(table, kind, layout)
     given = set(pc.unique(table["verdict"]).to_pylist()) - {None}
-    legal = (EXPLAINED_LEGAL if layout is EXPLANATIONS else LEGAL)[kind]
+    legal = (EXPLAINED_LEGAL if layout.explained else LEGAL)[kind]
     if bad := sorted(given - legal):
         raise RecordError(f"verdict '{bad[0]}' cannot come from a step of kind {kind}")
     if kind != "certificate":
@@ -190,11 +238,12 @@ def check_rows(
             raise RecordError(f"{name} of {length} characters; the limit is {MAX_DETAIL}")
 
 
-def _check_explained(table: Any, kind: StepKind) -> None:
+def _check_explained(table: Any, kind: StepKind, layout: Layout) -> None:
     """Check what only runs about explanations have: what a step cannot know is null."""
+    lists = tuple(column for column in layout.columns if column.length is not None)
     foreign: dict[StepKind, tuple[Column, ...]] = {
-        "clean": (*DISTANCES, *CERTAINTIES),
-        "attack": CERTAINTIES,
+        "clean": (*DISTANCES, *CERTAINTIES, *lists),
+        "attack": (*CERTAINTIES, *lists),
         "certificate": DISTANCES,
     }
     for column in foreign[kind]:
@@ -204,6 +253,12 @@ def _check_explained(table: Any, kind: StepKind) -> None:
         values = table[name]
         if pc.any(pc.greater(pc.abs(values), 1.0)).as_py():
             raise RecordError(f"{name} is beyond 1")
+    held = {name: table[name].combine_chunks() for name in layout.lengths}
+    for name, values in held.items():
+        signs = (-1, 0, 1, 2) if name == BY_FEATURE.name else None
+        check_lists(name, values, layout.lengths[name], signs)
+    if (names := (BY_CLASS[0].name, BY_CLASS[1].name))[0] in held:
+        check_order(names, held[names[0]], held[names[1]])
 
 
 def content_sha256(table: Any) -> str:
@@ -222,6 +277,9 @@ def content_sha256(table: Any) -> str:
             digest.update(json.dumps(values.to_pylist()).encode())
             continue
         digest.update(np.asarray(values.is_valid(), dtype=np.bool_).tobytes())
+        if pa.types.is_list(column.type):
+            digest.update(list_bytes(values))
+            continue
         numbers = values.fill_null(0).to_numpy(zero_copy_only=False)
         digest.update(numbers.astype(numbers.dtype.newbyteorder("<")).tobytes())
     return digest.hexdigest()

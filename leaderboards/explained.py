@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
@@ -9,7 +10,8 @@ import numpy.typing as npt
 import pandas as pd
 from pydantic import Field
 
-from leaderboards.columns import CERTAINTIES
+from leaderboards.columns import BY_CLASS, BY_FEATURE, CERTAINTIES
+from leaderboards.lists import largest
 from leaderboards.manifest import Count, ExplanationInfo, Record, Text
 from leaderboards.rates import Rate
 from leaderboards.verdicts import Verdict
@@ -17,7 +19,7 @@ from leaderboards.verdicts import Verdict
 if TYPE_CHECKING:
     from leaderboards.store import RunStore
 
-_LARGER_IS_BETTER = ("cosine", "top_k", "signs")
+_LARGER_IS_BETTER = ("cosine", "top_k", "signs", "local_lipschitz_lower")
 
 
 class Spread(Record):
@@ -47,6 +49,17 @@ class Spread(Record):
         return cls(samples=len(found), **quantiles)
 
 
+class MonotoneShare(Record):
+    """Of how many samples the explained score is proven to be monotone in a feature."""
+
+    name: Text
+    """Name of the feature."""
+    increasing: Rate
+    """Never falls as the feature grows; the better of all certificates."""
+    decreasing: Rate
+    """Never rises; a score that the feature does not matter to is both."""
+
+
 class ExplanationSummary(Record):
     """How far explanations were bent, and how far they can be: attack <= truth <= certificate."""
 
@@ -64,7 +77,10 @@ class ExplanationSummary(Record):
     ratio: Spread | None
     """Certificate / attack, of the samples that have both and an attack above 0."""
     metrics: dict[Text, Annotated[float, Field()]]
-    """Medians of what the boxes certify, the best of each sample, by the column's name."""
+    """Medians of what the boxes certify, the best of each sample, by the column's name; of local
+    Lipschitz constants, the largest over the logits."""
+    monotone: tuple[MonotoneShare, ...] | None = None
+    """By feature; null while incomplete, or where none is asked for."""
 
 
 def explained_values(frames: dict[str, pd.DataFrame], index: pd.Index[int]) -> pd.DataFrame:
@@ -72,14 +88,19 @@ def explained_values(frames: dict[str, pd.DataFrame], index: pd.Index[int]) -> p
 
     Returns:
         Indexed by sample id, NaN where nothing is known: `attack` (largest distance that holds in
-        both number formats), `certificate` (smallest bound), and the metrics of the boxes.
+        both number formats), `certificate` (smallest bound), the metrics of the boxes, and the
+        largest local Lipschitz constant of a logit where there are some.
     """
     rows = pd.concat(list(frames.values())).set_index("sample_id")
     both = rows[["explanation_distance", "explanation_distance64"]].min(axis=1)  # NaN: no float64
     found = pd.DataFrame(index=index)
     found["attack"] = both.groupby(level=0).max().reindex(index)
-    for column in CERTAINTIES:
-        name = column.name
+    names = [column.name for column in CERTAINTIES]
+    for column in BY_CLASS:
+        if column.name in rows:
+            rows[column.name] = largest(rows[column.name])
+            names.append(column.name)
+    for name in names:
         groups = rows[name].groupby(level=0)
         best = groups.max() if name in _LARGER_IS_BETTER else groups.min()
         found["certificate" if name == "explanation_bound" else name] = best.reindex(index)
@@ -105,11 +126,33 @@ def clean_correct(clean: pd.DataFrame, explanation: ExplanationInfo | None) -> p
     return right & clean["verdict"].isna()
 
 
+def _monotone(
+    explanation: ExplanationInfo, frames: dict[str, pd.DataFrame], n: int
+) -> tuple[MonotoneShare, ...]:
+    features = explanation.monotone
+    both: dict[int, set[tuple[int, int]]] = {1: set(), -1: set()}  # of sample and feature
+    for frame in frames.values():
+        known = frame[frame[BY_FEATURE.name].notna()]
+        for sample, signs in zip(known["sample_id"], known[BY_FEATURE.name], strict=True):
+            for i, sign in enumerate(signs):
+                for way in both:
+                    if sign in (way, 2):
+                        both[way].add((sample, i))
+    counts = {way: Counter(i for _, i in found) for way, found in both.items()}
+    shares = []
+    for i, feature in enumerate(features):
+        up, down = (Rate.of(counts[way][i], n) for way in (1, -1))
+        if up is not None and down is not None:  # there are samples
+            shares.append(MonotoneShare(name=feature.name, increasing=up, decreasing=down))
+    return tuple(shares)
+
+
 def explanation_summary(
     store: RunStore, frames: dict[str, pd.DataFrame], result: pd.DataFrame, complete: bool
 ) -> ExplanationSummary | None:
     """Return the part of a summary that is about explanations; null where predictions are."""
-    if store.manifest.protocol.explanation is None:
+    explanation = store.manifest.protocol.explanation
+    if explanation is None:
         return None
     values, n = explained_values(frames, result.index), len(result)
 
@@ -117,7 +160,8 @@ def explanation_summary(
         return Rate.of(int((result["verdict"] == verdict).sum()), n) if complete else None
 
     kinds = {store.kind(step) for step in frames}
-    medians = {c.name: values[c.name].dropna() for c in CERTAINTIES if c.name in values}
+    names = [c.name for c in (*CERTAINTIES, *BY_CLASS) if c.name in values]
+    medians = {name: values[name].dropna() for name in names}
     moved = values["attack"].where(values["attack"] > 0)
     return ExplanationSummary(
         bent=rate(Verdict.BROKEN) if "attack" in kinds else None,
@@ -127,4 +171,5 @@ def explanation_summary(
         certificate=Spread.of(values["certificate"]),
         ratio=Spread.of(values["certificate"] / moved),
         metrics={k: float(v.quantile(0.5, "lower")) for k, v in medians.items() if len(v)},
+        monotone=_monotone(explanation, frames, n) if explanation.monotone and complete else None,
     )

@@ -155,6 +155,15 @@ class CriterionInfo(Record):
     """Whether entries are ranked by value and not by absolute value."""
 
 
+class FeatureInfo(Record):
+    """A feature of a sample."""
+
+    place: Count
+    """In the flattened sample, from 0."""
+    name: Text
+    """Its name; its place where it has none."""
+
+
 class ExplanationInfo(Record):
     """The explanation that a run is about: of the class predicted on the clean sample."""
 
@@ -178,6 +187,28 @@ class ExplanationInfo(Record):
     """What the attacker may do to the weights: how far each may move; 0 for nothing."""
     gamma_relative: bool = True
     """Whether that is a share of each weight's absolute value."""
+    lipschitz_budget: Annotated[int, Field(ge=1, le=2**20)] | None = None
+    """Subproblems for each sample and logit, of the local Lipschitz constants; absent where they
+    are not asked for."""
+    monotone: Annotated[tuple[FeatureInfo, ...], Field(max_length=4096)] = ()
+    """Features, by ascending place, in which the score may be proved monotone; absent if none."""
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what is not asked for: protocols without it keep their hash."""
+        fields: dict[str, Any] = handler(self)
+        if self.lipschitz_budget is None:
+            del fields["lipschitz_budget"]
+        if not self.monotone:
+            del fields["monotone"]
+        return fields
+
+    @model_validator(mode="after")
+    def _ascending(self) -> ExplanationInfo:
+        places = [feature.place for feature in self.monotone]
+        if places != sorted(set(places)):
+            raise RecordError("the features of monotone are not in ascending order")
+        return self
 
 
 class StepInfo(Record):

@@ -20,6 +20,7 @@ from leaderboards.columns import (
     check_names,
 )
 from leaderboards.errors import RecordError
+from leaderboards.lists import check_sizes, comparable
 from leaderboards.sample_ids import Ids, hash_ids
 
 MAX_SHARD_BYTES = 512 << 20
@@ -65,6 +66,7 @@ def decode(
                 raise RecordError(f"column {want.name} has to be {want.type}{null}")
         if not 0 < rows <= max_rows:
             raise RecordError(f"{rows} rows for a run of {max_rows} samples")
+        check_sizes(file.metadata, layout.lengths)
         table = pq.read_table(pa.BufferReader(data), read_dictionary=_TEXT)
         for name in _TEXT:
             for chunk in table[name].chunks:
@@ -94,7 +96,7 @@ def without_repetitions(table: pa.Table, step: str) -> pa.Table:
     _, first = np.unique(ids, return_index=True)
     if first.size == ids.size:
         return table
-    results = table.drop_columns([TIMING])
+    results = comparable(table.drop_columns([TIMING]))
     distinct: Any = results.group_by(results.column_names).aggregate([])
     if distinct.num_rows > first.size:
         unique, counts = np.unique(distinct["sample_id"].to_numpy(), return_counts=True)

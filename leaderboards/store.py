@@ -15,10 +15,9 @@ import pyarrow as pa
 
 from leaderboards import shard
 from leaderboards.columns import (
-    EXPLANATIONS,
-    PREDICTIONS,
     check_rows,
     content_sha256,
+    layout_of,
     to_frame,
     to_table,
 )
@@ -54,7 +53,7 @@ class RunStore:
         """Use `create` or `open` instead."""
         self.folder = folder
         self.manifest = manifest
-        self.layout = PREDICTIONS if manifest.protocol.explanation is None else EXPLANATIONS
+        self.layout = layout_of(manifest.protocol.explanation, len(manifest.data.classes))
         self._identity = manifest.identity()
         self._samples = manifest.data.sample_ids
         self._kinds: dict[str, StepKind] = {CLEAN_STEP: "clean"}

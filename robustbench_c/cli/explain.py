@@ -11,6 +11,7 @@ from robustbench_c.cli.threats import threat_of
 from robustbench_c.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
+    from attacks.explanation_config import Aim as AimName
     from attacks.explanation_measures import Criterion
     from attacks.explanations import Explanation
     from robustbench_c.data import Dataset
@@ -65,9 +66,40 @@ Relative = Annotated[
 TopK = Annotated[
     int | None, typer.Option("--top-k", help="Entries that count as most important [5].")
 ]
+Signed = Annotated[
+    bool, typer.Option("--signed", help="Rank entries by value, not by absolute value.")
+]
+Aim = Annotated[
+    str | None,
+    typer.Option(
+        "--explain-aim",
+        help="What the attack raises: measure, or mass-centre, how far the center moves [measure].",
+    ),
+]
+Surrogate = Annotated[
+    str | None,
+    typer.Option(
+        "--explain-surrogate",
+        help="Sharpness of the softplus that stands for ReLU while searching, or none [50].",
+    ),
+]
 Features = Annotated[
     str | None,
     typer.Option(help="Those that may not get into, or out of, the top k: a,b [protected]."),
+]
+Lipschitz = Annotated[
+    bool, typer.Option("--explain-lipschitz", help="Bound each logit's local Lipschitz constant.")
+]
+LipschitzBudget = Annotated[
+    int | None,
+    typer.Option(
+        "--explain-lipschitz-budget",
+        help="Subproblems of branch and bound for each sample and logit [1].",
+    ),
+]
+Monotone = Annotated[
+    str | None,
+    typer.Option(help="Prove that the explained score rises, or falls, with these features: a,b."),
 ]
 EpsCurve = Annotated[
     str | None,
@@ -79,7 +111,8 @@ EpsCurve = Annotated[
 _OWN = (
     *("explain_of", "explain_steps", "explain_sigma", "explain_method", "gamma"),
     *("gamma_absolute", "delta", "min_cosine", "measure", "relative", "top_k", "features"),
-    "explain_eps_curve",
+    *("explain_eps_curve", "explain_lipschitz", "explain_lipschitz_budget", "monotone"),
+    *("signed", "explain_aim", "explain_surrogate"),
 )
 _FOREIGN = (
     *("protocol", "certify", "certify_iterations", "certify_subproblems", "certify_seconds"),
@@ -182,6 +215,7 @@ def _show(run: Run) -> None:
 def _config(context: typer.Context, data: Dataset) -> ExplainConfig:
     from attacks.explanation_config import ExplanationAttackConfig
     from attacks.threat import WeightBudget
+    from robustbench_c.data.features import feature_places
     from robustbench_c.evaluation import ExplainConfig
 
     given: dict[str, Any] = context.params
@@ -190,12 +224,20 @@ def _config(context: typer.Context, data: Dataset) -> ExplainConfig:
     budget = given["gamma"] and WeightBudget(given["gamma"], not given["gamma_absolute"])
     usual = ExplanationAttackConfig()
     attack = None
-    if given["attack"] != "none":
+    if given["attack"] == "none":
+        if told := options.given_of(context, ("explain_aim", "explain_surrogate")):
+            raise UsageError(f"{told} belongs to the attack: leave out --attack none")
+    else:
         attack = ExplanationAttackConfig(
             steps=given["steps"] if options.is_given(context, "steps") else usual.steps,
             restarts=given["restarts"] if options.is_given(context, "restarts") else usual.restarts,
             step_size=given["step_size"],
+            surrogate=_surrogate(given["explain_surrogate"], usual.surrogate),
+            aim=_aim(given["explain_aim"]),
         )
+    lipschitz = given["explain_lipschitz_budget"]
+    if lipschitz is not None and not given["explain_lipschitz"]:
+        raise UsageError("--explain-lipschitz-budget belongs to --explain-lipschitz: add it")
     told = given["explain_method"]
     methods = () if told == "none" else tuple(part.strip() for part in told.split(","))
     return ExplainConfig(
@@ -205,7 +247,27 @@ def _config(context: typer.Context, data: Dataset) -> ExplainConfig:
         methods,
         budget or None,
         min(5, data.x[0].numel()) if given["top_k"] is None else given["top_k"],
+        (1 if lipschitz is None else lipschitz) if given["explain_lipschitz"] else None,
+        feature_places(data, named, "--monotone") if (named := given["monotone"]) else (),
     )
+
+
+def _aim(text: str | None) -> AimName:
+    from attacks.explanation_config import AIMS
+
+    for aim in AIMS:
+        if text in (None, aim):
+            return aim
+    raise UsageError(f"no aim '{text}'; {did_you_mean(str(text), list(AIMS))}")
+
+
+def _surrogate(text: str | None, usual: float | None) -> float | None:
+    if text is None or text == "none":
+        return usual if text is None else None
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"--explain-surrogate '{text}' is neither a number nor none") from None
 
 
 def _explanation(given: dict[str, Any], data: Dataset) -> Explanation:
@@ -245,6 +307,8 @@ def _criterion(given: dict[str, Any], data: Dataset) -> Criterion:
         measure = "cosine" if delta is None else "linf"
     if given["relative"] and measure not in _NORMS:
         raise UsageError(f"--relative belongs to {', '.join(_NORMS)}, not to {measure}")
+    if given["signed"] and measure not in _RANKED:
+        raise UsageError(f"--signed belongs to {', '.join(_RANKED)}, not to {measure}")
     targeted = measure in ("into-top-k", "out-of-top-k")
     if given["features"] is not None and not targeted:
         raise UsageError("--features belongs to --measure into-top-k and out-of-top-k")
@@ -260,7 +324,7 @@ def _criterion(given: dict[str, Any], data: Dataset) -> Criterion:
         features = feature_places(data, PROTECTED if text is None else text, "--features")
     top = 5 if given["top_k"] is None else given["top_k"]
     k = top if measure in _RANKED else None
-    return Criterion(measure, delta or 0.0, k, features, given["relative"])
+    return Criterion(measure, delta or 0.0, k, features, given["relative"], given["signed"])
 
 
 def _eps_points(text: str | None) -> tuple[float, ...]:

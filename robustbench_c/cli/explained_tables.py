@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from rich.table import Table
+from rich.text import Text
 
 from leaderboards.errors import one_line
-from leaderboards.explained import ExplanationSummary, Spread
+from leaderboards.explained import ExplanationSummary, MonotoneShare, Spread
 from leaderboards.manifest import ExplanationInfo, Protocol
 from leaderboards.rates import Rate
 from leaderboards.summary import Summary
@@ -23,6 +24,8 @@ _METRICS = {
     "sup_norm": "largest entry (at most)",
     "lipschitz": "L1 norm (at most)",
     "signs": "signs that cannot change (share)",
+    "local_lipschitz_upper": "local Lipschitz constant, largest of a logit (at most)",
+    "local_lipschitz_lower": "local Lipschitz constant, largest of a logit (at least)",
 }
 
 
@@ -40,7 +43,8 @@ def headline(protocol: Protocol, explanation: ExplanationInfo) -> str:
     else:
         measure = criterion.measure.replace("-k", f"-{criterion.k}")
         relative = " of its own" if criterion.relative else ""
-        told = f"{measure} beyond {criterion.threshold:g}{relative}"
+        ranked = " by value" if criterion.signed else ""
+        told = f"{measure}{ranked} beyond {criterion.threshold:g}{relative}"
     threat = protocol.threat
     unit = "" if threat.eps_unit == "input" else " of each feature's range"
     return f"{of}{steps}, {threat.norm} eps {threat.eps:g}{unit}{weights}; bent: {told}"
@@ -73,6 +77,8 @@ def print_explained(protocol: Protocol, summary: Summary) -> None:
     wide_console().print(_bounds(found))
     if found.metrics:
         wide_console().print(_metrics(found, info.k))
+    if found.monotone:
+        wide_console().print(_monotone(found.monotone))
 
 
 def _bounds(found: ExplanationSummary) -> Table:
@@ -92,6 +98,16 @@ def _quantiles(spread: Spread | None) -> tuple[str, ...]:
         return ("-",) * 5 + ("0",)
     values = (spread.q10, spread.q25, spread.median, spread.q75, spread.q90)
     return (*(f"{value:.4g}" for value in values), str(spread.samples))
+
+
+def _monotone(shares: tuple[MonotoneShare, ...]) -> Table:
+    from robustbench_c.cli.tables import percent
+
+    table = Table("the score, by feature", "increasing", "decreasing", "samples")
+    for share in shares:
+        up, down = percent(share.increasing), percent(share.decreasing)
+        table.add_row(Text(one_line(share.name)), up[0], down[0], up[-1])
+    return table
 
 
 def _metrics(found: ExplanationSummary, k: int) -> Table:

@@ -56,6 +56,8 @@ def answer(
         raise UsageError("give a --model (.onnx) and a --property (.vnnlib)")
     if reference is not None:
         raise UsageError("--reference belongs to --instances")
+    if not model.endswith((".onnx", ".onnx.gz")) and not Path(model).exists():
+        raise UsageError(f"--model {model}: a --property is asked of an .onnx network, by its path")
     _answer_one(Path(model), property_, timeout, out, seed, overwrite, as_json)
 
 

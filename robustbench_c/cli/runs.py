@@ -46,8 +46,9 @@ def ls(root: Annotated[Path, typer.Argument(help="Folder of the runs.")] = Path(
         found_out = listed.summary
         rates = (found_out.clean_accuracy, found_out.robust_accuracy, found_out.certified_accuracy)
         what = listed.manifest.protocol.explanation
-        if (bent := found_out.explanation) is not None:  # robust: not bent by any step
-            left = bent.bent and Rate.of(bent.bent.n - bent.bent.k, bent.bent.n)
+        if (bent := found_out.explanation) is not None:  # robust: not bent, nor failed on
+            held = found_out.counts.certified + found_out.counts.undecided
+            left = bent.bent and Rate.of(held, bent.bent.n)
             rates = (found_out.clean_accuracy, left, bent.certified)
         table.add_row(
             one_line(listed.folder.name),

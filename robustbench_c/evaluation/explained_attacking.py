@@ -159,7 +159,7 @@ def _judge(
         backwards=result.backwards.cpu().numpy(),
         seconds=result.seconds.cpu().numpy(),
         detail=_details(result, on.config.criterion.bent(check.distance), counts, bent, failed),
-        explained=True,
+        layout=on.task.store.layout,
         explanation_distance=np.where(shown, check.distance.cpu().numpy(), np.nan),
         explanation_distance64=np.where(shown, check.distance64.cpu().numpy(), np.nan),
     )

@@ -18,7 +18,7 @@ from attacks.threat import WeightBudget
 from certify.explaining import METHODS, Method
 from leaderboards.errors import RecordError
 from leaderboards.files import atomic_write_bytes, read_bytes
-from leaderboards.manifest import CriterionInfo, ExplanationInfo, Parameter, StepInfo
+from leaderboards.manifest import CriterionInfo, ExplanationInfo, FeatureInfo, Parameter, StepInfo
 from leaderboards.sample_ids import format_ids, parse_ids
 from leaderboards.store import RunStore
 from robustbench_c.errors import UsageError, did_you_mean
@@ -33,6 +33,7 @@ TILE = 32
 TENSORS = "explanation.safetensors"
 """File of the explanation's own tensors, in the run's folder."""
 _MAX_TENSORS = 1 << 30
+_MOST_SUBPROBLEMS = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +48,9 @@ class ExplainConfig:
         methods: Certificates that run, each on all samples.
         budget: What the attacker may do to the weights; None for nothing.
         k: Number of entries that the metric `top_k` ranks first; None for 10 or all.
+        lipschitz: Subproblems for each sample and logit, >= 1, of local Lipschitz constants; None
+            leaves these out.
+        monotone: Features, by ascending place, in which the explained score may be monotone.
     """
 
     explanation: Explanation = field(default_factory=Explanation)
@@ -55,6 +59,8 @@ class ExplainConfig:
     methods: tuple[Method, ...] = ("crown-interval",)
     budget: WeightBudget | None = None
     k: int | None = None
+    lipschitz: int | None = None
+    monotone: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for method in self.methods:
@@ -65,6 +71,17 @@ class ExplainConfig:
             raise UsageError("a certificate is named twice")
         if self.attack is None and not self.methods:
             raise UsageError("neither an attack nor a certificate: give one of them")
+        if (self.lipschitz is not None or self.monotone) and not self.methods:
+            raise UsageError(
+                "Lipschitz constants and monotonicity are in the rows of certificates: name one"
+            )
+        if list(self.monotone) != sorted(set(self.monotone)):
+            raise UsageError("the features of monotone are not in ascending order")
+        if self.lipschitz is not None and not 1 <= self.lipschitz <= _MOST_SUBPROBLEMS:
+            raise UsageError(
+                f"{self.lipschitz} subproblems for Lipschitz constants: from 1 to "
+                f"{_MOST_SUBPROBLEMS} will do"
+            )
 
     def steps(self) -> tuple[StepInfo, ...]:
         """The steps after `clean`, in the order they run."""
@@ -86,12 +103,21 @@ class ExplainConfig:
             )
         return tuple(steps)
 
-    def info(self, shape: tuple[int, ...]) -> ExplanationInfo:
+    def info(self, shape: tuple[int, ...], names: tuple[str, ...] = ()) -> ExplanationInfo:
         """What a manifest says of it, for samples of this shape.
+
+        Args:
+            shape: Of one sample.
+            names: Of its features, if they have names.
 
         Raises:
             AttackError: An explanation of this shape lacks the entries that are ranked.
+            UsageError: It lacks a feature of `monotone`.
         """
+        if self.monotone and not 0 <= min(self.monotone) <= max(self.monotone) < math.prod(shape):
+            raise UsageError(
+                f"monotone in feature {max(self.monotone)}: a sample has {math.prod(shape)}"
+            )
         self.criterion.check_shape(shape)
         k = min(10, math.prod(shape)) if self.k is None else self.k
         Criterion("top-k", k=k).check_shape(shape)
@@ -106,6 +132,11 @@ class ExplainConfig:
             k=k,
             gamma=0.0 if self.budget is None else self.budget.gamma,
             gamma_relative=self.budget is None or self.budget.relative,
+            lipschitz_budget=self.lipschitz,
+            monotone=tuple(
+                FeatureInfo(place=i, name=names[i][:500] if names else str(i))
+                for i in self.monotone
+            ),
             **own,
         )
 
@@ -171,9 +202,11 @@ def config_of(store: RunStore) -> ExplainConfig:
             tuple(method_of(step) for step in steps if step.kind == "certificate"),
             WeightBudget(info.gamma, info.gamma_relative) if info.gamma else None,
             info.k,
+            info.lipschitz_budget,
+            tuple(feature.place for feature in info.monotone),
         )
         config.info(store.manifest.data.shape)
-    except AttackError as error:
+    except (AttackError, UsageError) as error:
         raise RecordError(f"{store.folder}: {error}") from None
     return config
 

@@ -13,6 +13,7 @@ from matplotlib.ticker import PercentFormatter
 
 from leaderboards.explained import explained_values
 from leaderboards.files import atomic_write_bytes
+from leaderboards.manifest import ExplanationInfo
 from robustbench_c.evaluation.explained_samples import EpsPoint
 from robustbench_c.evaluation.run import Run
 
@@ -32,6 +33,13 @@ def save(folder: Path, name: str, figure: Figure) -> Path:
             )
         atomic_write_bytes(folder / f"{name}.{kind}", buffer.getvalue())
     return folder / f"{name}.png"
+
+
+def gamma_of(info: ExplanationInfo) -> str:
+    """What a title says of the weights: nothing where they stay."""
+    if not info.gamma:
+        return ""
+    return f", gamma {info.gamma:g}" + ("" if info.gamma_relative else " absolute")
 
 
 def _unit(run: Run) -> str:
@@ -92,10 +100,9 @@ def draw_curve(run: Run) -> None:
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     manifest = run.store.manifest
     threat = manifest.protocol.threat
-    weights = f", gamma {info.gamma:g}" if info.gamma else ""
     axes.set_title(
         f"{manifest.model.name} on {manifest.data.name}: {info.kind}, {threat.norm} eps "
-        f"{threat.eps:g}{weights}", fontsize=10, parse_math=False, pad=16,
+        f"{threat.eps:g}{gamma_of(info)}", fontsize=10, parse_math=False, pad=16,
     )  # fmt: skip
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
@@ -125,7 +132,7 @@ def draw_eps_curve(run: Run, points: list[EpsPoint]) -> Path:
     unit = "" if threat.eps_unit == "input" else ", share of each feature's range"
     axes.set_xlabel(f"eps ({threat.norm}{unit})")
     axes.set_ylabel(f"{_unit(run)},\nmedian of {points[0].samples} samples")
-    kind = "explanation" if info is None else info.kind
+    kind = "explanation" if info is None else f"{info.kind}{gamma_of(info)}"
     axes.set_title(
         f"{manifest.model.name} on {manifest.data.name}: {kind}", fontsize=10, parse_math=False
     )
@@ -133,5 +140,5 @@ def draw_eps_curve(run: Run, points: list[EpsPoint]) -> Path:
     axes.set_axisbelow(True)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    figure.legend(frameon=False, fontsize=9, loc="outside lower center", ncols=4)
+    figure.legend(frameon=False, fontsize=9, loc="outside lower center", ncols=2)
     return save(run.folder, EPS_CURVE, figure)

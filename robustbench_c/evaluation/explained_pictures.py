@@ -11,7 +11,7 @@ from matplotlib.patches import Patch
 from torch import Tensor
 
 from robustbench_c.data import Dataset
-from robustbench_c.evaluation.explained_curve import save
+from robustbench_c.evaluation.explained_curve import gamma_of, save
 from robustbench_c.evaluation.explained_samples import Looked, look_at
 from robustbench_c.evaluation.run import Run
 from robustbench_c.zoo.loading import LoadedModel
@@ -30,9 +30,9 @@ def draw_samples(run: Run, model: LoadedModel, data: Dataset) -> None:
     flat = data.x.dim() == 2
     if not (image or flat) or (run.folder / f"{NAME}.svg").exists():
         return
-    looked = look_at(run, model, data, _IMAGES if image else _ROWS_OF_DATA)
-    if not len(looked.ids):
+    if not run.verdicts["verdict"].isin(list(_VERDICTS)).any():  # errors have nothing to show
         return
+    looked = look_at(run, model, data, _IMAGES if image else _ROWS_OF_DATA)
     figure = _heat_maps(run, looked, data) if image else _bars(run, looked, data)
     save(run.folder, NAME, figure)
 
@@ -40,8 +40,12 @@ def draw_samples(run: Run, model: LoadedModel, data: Dataset) -> None:
 def _title(run: Run) -> str:
     manifest = run.store.manifest
     explanation, threat = manifest.protocol.explanation, manifest.protocol.threat
-    kind = "" if explanation is None else f"{explanation.kind} of the {explanation.of}, "
-    return f"{manifest.model.name} on {manifest.data.name}: {kind}{threat.norm} eps {threat.eps:g}"
+    if explanation is None:
+        return ""
+    return (
+        f"{manifest.model.name} on {manifest.data.name}: {explanation.kind} of the "
+        f"{explanation.of}, {threat.norm} eps {threat.eps:g}{gamma_of(explanation)}"
+    )
 
 
 def _heat_maps(run: Run, looked: Looked, data: Dataset) -> Figure:

@@ -24,6 +24,7 @@ from leaderboards.verdicts import Reason, Verdict
 from robustbench_c.errors import ModelError
 from robustbench_c.evaluation import contradiction, explained_contradiction
 from robustbench_c.evaluation.explained_config import TILE, method_of
+from robustbench_c.evaluation.explained_lists import lists_of
 from robustbench_c.evaluation.explained_task import ExplainedTask
 from robustbench_c.evaluation.steps import frame_of
 from robustbench_c.evaluation.task import right_ids
@@ -119,6 +120,7 @@ def bound_places(on: ExplainedTask, step: StepInfo, boxes: Boxes, part: Tensor) 
     shown = _known(bound)
     failed = np.array([text is not None for text in failures])
     proved = (shown <= criterion.threshold) & ~failed
+    lists, work = lists_of(on, step, part)
     verdict = np.select([failed, proved], [str(Verdict.ERROR), str(Verdict.CERTIFIED)], "")
     seconds = (time.perf_counter() - started) / len(part)
     return frame_of(
@@ -126,15 +128,16 @@ def bound_places(on: ExplainedTask, step: StepInfo, boxes: Boxes, part: Tensor) 
         on.task.y[part],
         verdict=[text or None for text in verdict.tolist()],
         method=[method] * len(part),
-        work=np.ones(len(part), dtype=np.int64),
+        work=1 + work.cpu().numpy(),
         seconds=np.full(len(part), seconds),
         detail=[
             text if text is not None else None if good else str(Reason.UNKNOWN)
             for text, good in zip(failures, proved.tolist(), strict=True)
         ],
-        explained=True,
+        layout=on.task.store.layout,
         explanation_bound=shown,
         **metrics,
+        **lists,
     )
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from attacks.classifier import exact_passes, prepare
 from attacks.explanations import Explanation
 from attacks.threat import ThreatModel
+from certify.steepness import Steepness
 from leaderboards.manifest import Manifest, Protocol, explain
 from leaderboards.store import RunStore, is_run
 from leaderboards.summary import summarise
@@ -100,7 +101,7 @@ def evaluate_explanations(
     dataset = dataset_of(data, y, threat)
     check_data(dataset)
     threat = settled(threat, dataset)
-    info, steps = config.info(dataset.shape), config.steps()
+    info, steps = config.info(dataset.shape, dataset.feature_names), config.steps()
     loaded, target = subject(model), parse_device(auto_device(device))
     loaded.module.to(target)
     with exact_passes():
@@ -132,6 +133,8 @@ def evaluate_explanations(
         raise UsageError(f"a record cannot hold this run: {explain(error)}") from error
     # what there is no rule for shows before the first sample is worked on
     bounds = boxes(loaded.module, x[:1], config.explanation) if config.methods else None
+    if config.lipschitz is not None:
+        Steepness(loaded.module, x[:1], threat.to(target), logits.shape[1])
     store, resumed = _begin(Path(out) / manifest.run_id, manifest, config, overwrite)
     classifier.tiles = store.manifest.tiles
     with passes_of(store.manifest):
@@ -203,6 +206,7 @@ def _clean(on: ExplainedTask, started: float) -> None:
         on.clean(torch.arange(len(task.x), device=task.x.device)),
         on.config.explanation.steps,
         time.perf_counter() - started,
+        task.store.layout,
     )
     recorded = task.store.read_step(CLEAN_STEP)
     if fault := clean_fault(recorded, rows):

@@ -16,7 +16,7 @@ from leaderboards.verdicts import Verdict
 from robustbench_c.data import Dataset
 from robustbench_c.evaluation.explained_attacking import bend_places, recheck
 from robustbench_c.evaluation.explained_config import config_of, method_of
-from robustbench_c.evaluation.explained_proving import box_of, make_boxes
+from robustbench_c.evaluation.explained_proving import Boxes, box_of, make_boxes
 from robustbench_c.evaluation.explained_run import explained_task
 from robustbench_c.evaluation.explained_task import ExplainedTask
 from robustbench_c.evaluation.passes import passes_of
@@ -131,10 +131,11 @@ def eps_curve(
         on = task_again(run, model, data)
         ids = np.sort(data.ids.numpy())[:_CURVE_SAMPLES]
         part = on.task.places(ids).to(on.task.x.device)
-        return [_at(on, run, replace(on.task.threat, eps=eps), part) for eps in radii]
+        boxes = make_boxes(on.model, on.task.x[:1], on.config.explanation)
+        return [_at(on, run, boxes, replace(on.task.threat, eps=eps), part) for eps in radii]
 
 
-def _at(on: ExplainedTask, run: Run, threat: ThreatModel, part: Tensor) -> EpsPoint:
+def _at(on: ExplainedTask, run: Run, boxes: Boxes, threat: ThreatModel, part: Tensor) -> EpsPoint:
     there = replace(on, task=replace(on.task, threat=threat))
     certificates: dict[str, float] = {}
     attack = None
@@ -144,7 +145,6 @@ def _at(on: ExplainedTask, run: Run, threat: ThreatModel, part: Tensor) -> EpsPo
             found = recheck(there, part, judged.adversarial, judged.weights).lower
             attack = float(found.median())
         else:
-            boxes = make_boxes(on.model, on.task.x[:1], on.config.explanation)
             box, _ = box_of(there, boxes, method_of(step), part)
             bound = worst_distance(on.config.criterion, on.clean(part), box)
             certificates[method_of(step)] = float(bound.median())

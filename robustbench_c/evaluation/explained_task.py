@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from attacks.classifier import CPU_TILES, CUDA_TILES, TiledClassifier
-from attacks.explanations import explain, seeds
+from attacks.explanations import Explanation, explain, seeds
 from attacks.threat import ThreatModel
+from certify.explaining import ExplanationCertifier
+from certify.steepness import Steepness
+from leaderboards.columns import Layout
 from leaderboards.verdicts import Verdict
 from robustbench_c.evaluation.explained_config import ExplainConfig
 from robustbench_c.evaluation.steps import clean_rows
@@ -52,6 +56,19 @@ class ExplainedTask:
         fixed = self.task.threat.eps == 0 and self.config.budget is not None
         return None if fixed else self.task.threat
 
+    @cached_property
+    def steepness(self) -> Steepness:
+        """The norm of the model's gradients, ready to be bounded."""
+        x = self.task.x[:1]
+        classes = self.task.classifier.logits(x).shape[1]
+        return Steepness(self.model, x, self.task.threat, classes)
+
+    @cached_property
+    def slopes(self) -> ExplanationCertifier:
+        """Bounds gradients of the explained score, whatever the explanation makes of them."""
+        score = Explanation("gradient", self.config.explanation.of)
+        return ExplanationCertifier(self.model, self.task.x[:1], score)
+
     def others(self, part: Tensor) -> Tensor | None:
         """`other` at the places `part`."""
         return None if self.other is None else self.other[part]
@@ -89,7 +106,13 @@ def runner_up(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def explained_clean_rows(
-    logits: Tensor, y: Tensor, ids: Tensor, value: Tensor, passes: int, seconds: float
+    logits: Tensor,
+    y: Tensor,
+    ids: Tensor,
+    value: Tensor,
+    passes: int,
+    seconds: float,
+    layout: Layout,
 ) -> pd.DataFrame:
     """Rows of the step `clean`: none is `wrong`, and an explanation that is NaN or Inf an error.
 
@@ -100,8 +123,9 @@ def explained_clean_rows(
         value: Their explanations, (n, *shape).
         passes: Passes that one explanation takes.
         seconds: Time in all.
+        layout: The run's.
     """
-    rows = clean_rows(logits, y, ids, seconds, explained=True)
+    rows = clean_rows(logits, y, ids, seconds, layout=layout)
     strange = (~value.flatten(1).isfinite().all(1)).cpu().tolist()
     rows["verdict"] = [str(Verdict.ERROR) if bad else None for bad in strange]
     rows["detail"] = ["the clean explanation is NaN or Inf" if bad else None for bad in strange]

@@ -14,7 +14,7 @@ from attacks.driver import Recheck, in_float64, recheck
 from attacks.losses import margin
 from attacks.result import AttackResult
 from attacks.threat import ThreatModel
-from leaderboards.columns import EXPLANATIONS, PREDICTIONS
+from leaderboards.columns import PREDICTIONS, Layout
 from leaderboards.verdicts import Verdict
 from robustbench_c.errors import CheckFailedError
 
@@ -31,16 +31,17 @@ def precise_form(module: nn.Module, x: Tensor, tiles: tuple[int, ...]) -> TiledC
     return None if converted is None else TiledClassifier(converted, tiles[:1])
 
 
-def frame_of(ids: Tensor, y: Tensor, *, explained: bool = False, **columns: object) -> pd.DataFrame:
+def frame_of(
+    ids: Tensor, y: Tensor, *, layout: Layout = PREDICTIONS, **columns: object
+) -> pd.DataFrame:
     """Rows of a shard; columns that are not given are null, counts of work 0.
 
     Args:
         ids: Sample ids.
         y: True classes.
-        explained: Whether the run is about explanations.
+        layout: The run's.
         columns: By name.
     """
-    layout = EXPLANATIONS if explained else PREDICTIONS
     rows: dict[str, object] = {column.name: [None] * len(ids) for column in layout.columns}
     rows |= {name: [0] * len(ids) for name in ("work", "forwards", "backwards")}
     rows |= {"sample_id": ids.cpu().numpy(), "label": y.cpu().numpy()}
@@ -53,7 +54,7 @@ def whole_where(mask: np.ndarray, values: Tensor) -> pd.Series[int]:
 
 
 def clean_rows(
-    logits: Tensor, y: Tensor, ids: Tensor, seconds: float, *, explained: bool = False
+    logits: Tensor, y: Tensor, ids: Tensor, seconds: float, *, layout: Layout = PREDICTIONS
 ) -> pd.DataFrame:
     """Rows of the step `clean`: `wrong`, or still open.
 
@@ -69,7 +70,7 @@ def clean_rows(
         margin=margin(logits, y).double().cpu().numpy(),
         forwards=np.ones(len(ids), dtype=np.int64),
         seconds=np.full(len(ids), seconds / len(ids)),
-        explained=explained,
+        layout=layout,
     )
 
 

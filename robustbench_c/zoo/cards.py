@@ -70,6 +70,35 @@ class RobustMeasured(Measured):
     """The attack or certificate, with steps, step size and restarts: "pgd-40x5, step 0.01"."""
 
 
+class ExplanationMeasured(_Record):
+    """How many explanations are proven to stay as they are, and how many an attack bent."""
+
+    explanation: Text
+    """What is explained, and how: "gradient of the predicted logit"."""
+    criterion: Text
+    """When it counts as bent: "cosine similarity below 0.9"."""
+    threat: TrainedFor
+    """Norm and radius of the inputs that are possible."""
+    certified: Rate
+    """Share of the samples whose explanation no such input bends."""
+    bent: Rate
+    """Share of the samples whose explanation the attack bent."""
+    protocol: Text
+    """Certificate and attack, with their settings."""
+    samples: Annotated[int, Field(ge=1)]
+    """How many samples were evaluated."""
+    data: Name
+    """Name of the data set they came from."""
+    command: Text
+    """The command that gave these figures."""
+
+    @model_validator(mode="after")
+    def _shares_fit(self) -> ExplanationMeasured:
+        if self.certified + self.bent > 1:
+            raise ValueError("certified and bent add up to more than all samples")
+        return self
+
+
 class Draft(_Record):
     """Everything on a card but the hash of the weight file, which `save` fills in."""
 
@@ -109,6 +138,8 @@ class Draft(_Record):
     """Accuracy on clean samples; null until measured."""
     robust: Annotated[tuple[RobustMeasured, ...], Field(max_length=1000)] = ()
     """Robust accuracies, each with its protocol and command."""
+    explanations: Annotated[tuple[ExplanationMeasured, ...], Field(max_length=1000)] = ()
+    """How stable its explanations are, each with its protocol and command."""
 
     @model_validator(mode="after")
     def _normalisation_fits(self) -> Draft:

@@ -66,6 +66,11 @@ def _residual(x: Tensor, first: nn.Module, second: nn.Module, last: nn.Module) -
     return last((h + F.relu(second(h))).flatten(1))
 
 
+def _averaged(x: Tensor, first: nn.Module, second: nn.Module, last: nn.Module) -> Tensor:
+    h = F.relu(first(x))
+    return last(F.relu(h + second(second(h))).mean((2, 3)))
+
+
 def _cut(x: Tensor, first: nn.Module, last: nn.Module) -> Tensor:
     rows = torch.cat([x[:, :, :3, 1:], x[:, :, 1:, :3] * 2], 1)
     return last(torch.tanh(first(rows)).flatten(1)) + x[:, 0, 2, 1:]
@@ -91,6 +96,9 @@ NETS: dict[str, Callable[[], nn.Module]] = {
     "adaptive pooling": lambda: _pooled(nn.AdaptiveAvgPool2d(2), 12),
     "residual": lambda: Fn(
         _residual, nn.Conv2d(1, 3, 3, padding=1), nn.Conv2d(3, 3, 3, padding=1), nn.Linear(48, 3)
+    ),
+    "residual, a layer twice, mean": lambda: Fn(
+        _averaged, nn.Conv2d(1, 3, 3, padding=1), nn.Conv2d(3, 3, 3, padding=1), nn.Linear(3, 3)
     ),
     "strided, odd sizes": lambda: nn.Sequential(
         nn.Conv2d(1, 4, 3, 2, groups=1), nn.ReLU(), nn.Flatten(), nn.Linear(4, CLASSES)

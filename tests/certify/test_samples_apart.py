@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
-from bound_nets import Fn
+from bound_nets import ALONE, Fn, alone
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attacks.threat import Norm, ThreatModel
+from certify.affine_moves import MOVES
 from certify.errors import UnsupportedError
 from certify.methods import METHODS, Budget, Certifier
 from certify.trace import trace_model
@@ -176,12 +179,105 @@ def rolled_where_the_samples_are_not(x: Tensor, m: nn.Module) -> Tensor:
     return m.last(F.relu(m.first(x)).flatten(1)) + F.relu(x.roll(1, 0) - 2)[:, 0, :3]
 
 
-def compared(x: Tensor, m: nn.Module) -> Tensor:
-    high = (x.transpose(0, 1).reshape(len(x), -1) > 0.5).float()
-    return m.last(F.relu(m.first(x)).flatten(1)) + high[:, :3]
+def by_sign(x: Tensor, m: nn.Module) -> Tensor:
+    """The same for all samples that the trace sees: signs and slopes stop NaN."""
+    return m.last(F.relu(m.first(x)).flatten(1)) + 9 * torch.sgn(x.roll(1, 0) - 2)[:, 0, :3]
 
 
-@pytest.mark.parametrize("forward", [weakly_rolled, rolled_where_the_samples_are_not, compared])
+def by_slope(activation: Callable[[Tensor], Tensor]) -> Callable[[Tensor, nn.Module], Tensor]:
+    def forward(x: Tensor, m: nn.Module) -> Tensor:
+        slope = torch.func.grad(lambda v: activation(v).sum())(x.roll(1, 0) - 2)
+        return m.last(F.relu(m.first(x)).flatten(1)) + 9 * slope[:, 0, :3]
+
+    return forward
+
+
+def by_place_of_the_largest(x: Tensor, m: nn.Module) -> Tensor:
+    largest = torch.func.grad(lambda v: F.max_pool2d(v[:, None], (1, 2)).sum())(x.roll(1, 0))
+    return m.last(F.relu(m.first(x)).flatten(1)) + 9 * largest[:, 0, :3]
+
+
+SLOPES = [F.relu, F.leaky_relu, F.hardtanh, F.elu, F.softplus, F.gelu, F.silu, torch.abs]
+STOPPED = [by_sign, by_place_of_the_largest, *map(by_slope, SLOPES)]
+
+
+@pytest.mark.parametrize("forward", STOPPED)
+def test_a_model_that_mixes_samples_by_signs_alone_is_refused(forward):
+    x = torch.rand(2, PARTS, WIDTH)
+    with pytest.raises(UnsupportedError, match="depends on the others"):
+        trace_model(Fn(forward, layers()).eval(), x)
+
+
+COMPARED = {
+    "where": lambda x, y: torch.where(y > 2, 100.0, x),
+    "times": lambda x, y: x * (y < 2),
+    "fill": lambda x, y: x.masked_fill(y > 2, 3.0),
+    "index": lambda x, y: x + torch.eye(3)[(y[:, 0] > 2).long()],
+    "largest": lambda x, y: x + torch.zeros_like(x).scatter(1, (y - 2).argmax(1, True), 1.0),
+    "whole": lambda x, y: x + (y / 3).int(),
+    "all": lambda x, y: x + (y.amax() > 2),
+}
+
+
+@pytest.mark.parametrize("name", COMPARED)
+def test_a_model_that_compares_is_refused_by_the_name_of_the_call(name):
+    def forward(x: Tensor, m: nn.Module) -> Tensor:
+        return COMPARED[name](m.last(F.relu(m.first(x)).flatten(1)), x.roll(1, 0)[:, 0, :3])
+
+    with pytest.raises(UnsupportedError, match="has no rule"):
+        trace_model(Fn(forward, layers()).eval(), torch.rand(2, PARTS, WIDTH))
+
+
+PLACED = {
+    "roll": lambda x: x.roll(5, 0),  # at 5 samples it is nothing
+    "roll of all": lambda x: x.roll(15 * PARTS * WIDTH),
+    "slice": lambda x: torch.cat([x[:6], x[6:].flip(0)]),
+    "split": lambda x: torch.cat([part.flip(0).flip(0) for part in x.split(6)]),
+    "triangle": lambda x: x + (x[:, 0] @ x[:, 0].T).triu(8).sum(1, keepdim=True)[..., None],
+    "window": lambda x: F.conv1d(x.flatten(1).T, torch.eye(12)[..., None].repeat(1, 1, 3),
+                                 padding=8, dilation=8).T.reshape(x.shape),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PLACED)
+def test_a_model_that_mixes_samples_in_larger_batches_alone_is_refused(name):
+    def forward(x: Tensor, m: nn.Module) -> Tensor:
+        return m.last(F.relu(m.first(PLACED[name](x))).flatten(1))
+
+    with pytest.raises(UnsupportedError, match=r"place in the batch|depends on the"):
+        trace_model(Fn(forward, layers()).eval(), torch.rand(2, PARTS, WIDTH))
+
+
+def test_a_model_that_keeps_samples_apart_at_one_batch_size_alone_is_refused():
+    def forward(x: Tensor, m: nn.Module) -> Tensor:
+        wide = x.repeat(1, 5, 1)
+        mixed = wide.reshape(5, -1).roll(1, 1).reshape(wide.shape)  # at 5 samples within each
+        return m.last(F.relu(m.first(x)).flatten(1)) + 1e-9 * mixed[:, 0, :3]
+
+    with pytest.raises(UnsupportedError, match="depends on the others"):
+        trace_model(Fn(forward, layers()).eval(), torch.rand(2, PARTS, WIDTH))
+
+
+@pytest.mark.parametrize(("name", "rank"), ALONE)
+def test_nothing_with_a_rule_hides_a_sample(name, rank):
+    """Each call takes on the mark of what it takes, unless it leaves that out by its place."""
+    case = alone(name, rank)
+    graph, x = trace_model(case.model, case.x), case.x.clone()
+    state = {**dict(case.model.named_parameters()), **dict(case.model.named_buffers())}
+    x[1] = torch.nan
+    with torch.no_grad():
+        found = graph.evaluate({**state, "x": x})
+    lost = [
+        node.name
+        for node in graph.nodes
+        if any(torch.is_floating_point(found[i]) and found[i].isnan().any() for i in node.inputs)
+        and node.op not in MOVES
+        and not found[node.index].isnan().any()
+    ]
+    assert not lost
+
+
+@pytest.mark.parametrize("forward", [weakly_rolled, rolled_where_the_samples_are_not])
 def test_a_model_that_mixes_samples_is_refused_however_little_it_shows(forward):
     with pytest.raises(UnsupportedError, match="depends on the others"):
         Certifier(Fn(forward, layers()).eval(), torch.rand(2, PARTS, WIDTH))

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import json
 
+import pyarrow as pa
 import pytest
 from record_makers import PGD, a_frame, a_manifest, a_row
 
+from leaderboards import shard
 from leaderboards.columns import EXPLANATIONS, PREDICTIONS, content_sha256, to_table
 from leaderboards.errors import ContradictionError, RecordError
-from leaderboards.manifest import CriterionInfo, ExplanationInfo, Manifest, StepInfo, parse_manifest
+from leaderboards.manifest import (
+    CriterionInfo,
+    ExplanationInfo,
+    FeatureInfo,
+    Manifest,
+    StepInfo,
+    parse_manifest,
+)
 from leaderboards.pairs import compare
 from leaderboards.store import RunStore
 
@@ -20,13 +29,16 @@ PROOF = StepInfo(
 EXTRA = [c.name for c in EXPLANATIONS.columns[len(PREDICTIONS.columns) :]]
 
 
-def explained_manifest(threshold: float = 0.1, ids: str = "0-3", **changes) -> Manifest:
+def explained_manifest(
+    threshold: float = 0.1, ids: str = "0-3", asked: dict | None = None, **changes
+) -> Manifest:
     info = ExplanationInfo(
         kind="gradient",
         of="logit",
         steps=1,
         criterion=CriterionInfo(measure="cosine", threshold=threshold),
         k=3,
+        **(asked or {}),
     )
     base = a_manifest((ATTACK, PROOF), ids).protocol
     protocol = base.model_copy(update={"explanation": info})
@@ -235,3 +247,108 @@ def test_two_runs_compare_by_what_was_bent(tmp_path) -> None:
     other = RunStore.create(tmp_path / "c", explained_manifest(0.2))
     with pytest.raises(RecordError, match="same protocol"):
         compare(first, other)
+
+
+LIPSCHITZ = {"lipschitz_budget": 5}
+STEEP = {"local_lipschitz_lower": [0.5, 1.0, 0.0], "local_lipschitz_upper": [0.5, 3.0, None]}
+
+
+def listed(sample: int, **changes) -> dict:
+    return proved(sample, 0.5, **(STEEP | changes))
+
+
+def test_lists_come_back_and_are_in_the_hash(tmp_path) -> None:
+    """Shards, resumes and repeated samples leave the hash as it is; an entry does not."""
+    hashes = []
+    for name, last, cut in (("a", 3.0, 4), ("b", 3.0, 2), ("c", 3.5, 4)):
+        store = RunStore.create(tmp_path / name, explained_manifest(asked=LIPSCHITZ))
+        changed, nothing = {"local_lipschitz_upper": [0.5, last, 0.0]}, dict.fromkeys(STEEP)
+        rows = [listed(0), listed(1, **changed), proved(2, 0.5, **nothing), listed(3)]
+        for some in (rows[:cut], rows[cut - 1 :]):  # one sample is in both
+            store.write_shard("explain-linear", a_frame(*some))
+        frame = store.read_step("explain-linear").set_index("sample_id")
+        assert list(frame.at[1, "local_lipschitz_upper"]) == [0.5, last, 0.0]
+        assert frame.at[2, "local_lipschitz_upper"] is None
+        hashes.append(content_sha256(store.read_table("explain-linear")))
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_what_is_not_asked_for_changes_no_hash() -> None:
+    told = json.loads(explained_manifest().to_bytes())["protocol"]["explanation"]
+    assert "lipschitz_budget" not in told
+    asked = explained_manifest(asked=LIPSCHITZ)
+    assert parse_manifest(asked.to_bytes(), "m") == asked
+    assert asked.protocol_sha256 != explained_manifest().protocol_sha256
+    assert (
+        explained_manifest().protocol_sha256
+        == "9363a11cfb39ce8335dec24612899dc8366e51def8dbf91ea0a5c5db6a6261d2"
+    )
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([listed(0, local_lipschitz_upper=[1.0, 1.0])], "2 entries where there have to be 3"),
+        ([listed(0, local_lipschitz_upper=[1.0, 1.0, float("inf")])], "is not finite"),
+        ([listed(0, local_lipschitz_lower=[-1.0, 0.0, 0.0])], "is negative"),
+        ([listed(0, local_lipschitz_lower=[0.6, 0.0, 0.0])], "is above local_lipschitz_upper"),
+        ([listed(0, local_lipschitz_lower=None)], "go together"),
+        ([listed(0, local_lipschitz_upper="high")], "not of its type"),
+        ([listed(0, local_lipschitz_upper=1.0)], "not of its type"),
+        ([bent(0, 0.5, **STEEP)], "cannot come from a step of kind attack"),
+    ],
+)
+def test_lists_that_cannot_be_are_refused(tmp_path, rows, message) -> None:
+    store = RunStore.create(tmp_path / "run", explained_manifest(asked=LIPSCHITZ))
+    step = "explain-attack" if "attack" in message else "explain-linear"
+    with pytest.raises(RecordError, match=message):
+        store.write_shard(step, a_frame(*rows))
+
+
+def test_lists_longer_than_they_may_be_are_not_read(tmp_path) -> None:
+    store = RunStore.create(tmp_path / "run", explained_manifest(asked=LIPSCHITZ))
+    schema, long = store.layout.schema, [[0.0] * 100_000] * 2
+    table = to_table(a_frame(listed(0), listed(1)), store.layout)
+    for name in STEEP:
+        place = schema.get_field_index(name)
+        table = table.set_column(place, schema.field(name), pa.array(long))
+    data = shard.encode(table, store.manifest.identity(), "explain-linear")
+    with pytest.raises(RecordError, match="claims 200000 entries"):
+        shard.decode(data, store.manifest.identity(), "explain-linear", 4, store.layout)
+
+
+MONOTONE = {
+    "monotone": (FeatureInfo(place=0, name="age"), FeatureInfo(place=2, name="sex=[b]x[/b]"))
+}
+
+
+def test_shares_of_monotone_features_are_of_all_certificates_together(tmp_path) -> None:
+    steps = (PROOF, PROOF.model_copy(update={"name": "second"}))
+    base = explained_manifest(asked=MONOTONE, ids="0-3")
+    protocol = base.protocol.model_copy(update={"steps": steps})
+    manifest = base.model_copy(update={"protocol": protocol, "protocol_sha256": protocol.sha256})
+    store = RunStore.create(tmp_path / "run", parse_manifest(manifest.to_bytes(), "m"))
+    signs = {"explain-linear": [[1, 0], [2, 0], None, [-1, -1]], "second": [[1, -1], [0, 0]] * 2}
+    store.write_shard("clean", a_frame(*[row(i, monotone=None) for i in range(4)]))
+    for step, lists in signs.items():
+        store.write_shard(step, a_frame(*[proved(i, 0.5, monotone=v) for i, v in enumerate(lists)]))
+    age, sex = store.write_summary().explanation.monotone
+    assert (age.name, age.increasing.k, age.decreasing.k) == ("age", 3, 2)
+    assert (sex.increasing.k, sex.decreasing.k, sex.decreasing.n) == (0, 3, 4)
+    assert store.verify_bytes() == []
+
+
+@pytest.mark.parametrize(
+    ("signs", "message"),
+    [([1], "1 entries"), ([3, 0], "has the entry 3"), ([None, 0], "has the entry None")],
+)
+def test_signs_that_cannot_be_are_refused(tmp_path, signs, message) -> None:
+    store = RunStore.create(tmp_path / "run", explained_manifest(asked=MONOTONE))
+    with pytest.raises(RecordError, match=message):
+        store.write_shard("explain-linear", a_frame(proved(0, 0.5, monotone=signs)))
+
+
+def test_features_out_of_order_are_refused() -> None:
+    twisted = {"monotone": MONOTONE["monotone"][::-1]}
+    with pytest.raises(ValueError, match="ascending order"):
+        explained_manifest(asked=twisted)

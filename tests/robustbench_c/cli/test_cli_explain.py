@@ -34,7 +34,7 @@ def the_run(tmp_path):
 
 
 def test_a_table_a_record_and_pictures(explain, robust_runs, tmp_path) -> None:
-    ended = explain("--save-adversarial", "--explain-eps-curve", "0.001,0.01")
+    ended = explain("--save-adversarial", "--explain-eps-curve", "0.02", "--samples", 1)
     assert ended.code == 0, ended.err
     for said in ("clean accuracy", "bent", "certified", "undecided", "certificate / attack"):
         assert said in ended.out
@@ -44,7 +44,7 @@ def test_a_table_a_record_and_pictures(explain, robust_runs, tmp_path) -> None:
     for name in names:
         assert (run / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert f"{run / name}.png" in ended.out
-    again = explain("--save-adversarial")
+    again = explain("--save-adversarial", "--samples", 1)
     assert "went on with the record" in again.out
     checked = robust_runs("verify", run, "--prove", "--device", "cpu")
     assert (checked.code, "everything that was checked holds" in checked.out) == (0, True)
@@ -53,12 +53,35 @@ def test_a_table_a_record_and_pictures(explain, robust_runs, tmp_path) -> None:
     assert "not bent" in robust_runs("compare", run, run).out
 
 
+def test_errors_alone_have_no_picture_and_are_not_robust(explain, robust_runs, tmp_path) -> None:
+    ended = explain("--gamma", 1e30, "--eps", 0.01, "--explain-eps-curve", "0.01")
+    assert (ended.code, "6 error" in ended.out) == (0, True), ended.err
+    assert not (the_run(tmp_path) / "explanations.png").exists()
+    listed = robust_runs("ls", tmp_path / "runs").out.splitlines()
+    (row,) = (line for line in listed if "1e-30" in line)
+    assert row.split()[-2:] == ["0.00%", "0.00%"]
+
+
 def test_json_is_the_summary(explain, tmp_path) -> None:
     told = json.loads(explain("--json", "--min-cosine", 0.5, "--explain-method", "linear").out)
     assert told == json.loads((the_run(tmp_path) / "summary.json").read_text())
     assert set(told["explanation"]) == {
-        *("bent", "certified", "undecided", "attack", "certificate", "ratio", "metrics")
+        *("bent", "certified", "undecided", "attack", "certificate", "ratio", "metrics"),
+        "monotone",
     }
+
+
+def test_what_is_certified_on_demand(explain, tmp_path) -> None:
+    asked = ("--explain-lipschitz", "--explain-lipschitz-budget", 2, "--monotone", "mean texture")
+    ended = explain("--attack", "none", *asked)
+    assert ended.code == 0, ended.err
+    assert "local Lipschitz constant, largest of a logit (at most)" in ended.out
+    manifest = json.loads((the_run(tmp_path) / "manifest.json").read_text())
+    told = manifest["protocol"]["explanation"]
+    assert told["lipschitz_budget"] == 2
+    assert told["monotone"] == [{"place": 1, "name": "mean texture"}]
+    assert "increasing" in ended.out
+    assert "mean texture" in ended.out
 
 
 @pytest.mark.parametrize(
@@ -77,6 +100,10 @@ def test_json_is_the_summary(explain, tmp_path) -> None:
         (
             ("--measure", "into-top-k", "--features", "mean radius,3"),
             {"measure": "into-top-k", "k": 5, "features": "0,3", "threshold": 0.0},
+        ),
+        (
+            ("--measure", "top-k", "--delta", 0.5, "--signed"),
+            {"measure": "top-k", "signed": True},
         ),
     ],
 )
@@ -107,6 +134,24 @@ def test_what_is_explained(explain, tmp_path, arguments, wanted) -> None:
     assert {key: protocol["explanation"][key] for key in wanted} == wanted
     alone = "--gamma" in arguments and "--eps" not in arguments
     assert protocol["threat"]["eps"] == (0.0 if alone else 0.01)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        ((), {"aim": "measure", "surrogate": 50.0}),
+        (("--explain-aim", "mass-centre", "--explain-surrogate", 20), {"surrogate": 20.0}),
+        (("--explain-surrogate", "none"), {"aim": "measure", "surrogate": None}),
+    ],
+)
+def test_how_it_is_attacked(explain, tmp_path, arguments, wanted) -> None:
+    ended = explain("--explain-method", "none", *arguments)
+    assert ended.code == 0, ended.err
+    manifest = json.loads((the_run(tmp_path) / "manifest.json").read_text())
+    (attack,) = manifest["protocol"]["steps"]
+    assert {key: attack["parameters"][key] for key in wanted} == wanted
+    aim = "mass-centre" if "mass-centre" in arguments else "measure"
+    assert attack["parameters"]["aim"] == aim
 
 
 def test_protected_attributes_are_the_features_where_none_are_named(robust_eval, tmp_path) -> None:
@@ -155,6 +200,15 @@ def test_protected_attributes_are_the_features_where_none_are_named(robust_eval,
         (("--features", "0"), "--features belongs to"),
         (("--top-k", 31), "k is 31"),
         (("--top-k", 0), "k is 0"),
+        (("--explain-lipschitz-budget", 2), "add it"),
+        (("--explain-lipschitz", "--explain-lipschitz-budget", 0), "from 1 to"),
+        (("--explain-lipschitz", "--explain-method", "none"), "name one"),
+        (("--signed",), "--signed belongs to"),
+        (("--explain-aim", "mass-center"), "did you mean 'mass-centre'"),
+        (("--explain-surrogate", "sharp"), "neither a number nor none"),
+        (("--explain-surrogate", 0), "surrogate is 0"),
+        (("--explain-aim", "measure", "--attack", "none"), "leave out --attack none"),
+        (("--monotone", "mean txture"), "--monotone: no feature 'mean txture'"),
         (("--explain-eps-curve", "0.1,x"), "not a list of numbers"),
         (("--explain-eps-curve", "0.1,0"), "finite and above 0"),
         (("--certify", "crown"), "--certify is about predictions"),
@@ -164,7 +218,7 @@ def test_protected_attributes_are_the_features_where_none_are_named(robust_eval,
 )
 def test_bad_input_is_one_line(explain, arguments, said) -> None:
     ended = explain(*arguments)
-    of_attack = ("sigma is", "gamma is", "threshold is", "k is")
+    of_attack = ("surrogate is", "sigma is", "gamma is", "threshold is", "k is")
     assert ended.code == (5 if said.startswith(of_attack) else 2)
     assert len(ended.lines) == 1
     assert said in ended.err

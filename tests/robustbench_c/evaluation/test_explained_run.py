@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -21,7 +24,12 @@ from leaderboards.errors import ContradictionError, RecordError
 from leaderboards.store import RunStore
 from robustbench_c.data import from_tensors
 from robustbench_c.errors import CheckFailedError, ModelError, UsageError
-from robustbench_c.evaluation import ExplainConfig, explained_attacking, explained_proving
+from robustbench_c.evaluation import (
+    ExplainConfig,
+    explained_attacking,
+    explained_lists,
+    explained_proving,
+)
 from robustbench_c.evaluation.explained_config import config_of
 from robustbench_c.evaluation.verify import verify
 
@@ -260,6 +268,14 @@ def test_settings_that_do_not_fit_are_one_line() -> None:
         ExplainConfig(methods=("crwn",))
     with pytest.raises(UsageError, match="neither"):
         ExplainConfig(attack=None, methods=())
+    with pytest.raises(UsageError, match="name one"):
+        ExplainConfig(methods=(), lipschitz=1)
+    with pytest.raises(UsageError, match="ascending"):
+        ExplainConfig(monotone=(3, 1))
+    with pytest.raises(UsageError, match="monotone in feature 8: a sample has 8"):
+        ExplainConfig(monotone=(0, 8)).info((8,))
+    with pytest.raises(UsageError, match="from 1 to"):
+        ExplainConfig(lipschitz=0)
 
 
 def test_verify_finds_proofs_that_are_none(run, problem) -> None:
@@ -277,6 +293,22 @@ def test_verify_finds_proofs_that_are_none(run, problem) -> None:
     result = verify(found.store, model, data, prove=True, boxes=Wide)
     assert result.proved == 0
     assert sum("cannot be proved again" in line for line in result.problems) == certified
+
+
+def test_verify_finds_bounds_that_are_better_than_their_box(run, problem) -> None:
+    model, x, y = problem
+    data = from_tensors(x, y, lower=torch.tensor(0.0), upper=torch.tensor(1.0))
+    found = run(1.0)
+    assert found.summary.counts.certified == 0
+
+    class Wider(Narrow):
+        def box(self, *arguments) -> Interval:
+            box = self.engine.box(*arguments)
+            return Interval(box.lower - 0.5, box.upper + 0.5)
+
+    assert verify(found.store, model, data, prove=True).problems == ()
+    problems = verify(found.store, model, data, prove=True, boxes=Wider).problems
+    assert sum("is better than what is proved" in line for line in problems) == len(x)
 
 
 def test_a_record_of_entries_that_are_not_there_is_refused(run, problem) -> None:
@@ -329,3 +361,89 @@ def test_what_was_not_tried_has_no_rate(run) -> None:
     attacks = run(0.01, config={"methods": ()}).summary.explanation
     assert (attacks.certified, attacks.certificate, attacks.metrics) == (None, None, {})
     assert attacks.bent.n == 50
+
+
+def test_local_lipschitz_constants_are_in_the_first_certificate(run, problem) -> None:
+    model, x, y = problem
+    asked = {"attack": None, "methods": ("interval", "crown-interval"), "lipschitz": 3}
+    found = run(config=asked)
+    first, second = (found.store.read_step(f"explain-{m}") for m in asked["methods"])
+    assert second["local_lipschitz_upper"].isna().all()
+    lower, upper = (
+        torch.from_numpy(np.stack(first[f"local_lipschitz_{end}"])) for end in ("lower", "upper")
+    )
+    assert lower.shape == upper.shape == (50, 2)
+    assert set(first["work"]) <= {3, 5, 7}
+    assert (first["work"] > 3).any()
+    precise = copy.deepcopy(model).double()
+    for _ in range(20):
+        at = (x + 0.1 * torch.rand(50, 8) - 0.05).clamp(0, 1).double().requires_grad_()
+        for label in range(2):
+            (slope,) = torch.autograd.grad(precise(at)[:, label].sum(), at)
+            assert bool((slope.abs().sum(1) <= upper[:, label]).all())
+    metrics = found.summary.explanation.metrics
+    assert metrics["local_lipschitz_lower"] == lower.amax(1).quantile(0.5, interpolation="lower")
+    assert metrics["local_lipschitz_upper"] == upper.amax(1).quantile(0.5, interpolation="lower")
+    assert metrics["local_lipschitz_lower"] > 0
+    assert found.store.verify_bytes() == []
+    data = from_tensors(x, y, lower=torch.tensor(0.0), upper=torch.tensor(1.0))
+    assert verify(found.store, model, data, prove=True).problems == ()
+
+
+def test_local_lipschitz_constants_are_proved_again(run, problem, monkeypatch) -> None:
+    model, x, y = problem
+    x, y = x[:8], y[:8]
+    data = from_tensors(x, y, lower=torch.tensor(0.0), upper=torch.tensor(1.0))
+    honest, apart = explained_lists.local_lipschitz, set()
+
+    def forged(*arguments, **options):
+        result = honest(*arguments, **options)
+        gap = result.upper - result.lower
+        apart.update((gap > 1e-2 * result.upper).any(1).nonzero()[:, 0].tolist())
+        return replace(result, lower=result.lower + 0.4 * gap, upper=result.upper - 0.4 * gap)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(explained_lists, "local_lipschitz", forged)
+        found = run(0.2, x=x, y=y, config={"attack": None, "lipschitz": 1})
+    assert found.store.verify_bytes() == []
+    problems = verify(found.store, model, data, prove=True).problems
+    for said in ("better than what is proved", "steeper than those that are found"):
+        lines = [line for line in problems if said in line]
+        assert {int(line.split("sample ")[1].split(":")[0]) for line in lines} >= apart != set()
+
+
+def test_monotone_features_are_so_and_are_proved_again(run, problem, monkeypatch) -> None:
+    model, x, y = problem
+    data = from_tensors(x, y, lower=torch.tensor(0.0), upper=torch.tensor(1.0))
+    asked = {"attack": None, "methods": ("interval", "crown-interval"), "monotone": (0, 5)}
+    found = run(0.01, config=asked)
+    precise, target, grid = copy.deepcopy(model).double(), model(x).argmax(1), torch.rand(21).sort()
+    proved = 0
+    for method in asked["methods"]:
+        rows = found.store.read_step(f"explain-{method}")
+        signs = torch.from_numpy(np.stack(rows["monotone"])).long()
+        for i, feature in enumerate(asked["monotone"]):
+            at = (x + 0.02 * torch.rand(50, 8) - 0.01).clamp(0, 1).repeat(21, 1, 1).double()
+            at[:, :, feature] = grid.values[:, None].double()
+            score = precise(at)[:, torch.arange(50), target]
+            rise = score.diff(dim=0) * signs[:, i]
+            assert bool((rise >= -1e-9).all())
+            proved += int((signs[:, i] != 0).sum())
+    (first, second) = found.summary.explanation.monotone
+    assert (first.name, second.name) == ("0", "5")
+    best = np.stack(found.store.read_step("explain-crown-interval")["monotone"])
+    assert first.increasing.k >= (best[:, 0] == 1).sum()
+    assert proved > 0
+    assert found.store.verify_bytes() == []
+    assert verify(found.store, model, data, prove=True).problems == ()
+    honest = explained_lists.certify_monotone
+
+    def forged(*arguments, **options):
+        result = honest(*arguments, **options)
+        return replace(result, increasing=torch.ones_like(result.increasing))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(explained_lists, "certify_monotone", forged)
+        wrong = run(0.01, name="forged", config=asked)
+    problems = verify(wrong.store, model, data, prove=True).problems
+    assert any("cannot be proved again to be monotone" in line for line in problems)

@@ -38,6 +38,19 @@ FULL = {
             "protocol": "pgd-40x5",
         },
     ),
+    "explanations": (
+        {
+            "explanation": "gradient",
+            "criterion": "cosine similarity below 0.9",
+            "threat": {"norm": "linf", "eps": 0.05},
+            "certified": 0.7,
+            "bent": 0.3,
+            "protocol": "crown-interval",
+            "samples": 10,
+            "data": "d",
+            "command": "robust-eval x --explain gradient",
+        },
+    ),
 }
 
 
@@ -134,6 +147,8 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
         ({"input_shape": [0]}, "input_shape"),
         ({"classes": ["one"]}, "classes"),
         ({"clean_accuracy": {"accuracy": 91.0}}, "clean_accuracy.accuracy"),
+        ({"explanations": [{**FULL["explanations"][0], "bent": 0.4}]}, "more than all samples"),
+        ({"explanations": [{"certified": 1.5}]}, "explanations.0"),
         ({"architecture": "mpl"}, "no architecture named 'mpl'"),
         ({"arguments": {"widths": [10**9]}}, "65536"),
         ({"arguments": {"widths": [5], "depth": 3}}, "depth: Extra inputs"),
