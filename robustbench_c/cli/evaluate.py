@@ -92,9 +92,13 @@ def evaluate(
         str | None,
         typer.Option(help="Features that may not change: a,b,c, or none [as the data say]."),
     ] = None,
-    steps: Annotated[int, typer.Option(max=_MOST, help="Gradient steps of one restart.")] = 40,
-    restarts: Annotated[int, typer.Option(max=_MOST, help="Restarts.")] = 5,
-    step_size: Annotated[float | None, typer.Option(help="Length of a step [eps/4].")] = None,
+    steps: Annotated[
+        int, typer.Option(max=_MOST, help="Gradient steps of one restart; 50 with --explain.")
+    ] = 40,
+    restarts: Annotated[int, typer.Option(max=_MOST, help="Restarts; 1 with --explain.")] = 5,
+    step_size: Annotated[
+        float | None, typer.Option(help="Length of a step [eps/4; eps/2 with --explain].")
+    ] = None,
     loss: Annotated[str, typer.Option(help="ce, margin or dlr.")] = "ce",
     goal: Annotated[str, typer.Option(help="untargeted or multi-targeted.")] = "untargeted",
     seed: Annotated[int, typer.Option(min=0, max=2**53, help="Seed of all noise.")] = 0,
