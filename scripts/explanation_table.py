@@ -2,7 +2,7 @@
 
 The figures go onto the models' cards as well.
 
-    make explanations                                  all of it, 1,000 test samples a model
+    make explanations                                  all of it, 500 test samples a model
     python scripts/explanation_table.py --samples 250  fewer
     python scripts/explanation_table.py german adult   these sets alone, printed and not written
 
@@ -148,7 +148,7 @@ def main() -> None:
     """Evaluate the sets named on the command line, or all, and write the table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("sets", nargs="*", choices=[*SETS, []])
-    parser.add_argument("--samples", type=int, default=1000)
+    parser.add_argument("--samples", type=int, default=500)
     parser.add_argument("--adult-dir", type=Path, default=None)
     given = parser.parse_args()
     console = Console(stderr=True)
