@@ -9,7 +9,7 @@ from functools import cache
 import pytest
 import torch
 from attack_checks import check_inside
-from explanation_checks import (
+from bending_checks import (
     ALLOWED,
     CASES,
     Branching,

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from explanation_checks import (
+from bending_checks import (
     HELD,
     N,
     case,

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from explanation_checks import Case
+from bending_checks import Case
 from torch import Tensor, nn
 
 from attacks.explanation_attacks import ExplanationAttackConfig, attack_explanations

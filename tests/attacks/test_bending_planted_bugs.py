@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from explanation_checks import (
+from bending_checks import (
     CASES,
     Case,
     check_alone,
