@@ -30,6 +30,7 @@ from robustbench_c.evaluation.steps import frame_of
 from robustbench_c.evaluation.task import right_ids
 
 _SHARD_SECONDS = 30.0
+_NOT_FINITE = "the box is NaN or Inf: no bound"
 
 
 class Boxes(Protocol):
@@ -115,6 +116,10 @@ def bound_places(on: ExplainedTask, step: StepInfo, boxes: Boxes, part: Tensor) 
         bound = torch.maximum(bound, worst_distance(criterion, on.clean(part, on.precise), box))
     metrics = {name: _known(v) for name, v in box_metrics(clean, box, on.k).items()}
     nothing = ~(box.lower.isfinite() & box.upper.isfinite()).flatten(1).all(1).cpu().numpy()
+    failures = [
+        _NOT_FINITE if text is None and bad else text
+        for text, bad in zip(failures, nothing.tolist(), strict=True)
+    ]
     for values in metrics.values():
         values[nothing] = np.nan
     shown = _known(bound)

@@ -257,6 +257,24 @@ def test_what_fails_on_one_sample_is_its_error(run, problem) -> None:
     assert found.store.verify_bytes() == []
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_box_that_is_not_finite_is_an_error(run, problem, bad: float) -> None:
+    _, x, _ = problem
+
+    class Leaks(Narrow):
+        def box(self, at, *rest):
+            box = self.engine.box(at, *rest)
+            upper = box.upper.clone()
+            upper[(at == x[4]).flatten(1).all(1)] = bad
+            return Interval(box.lower, upper)
+
+    found = run(0.01, boxes=Leaks)
+    rows = found.store.read_step("explain-crown-interval").set_index("sample_id")
+    assert rows.loc[4, "detail"] == "the box is NaN or Inf: no bound"
+    assert list(rows.index[rows["verdict"].isin(["error"])]) == [4]
+    assert found.store.verify_bytes() == []
+
+
 def test_a_kept_attack_cannot_be_asked_for_afterwards(run) -> None:
     run()
     with pytest.raises(RecordError, match="overwrite"):
