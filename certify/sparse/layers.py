@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+"""Layers whose weight can be pruned."""
 
 
 def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -19,7 +20,7 @@ def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
     owners = {
         f"{name}.weight" if name else "weight"
         for name, module in model.named_modules()
-        if isinstance(module, _LAYERS)
+        if isinstance(module, LAYERS)
     }
     weights = {name: value for name, value in model.named_parameters() if name in owners}
     if not weights:
