@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks.modes import evaluating
-from certify.sparse.layers import LAYERS
+from certify.sparse.layers import LAYERS, Layer
 
 
 @dataclass(frozen=True)
@@ -120,13 +120,13 @@ def count(model: nn.Module, x: Tensor) -> Counts:
 
 
 @contextmanager
-def _positions(layers: dict[str, nn.Module]) -> Iterator[dict[str, int]]:
+def _positions(layers: Mapping[str, Layer]) -> Iterator[dict[str, int]]:
     """While it holds, count the positions at which each layer's weight is used."""
     found = dict.fromkeys(layers, 0)
 
-    def watch(name: str, layer: nn.Module) -> Any:
+    def watch(name: str, layer: Layer) -> Any:
         def hook(_: nn.Module, __: Any, output: Tensor) -> None:
-            found[name] += output.numel() // layer.weight.shape[0]  # type: ignore[operator,index]
+            found[name] += output.numel() // layer.weight.shape[0]
 
         return layer.register_forward_hook(hook)
 

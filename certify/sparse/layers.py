@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from torch import nn
 
-LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+Layer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 """Layers whose weight can be pruned."""
+LAYERS = get_args(Layer)
 
 
 def prunable(model: nn.Module) -> dict[str, nn.Parameter]:

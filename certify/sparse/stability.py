@@ -105,8 +105,9 @@ def unstable_relus(
         if not relus:
             raise ValueError("the model has no ReLU that depends on its input")
         sums = torch.zeros(len(relus), 3, dtype=torch.int64)
-        for part in x.split(_TOGETHER):
-            sums += _signs(program, relus, InputSet.around(part, threat), method)
+        for start in range(0, len(x), _TOGETHER):
+            inputs = InputSet.around(x[start : start + _TOGETHER], threat)
+            sums += _signs(program, relus, inputs, method)
     return Stability(method, threat.norm, float(threat.eps), len(x), _layers(program, relus, sums))
 
 
