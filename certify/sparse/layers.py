@@ -1,14 +1,22 @@
-"""Which weights of a network can be pruned."""
+"""Which weights of a network can be pruned, and in which units."""
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import Literal, get_args
 
 from torch import nn
 
+Structure = Literal["weights", "channels"]
+"""What is kept or pruned as one: a weight, or a convolution's filter / a linear layer's input."""
+
+STRUCTURES: tuple[Structure, ...] = get_args(Structure)
+
 Layer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 """Layers whose weight can be pruned."""
+
 LAYERS = get_args(Layer)
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -29,3 +37,15 @@ def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
     if not weights:
         raise ValueError("the model has no linear or convolution layer to prune")
     return weights
+
+
+def unit_axes(model: nn.Module, structure: Structure) -> dict[str, int | None]:
+    """Return the axis of each prunable weight whose slices are its units; None: single weights.
+
+    Channels are the filters of convolutions (axis 0) and the inputs of linear layers (axis 1), as
+    in SparseVLR's structured form: an input that is pruned is a neuron before it that is dead.
+    """
+    if structure == "weights":
+        return dict.fromkeys(prunable(model))
+    filters = {f"{n}.weight" for n, m in model.named_modules() if isinstance(m, _CONVOLUTIONS)}
+    return {name: 0 if name in filters else 1 for name in prunable(model)}

@@ -23,7 +23,9 @@ from robustbench_c.training.progress import Progress
 from robustbench_c.training.randomness import derive, generator, seeded_modules
 from robustbench_c.training.recipe import Normalisation, Recipe, first_fault
 from robustbench_c.training.samples import place
+from robustbench_c.training.sparsity import bind_sparse
 from robustbench_c.zoo.devices import parse_device
+from robustbench_c.zoo.nets.registry import resolve
 
 
 @dataclass(frozen=True)
@@ -73,11 +75,15 @@ def run(
     settings = recipe.objective.settings
     objective = bind(recipe.objective.name, settings, lower, upper)
     attack = short_attack(settings, lower, upper, derive(recipe.train.seed, "validation"))
+    sparsify = bind_sparse(recipe.sparse) if recipe.sparse else None
+    start = _start(recipe) if recipe.start else None
     draft = _draft(recipe, train, mean_std)
     with seeded_modules(derive(recipe.train.seed, "weights")):
         model = _build(recipe, train, mean_std)
     if recipe.initialise == "ibp":
         ibp_initialisation(model, generator(recipe.train.seed, "weights"))
+    if start is not None:
+        _begin_at(model, start, recipe)
     _claim(folder, recipe.name, resume, overwrite)
     try:
         result = fit(
@@ -90,7 +96,11 @@ def run(
             device=where,
             attack=attack,
             verifier=verifier(recipe.objective.name, settings, lower, upper),
-            identity={"recipe": recipe.model_dump(mode="json", exclude={"train", "description"})},
+            sparsify=sparsify,
+            identity={
+                "recipe": recipe.model_dump(mode="json", exclude={"train", "description"}),
+                "start": start.sha256 if start else None,
+            },
             title=recipe.name,
             progress=progress,
         )
@@ -105,6 +115,29 @@ def run(
     (folder / CHECKPOINT).unlink(missing_ok=True)
     weights = folder / f"{recipe.name}.safetensors"
     return Trained(weights, result.rows, measured.accuracy if measured else None)
+
+
+def _start(recipe: Recipe) -> zoo.LoadedModel:
+    """The trained model to start from, which has to be of the recipe's architecture."""
+    assert recipe.start is not None
+    loaded = zoo.load(recipe.start)
+    wanted = resolve(recipe.architecture.name, recipe.architecture.arguments).describe()
+    if loaded.architecture != wanted:
+        raise UsageError(
+            f"recipe '{recipe.name}' is for {wanted}; its start {recipe.start} is a "
+            f"{loaded.architecture}"
+        )
+    return loaded
+
+
+def _begin_at(model: nn.Module, start: zoo.LoadedModel, recipe: Recipe) -> None:
+    try:
+        model.load_state_dict(start.module.state_dict())
+    except RuntimeError as error:
+        raise UsageError(
+            f"recipe '{recipe.name}' and its start {recipe.start} differ in what they normalise or "
+            "in their number of classes"
+        ) from error
 
 
 def _draft(recipe: Recipe, train: Dataset, mean_std: Normalisation | None) -> zoo.Draft:

@@ -1,0 +1,149 @@
+"""What a sparse training method is: what it does to a network between steps, and to gradients."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, ClassVar
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Generator, Tensor, nn
+from torch.optim import Optimizer
+
+from certify.sparse.budget import Allocation
+from certify.sparse.layers import Structure, prunable
+from certify.sparse.masks import Layout, Masks
+from certify.sparse.moments import renew_moments
+from certify.sparse.schedule import Position
+
+Sparsity = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Random = Callable[[str, int], Generator]
+"""A CPU generator for a purpose and a step, the same on every call."""
+
+
+class Settings(BaseModel):
+    """Settings that every method has.
+
+    Attributes:
+        sparsity: Share of the prunable weights that is zero in the end.
+        allocation: How the rest is shared out to the layers.
+        structure: Single weights, or channels.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    sparsity: Sparsity
+    allocation: Allocation = "erk"
+    structure: Structure = "weights"
+
+
+@dataclass(frozen=True)
+class Update:
+    """One change of the masks: a line of the churn log.
+
+    Attributes:
+        step: Before which step.
+        sparsity: Share of the prunable weights that is zero from then on, counted.
+        dropped: Units that were kept before.
+        grown: Units that were not.
+        kept: Weights that each layer keeps.
+    """
+
+    step: int
+    sparsity: float
+    dropped: int
+    grown: int
+    kept: Mapping[str, int]
+
+
+class Sparsifier:
+    """A method at work on one network. This one leaves the network dense.
+
+    The training loop calls `begin` before each step, `gradient` to get the step's gradient, and
+    `stepped` after it. All state that later steps depend on is in `state`.
+
+    Attributes:
+        model: The network, whose pruned weights are kept at zero.
+        masks: What is kept at present.
+        history: Every change of the masks.
+    """
+
+    settings_type: ClassVar[type[Settings]] = Settings
+
+    def __init__(self, model: nn.Module, settings: Settings, random: Random) -> None:
+        """Take a network, already on its device."""
+        self.model, self.settings, self.random = model, settings, random
+        self.layout = Layout.of(model, settings.structure)
+        self.masks = Masks.full(model, self.layout)
+        self.history: list[Update] = []
+
+    def begin(self, at: Position, optimiser: Optimizer) -> bool:
+        """Change masks or weights where it is time to; say whether the weights began anew."""
+        return False
+
+    def gradient(self, loss: Callable[[], Tensor]) -> float:
+        """Leave the step's gradient on the parameters, and return the loss."""
+        value = self.backward(loss)
+        if math.isfinite(value):
+            self.seen()
+            self.masks.apply_to_gradients(self.model)
+        return value
+
+    def seen(self) -> None:
+        """Look at the gradient of all weights, before the pruned ones' is dropped."""
+
+    def backward(self, loss: Callable[[], Tensor]) -> float:
+        """Leave the gradient of all weights; none where the loss is not finite."""
+        found = loss()
+        value = float(found.detach())
+        if math.isfinite(value):
+            # Gradients that the objective's attack left on the weights must not add up.
+            self.model.zero_grad(set_to_none=True)
+            torch.autograd.backward(found)
+        return value
+
+    def stepped(self) -> None:
+        """Put the pruned weights back to zero after a step."""
+        self.masks.apply(self.model)
+
+    def settle(self, measured: nn.Module) -> None:
+        """Make a network what would be used if training ended here (an average of weights, say)."""
+        self.masks.apply(measured)
+
+    def change(self, masks: Masks, at: Position, optimiser: Optimizer) -> None:
+        """Take new masks: regrown weights start at zero and without momentum."""
+        dropped, grown = self.masks.changes(masks)
+        renew_moments(optimiser, self.model, self.masks, masks)
+        self.masks.apply(self.model)  # what is regrown may hold no old value
+        masks.apply(self.model)
+        self.masks = masks
+        self.history.append(Update(at.step, masks.sparsity, dropped, grown, masks.counts()))
+
+    def magnitudes(self) -> dict[str, Tensor]:
+        """Each unit's magnitude, (units,)."""
+        return self.layout.scores(prunable(self.model))
+
+    def state(self) -> dict[str, Any]:
+        """All that a resume needs, as tensors and plain values."""
+        return {
+            "masks": {name: kept.clone() for name, kept in self.masks.units.items()},
+            "history": [asdict(update) for update in self.history],
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave.
+
+        Raises:
+            KeyError, TypeError, ValueError: It is of another method or network.
+        """
+        units = {name: state["masks"][name] for name in self.layout.axes}
+        for name, kept in self.masks.units.items():
+            if units[name].shape != kept.shape or units[name].dtype != torch.bool:
+                raise ValueError(f"the mask of '{name}' does not fit")
+        self.masks = Masks(
+            self.layout, {n: units[n].to(k.device) for n, k in self.masks.units.items()}
+        )
+        self.history = [Update(**update) for update in state["history"]]
