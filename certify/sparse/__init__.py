@@ -1,6 +1,6 @@
 """Sparse networks: masks and their schedules, SparseVLR and what it is compared with, export."""
 
-from certify.sparse.base import Random, Settings, Sparsifier, Update
+from certify.sparse.base import Dense, Random, Settings, Sparsifier, Update
 from certify.sparse.budget import Allocation, Budget, allocate
 from certify.sparse.dynamic import Dynamic
 from certify.sparse.layers import Structure, prunable
@@ -20,6 +20,7 @@ __all__ = [
     "METHODS",
     "Allocation",
     "Budget",
+    "Dense",
     "Dynamic",
     "Layout",
     "Magnitude",

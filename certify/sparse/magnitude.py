@@ -19,6 +19,5 @@ class Magnitude(Sparsifier):
     def begin(self, at: Position, optimiser: Optimizer) -> bool:
         """See `Sparsifier`."""
         if at.step == 0:
-            budget = self.layout.budget(self.settings.sparsity, self.settings.allocation)
-            self.change(Masks.best(self.layout, self.magnitudes(), budget), at, optimiser)
+            self.change(Masks.best(self.layout, self.magnitudes(), self.budget), at, optimiser)
         return False
