@@ -66,6 +66,25 @@ class Record(BaseModel):
     )
 
 
+class SizeInfo(Record):
+    """What a model takes, counted on the model itself; work is that of one sample."""
+
+    weights: Count
+    """Weights of its linear and convolution layers: those that can be pruned."""
+    nonzero_weights: Count
+    """Those that are not 0."""
+    nonzero_parameters: Count
+    """Parameters that are not 0."""
+    macs: Count
+    """Multiply-adds of the layers; FLOPs are twice as many."""
+    nonzero_macs: Count
+    """The same with the weights that are not 0."""
+    dense_bytes: Count
+    """Bytes of parameters and buffers."""
+    packed_bytes: Count
+    """The same as the zoo writes them: sparse weights as compressed rows."""
+
+
 class ModelInfo(Record):
     """The model that was evaluated."""
 
@@ -81,6 +100,16 @@ class ModelInfo(Record):
     """What the model does to its input first, such as `mean 0.286, std 0.353`, or `none`."""
     card: dict[str, JsonValue] | None = None
     """The model card, if the model has one."""
+    size: SizeInfo | None = None
+    """What the model takes; absent in older records, and where there is no such model."""
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what is absent: older records are written as they were."""
+        fields: dict[str, Any] = handler(self)
+        if self.size is None:
+            del fields["size"]
+        return fields
 
 
 class DataInfo(Record):

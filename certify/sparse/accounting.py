@@ -99,15 +99,16 @@ def count(model: nn.Module, x: Tensor) -> Counts:
 
     Args:
         model: Any classifier; it is run in eval mode and left in its own.
-        x: Samples (n, *shape), n >= 1, of which the first is run.
+        x: Samples (n, *shape), n >= 1, to run if there are layers; work is counted for one.
     """
     layers = {name: part for name, part in model.named_modules() if isinstance(part, LAYERS)}
     with evaluating(model), torch.no_grad(), _positions(layers) as positions:
-        model(x[:1])
+        if layers:
+            model(x)
     weights = {name: layer.weight for name, layer in layers.items()}
     first = {id(weight): name for name, weight in reversed(weights.items())}
     counted = [
-        _counted(name, weight.detach(), positions[name], first[id(weight)] == name)
+        _counted(name, weight.detach(), positions[name] // len(x), first[id(weight)] == name)
         for name, weight in weights.items()
     ]
     parameters = list(model.parameters())

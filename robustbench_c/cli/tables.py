@@ -7,7 +7,7 @@ from collections import Counter
 from rich.table import Table
 
 from leaderboards.errors import one_line
-from leaderboards.manifest import Manifest, StepInfo
+from leaderboards.manifest import Manifest, ModelInfo, StepInfo
 from leaderboards.rates import Rate
 from leaderboards.store import RunStore
 from leaderboards.summary import Summary
@@ -38,7 +38,8 @@ def print_run(store: RunStore, summary: Summary) -> None:
     else:
         wide_console().print(_table(store.manifest, summary))
         print_proofs(summary)
-    for line in (_verdict_line(summary), *_detail_lines(store), _cost_line(summary)):
+    lines = (_verdict_line(summary), *_detail_lines(store), *_size_lines(model))
+    for line in (*lines, _cost_line(summary)):
         print(line)
 
 
@@ -59,6 +60,36 @@ def _table(manifest: Manifest, summary: Summary) -> Table:
             one_line(f"certified ({', '.join(proofs)})"), *percent(summary.certified_accuracy)
         )
     return table
+
+
+def _size_lines(model: ModelInfo) -> list[str]:
+    """What the model takes, and how much of it is not 0 where that is less."""
+    size = model.size
+    if size is None:
+        return []
+    lines = [
+        f"model: {model.parameters:,} parameters, {_short(2 * size.macs, 'FLOP')} per sample, "
+        f"{_short(size.dense_bytes, 'B')}"
+    ]
+    if size.nonzero_weights < size.weights:
+        zeros = (size.weights - size.nonzero_weights) / size.weights
+        lines.append(
+            f"sparsity: {zeros:.2%} of {size.weights:,} weights are 0; "
+            f"{size.nonzero_parameters:,} parameters are not, with "
+            f"{_short(2 * size.nonzero_macs, 'FLOP')} per sample, and "
+            f"{_short(size.packed_bytes, 'B')} as CSR"
+        )
+    return lines
+
+
+def _short(number: int, unit: str) -> str:
+    """A number with three digits and its unit: "4.93 MFLOP"."""
+    value, prefix = float(number), ""
+    for prefix in ("", "k", "M", "G", "T"):
+        if value < 999.5 or prefix == "T":
+            break
+        value /= 1000
+    return f"{value:.3g} {prefix}{unit}"
 
 
 def _cost_line(summary: Summary) -> str:

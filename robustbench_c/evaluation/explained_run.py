@@ -119,7 +119,7 @@ def evaluate_explanations(
     words += [f"gamma-{config.budget.gamma:g}"] if config.budget is not None else []
     try:
         manifest = manifest_of(
-            model_info(loaded),
+            model_info(loaded, x[:2]),
             dataset,
             protocol,
             tuple(words),

@@ -75,7 +75,7 @@ def new_manifest(
         rules=RULES_VERSION,
     )
     return manifest_of(
-        model_info(model),
+        model_info(model, data.x[:2].to(device)),
         data,
         protocol,
         (model.name, data.name, _in_a_word(steps), f"{threat.norm}-{threat.eps:g}"),

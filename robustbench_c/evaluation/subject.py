@@ -7,12 +7,14 @@ import inspect
 import torch
 from torch import Tensor, nn
 
-from leaderboards.manifest import ModelInfo
+from certify.sparse.accounting import count
+from leaderboards.manifest import ModelInfo, SizeInfo
 from robustbench_c.errors import ModelError
 from robustbench_c.evaluation.digest import digest
 from robustbench_c.zoo.hashing import state_hash
 from robustbench_c.zoo.loading import LoadedModel
 from robustbench_c.zoo.normalized import Normalized
+from robustbench_c.zoo.packed import packed_bytes
 from robustbench_c.zoo.states import check_finite
 
 _TORCHS = frozenset(vars(nn.Module()))
@@ -75,8 +77,8 @@ def _plain(value: object) -> str | None:
     return repr(value) if isinstance(value, bool | int | float | str | bytes) else None
 
 
-def model_info(model: LoadedModel) -> ModelInfo:
-    """What a manifest says of a model."""
+def model_info(model: LoadedModel, x: Tensor | None = None) -> ModelInfo:
+    """What a manifest says of a model; with samples to run, also what it takes."""
     return ModelInfo(
         name=model.name,
         architecture=model.architecture[:500],
@@ -84,6 +86,20 @@ def model_info(model: LoadedModel) -> ModelInfo:
         parameters=sum(p.numel() for p in model.module.parameters()),
         normalisation=_normalisation(model.module),
         card=None if model.card is None else model.card.model_dump(mode="json"),
+        size=None if x is None else _size(model.module, x),
+    )
+
+
+def _size(module: nn.Module, x: Tensor) -> SizeInfo:
+    counts = count(module, x)
+    return SizeInfo(
+        weights=counts.weights,
+        nonzero_weights=counts.nonzero_weights,
+        nonzero_parameters=counts.nonzero_parameters,
+        macs=counts.macs,
+        nonzero_macs=counts.nonzero_macs,
+        dense_bytes=counts.bytes,
+        packed_bytes=packed_bytes(module),
     )
 
 

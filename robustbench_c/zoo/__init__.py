@@ -15,12 +15,14 @@ from robustbench_c.zoo.cards import (
     RobustMeasured,
     TrainedFor,
     TrainingCost,
+    UnstableMeasured,
     card,
     names,
 )
 
 if TYPE_CHECKING:
     from robustbench_c.zoo.cache import CacheStatistics, ModelCache
+    from robustbench_c.zoo.deploying import Deployed, deploy
     from robustbench_c.zoo.loading import LoadedModel, load
     from robustbench_c.zoo.nets.registry import architectures, build
     from robustbench_c.zoo.normalized import Normalized
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CacheStatistics",
     "Card",
+    "Deployed",
     "Draft",
     "LoadedModel",
     "Measured",
@@ -37,9 +40,11 @@ __all__ = [
     "RobustMeasured",
     "TrainedFor",
     "TrainingCost",
+    "UnstableMeasured",
     "architectures",
     "build",
     "card",
+    "deploy",
     "load",
     "names",
     "save",
@@ -47,11 +52,13 @@ __all__ = [
 
 _NEEDS_TORCH = {
     "CacheStatistics": "cache",
+    "Deployed": "deploying",
     "LoadedModel": "loading",
     "ModelCache": "cache",
     "Normalized": "normalized",
     "architectures": "nets.registry",
     "build": "nets.registry",
+    "deploy": "deploying",
     "load": "loading",
     "save": "saving",
 }

@@ -11,9 +11,17 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from robustbench_c.errors import ModelError, did_you_mean
 from robustbench_c.zoo.oneline import first_fault, one_line
@@ -28,6 +36,7 @@ Text = Annotated[str, Field(max_length=10_000)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Rate = Annotated[float, Field(ge=0.0, le=1.0)]
 Size = Annotated[int, Field(ge=1, le=10**6)]
+Total = Annotated[int, Field(ge=0, le=2**53)]
 Statistics = Annotated[tuple[float, ...], Field(max_length=10**6)]
 Plain = bool | int | float | str | None
 """A plain value of an architecture argument."""
@@ -110,6 +119,68 @@ class TrainingCost(_Record):
     """The processor, and its threads."""
 
 
+class LayerSparsity(_Record):
+    """The weight of one linear or convolution layer."""
+
+    name: Text
+    """Path of the layer in the network."""
+    weights: Total
+    """Entries of its weight; 0 where it shares that of an earlier layer."""
+    nonzero_weights: Total
+    """Those that are not 0."""
+
+
+class Sparsity(_Record):
+    """How sparse a network is, and what it takes: counted by `save` on what it writes."""
+
+    sparsity: Rate
+    """Share of zeros among the weights of the linear and convolution layers."""
+    weights: Total
+    """These weights."""
+    nonzero_weights: Total
+    """Those that are not 0."""
+    parameters: Total
+    """All parameters: weights, biases, normalisation."""
+    nonzero_parameters: Total
+    """Those that are not 0."""
+    macs: Total
+    """Multiply-adds of one sample in these layers; FLOPs are twice as many."""
+    nonzero_macs: Total
+    """The same with the weights that are not 0."""
+    dense_bytes: Total
+    """Bytes of parameters and buffers."""
+    file_bytes: Total
+    """Bytes of the weight file."""
+    layers: Annotated[tuple[LayerSparsity, ...], Field(max_length=10_000)]
+    """Layer by layer."""
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Sparsity:
+        for total, name in ((self.weights, "weights"), (self.nonzero_weights, "nonzero_weights")):
+            if total != sum(getattr(layer, name) for layer in self.layers):
+                raise ValueError(f"{name} is not the sum over the layers")
+        if abs(self.sparsity * self.weights - (self.weights - self.nonzero_weights)) > 0.5:
+            raise ValueError("sparsity is not the share of zeros among the weights")
+        return self
+
+
+class UnstableMeasured(_Record):
+    """The mean share of ReLUs that bounds leave of either sign, over some samples."""
+
+    unstable: Rate
+    """Share of neurons with l < 0 < u."""
+    method: Text
+    """Whose bounds of the inputs of the ReLUs: "ibp" or "crown"."""
+    threat: TrainedFor
+    """Norm and radius of the balls around the samples."""
+    samples: Annotated[int, Field(ge=1)]
+    """How many samples."""
+    data: Name
+    """Name of the data set they came from."""
+    command: Text
+    """The command that gave this figure."""
+
+
 class Draft(_Record):
     """Everything on a card but the hash of the weight file, which `save` fills in."""
 
@@ -155,6 +226,19 @@ class Draft(_Record):
     """Robust accuracies, each with its protocol and command."""
     explanations: Annotated[tuple[ExplanationMeasured, ...], Field(max_length=1000)] = ()
     """How stable its explanations are, each with its protocol and command."""
+    sparsity: Sparsity | None = None
+    """Counted by `save` where a tenth of the weights or more are 0; absent otherwise."""
+    unstable: Annotated[tuple[UnstableMeasured, ...], Field(max_length=1000)] = ()
+    """Shares of unstable ReLUs, each with its method and command; absent if none."""
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what is absent of sparsity: dense models' cards stay as they were."""
+        fields: dict[str, Any] = handler(self)
+        for name in ("sparsity", "unstable"):
+            if not getattr(self, name):
+                del fields[name]
+        return fields
 
     @model_validator(mode="after")
     def _normalisation_fits(self) -> Draft:

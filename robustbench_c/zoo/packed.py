@@ -8,6 +8,7 @@ Columns and rows are of the first type that holds them: uint8, int16, int32.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -27,18 +28,16 @@ def pack(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors with those weights as CSR of which that takes at most half the bytes."""
     packed: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        parts = _csr(tensor)
-        if parts is not None and 2 * _size(*parts) <= _size(tensor):
-            packed |= {name + suffix: p for suffix, p in zip(_SUFFIXES, parts, strict=True)}
+        if _least(tensor) < _size(tensor):
+            packed |= {name + s: part for s, part in zip(_SUFFIXES, _csr(tensor), strict=True)}
         else:
             packed[name] = tensor
     return packed
 
 
 def packed_bytes(module: nn.Module) -> int:
-    """Return the bytes of a network's state as `pack` leaves it."""
-    state = {name: value.detach().cpu() for name, value in module.state_dict().items()}
-    return _size(*pack(state).values())
+    """Return the bytes of a model's parameters and buffers, written as `pack` leaves them."""
+    return sum(_least(tensor.detach()) for tensor in chain(module.parameters(), module.buffers()))
 
 
 def unpack(tensors: Mapping[str, Tensor], network: nn.Module, label: str) -> dict[str, Tensor]:
@@ -78,16 +77,30 @@ def unpack(tensors: Mapping[str, Tensor], network: nn.Module, label: str) -> dic
     return found
 
 
-def _csr(tensor: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
-    if tensor.dim() < 2 or not tensor.is_floating_point() or not tensor.numel():
-        return None
+def _least(tensor: Tensor) -> int:
+    """Bytes of a tensor as CSR where that is half of its own or less, else its own."""
+    dense = _size(tensor)
+    if tensor.dim() < 2 or not tensor.is_floating_point() or not dense:
+        return dense
+    entries, columns = int(_there(tensor).sum()), tensor[0].numel()
+    each = tensor.element_size() + _fitting(columns).itemsize
+    small = entries * each + (len(tensor) + 1) * _fitting(entries + 1).itemsize
+    return small if 2 * small <= dense else dense
+
+
+def _there(tensor: Tensor) -> Tensor:
+    """Which entries are not 0, as a matrix; -0 is not 0."""
     matrix = tensor.contiguous().view(len(tensor), -1)
-    there = matrix.view(_BITS[matrix.element_size()]) != 0  # -0 is an entry as well
+    return matrix.view(_BITS[matrix.element_size()]) != 0
+
+
+def _csr(tensor: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    there = _there(tensor)
     row, column = there.nonzero(as_tuple=True)
-    starts = torch.zeros(len(matrix) + 1, dtype=torch.int64)
+    starts = torch.zeros(len(tensor) + 1, dtype=torch.int64)
     starts[1:] = there.sum(1).cumsum(0)
-    kinds = _fitting(matrix.shape[1]), _fitting(len(row) + 1)
-    return matrix[row, column], column.to(kinds[0]), starts.to(kinds[1])
+    kinds = _fitting(there.shape[1]), _fitting(len(row) + 1)
+    return tensor.reshape(there.shape)[row, column], column.to(kinds[0]), starts.to(kinds[1])
 
 
 def _fitting(count: int) -> torch.dtype:

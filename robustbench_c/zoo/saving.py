@@ -9,13 +9,17 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from certify.sparse.accounting import count
 from robustbench_c.errors import ModelError
 from robustbench_c.files import write_atomically
-from robustbench_c.zoo.cards import Card, Draft
+from robustbench_c.zoo.cards import Card, Draft, LayerSparsity, Sparsity
 from robustbench_c.zoo.normalized import Normalized
 from robustbench_c.zoo.packed import pack
 from robustbench_c.zoo.spec import from_draft
 from robustbench_c.zoo.states import State, fit, misfit
+
+_SPARSE = 0.1
+"""From this share of zeros on, the card has a section about them."""
 
 
 def save(module: nn.Module, draft: Draft, folder: Path) -> Card:
@@ -28,7 +32,7 @@ def save(module: nn.Module, draft: Draft, folder: Path) -> Card:
 
     Args:
         module: A network of the draft's architecture, bare or in `Normalized`, on any device.
-        draft: Everything on the card but the hash of the file.
+        draft: Everything on the card but the hash of the file and the sparsity, counted here.
         folder: Where to; made when it is not there.
 
     Returns:
@@ -59,9 +63,24 @@ def save(module: nn.Module, draft: Draft, folder: Path) -> Card:
     # -0, which masks leave, becomes 0. Cloned: tensors may share memory, which safetensors refuses.
     plain = {key: t + 0.0 if t.is_floating_point() else t.clone() for key, t in fitted.items()}
     data = safetensors.torch.save(pack({key: t.contiguous() for key, t in plain.items()}))
-    card = Card(**dict(draft), sha256=hashlib.sha256(data).hexdigest())
+    fields = dict(draft) | {"sparsity": _sparsity(network, draft, len(data))}
+    card = Card(**fields, sha256=hashlib.sha256(data).hexdigest())
     write_atomically(folder / f"{draft.name}.safetensors", data)
     write_atomically(
         folder / f"{draft.name}.json", (card.model_dump_json(indent=2) + "\n").encode()
     )
     return card
+
+
+def _sparsity(network: nn.Module, draft: Draft, file_bytes: int) -> Sparsity | None:
+    """What the card says of a network's zeros; None where they are few."""
+    kind = next(network.parameters())
+    counts = count(
+        network, torch.zeros(1, *draft.input_shape, dtype=kind.dtype, device=kind.device)
+    )
+    if counts.sparsity is None or counts.sparsity < _SPARSE:
+        return None
+    fields = counts.to_json() | {"dense_bytes": counts.bytes, "file_bytes": file_bytes}
+    own, of_layer = Sparsity.model_fields, LayerSparsity.model_fields
+    layers = [{key: layer[key] for key in of_layer} for layer in fields["layers"]]
+    return Sparsity.model_validate({key: fields[key] for key in own} | {"layers": layers})

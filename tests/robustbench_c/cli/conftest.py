@@ -79,9 +79,7 @@ def command(monkeypatch, capsys):
     """Run a console script in this process, by its own entry point."""
 
     def run(script: str, *arguments: object) -> Ended:
-        module = {"robust-eval": "evaluate", "robust-runs": "runs", "robust-smooth": "smooth"}[
-            script
-        ]
+        module = {"robust-eval": "evaluate"}.get(script, script.removeprefix("robust-"))
         monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
