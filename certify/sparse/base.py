@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -109,9 +110,16 @@ class Sparsifier:
         """Put the pruned weights back to zero after a step."""
         self.masks.apply(self.model)
 
-    def settle(self, measured: nn.Module) -> None:
-        """Make a network what would be used if training ended here (an average of weights, say)."""
+    def settle(self, measured: nn.Module, x: Tensor) -> nn.Module:
+        """Return the network that would be used if training ended here.
+
+        Args:
+            measured: The model, or the moving average of it; changed in place and returned where
+                training may go on from that, else left as it is and copied.
+            x: Inputs of training samples, (n, *shape), for what has to be estimated anew.
+        """
         self.masks.apply(measured)
+        return measured
 
     def change(self, masks: Masks, at: Position, optimiser: Optimizer) -> None:
         """Take new masks: regrown weights start at zero and without momentum."""
@@ -125,6 +133,17 @@ class Sparsifier:
     def magnitudes(self) -> dict[str, Tensor]:
         """Each unit's magnitude, (units,)."""
         return self.layout.scores(prunable(self.model))
+
+    def best(self, scores: Mapping[str, Tensor], sparsity: float | None = None) -> Masks:
+        """Masks of the units with the highest scores, by default as many as in the end."""
+        wanted = self.settings.sparsity if sparsity is None else sparsity
+        return Masks.best(self.layout, scores, self.layout.budget(wanted, self.settings.allocation))
+
+    def pruned_copy(self, measured: nn.Module) -> nn.Module:
+        """A copy of a network, pruned by magnitude to the sparsity of the end."""
+        copied = copy.deepcopy(measured)
+        self.best(self.layout.scores(prunable(copied))).apply(copied)
+        return copied
 
     def state(self) -> dict[str, Any]:
         """All that a resume needs, as tensors and plain values."""

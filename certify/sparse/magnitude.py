@@ -5,7 +5,6 @@ from __future__ import annotations
 from torch.optim import Optimizer
 
 from certify.sparse.base import Sparsifier
-from certify.sparse.masks import Masks
 from certify.sparse.schedule import Position
 
 
@@ -19,6 +18,5 @@ class Magnitude(Sparsifier):
     def begin(self, at: Position, optimiser: Optimizer) -> bool:
         """See `Sparsifier`."""
         if at.step == 0:
-            budget = self.layout.budget(self.settings.sparsity, self.settings.allocation)
-            self.change(Masks.best(self.layout, self.magnitudes(), budget), at, optimiser)
+            self.change(self.best(self.magnitudes()), at, optimiser)
         return False
