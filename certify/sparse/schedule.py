@@ -63,4 +63,4 @@ def geometric_sparsity(end: float, done: float) -> float:
         end: Sparsity of the last round.
         done: Share of the rounds that are over, this one included.
     """
-    return 1 - (1 - end) ** done
+    return 1 - math.pow(1 - end, done)
