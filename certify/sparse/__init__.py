@@ -1,7 +1,7 @@
 """Sparse networks: masks and their schedules, SparseVLR and what it is compared with, export."""
 
 from certify.sparse.acdc import Alternating
-from certify.sparse.base import Random, Settings, Sparsifier, Update
+from certify.sparse.base import Dense, Random, Settings, Sparsifier, Update
 from certify.sparse.budget import Allocation, Budget, allocate
 from certify.sparse.dynamic import Dynamic
 from certify.sparse.layers import Structure, prunable
@@ -25,6 +25,7 @@ __all__ = [
     "Allocation",
     "Alternating",
     "Budget",
+    "Dense",
     "Dynamic",
     "Layout",
     "Magnitude",

@@ -55,8 +55,11 @@ class Alternating(Sparsifier):
         """See `Sparsifier`."""
         compressed = self.compressed(at.step, at.steps)
         if compressed != (at.step > 0 and self.compressed(at.step - 1, at.steps)):
-            full = Masks.full(self.model, self.layout)
-            self.change(self.best(self.magnitudes()) if compressed else full, at, optimiser)
+            if compressed:
+                masks = Masks.best(self.layout, self.magnitudes(), self.budget)
+            else:
+                masks = Masks.full(self.model, self.layout)
+            self.change(masks, at, optimiser)
             forget_momentum(optimiser)
         return False
 

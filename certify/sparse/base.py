@@ -60,25 +60,20 @@ class Update:
     kept: Mapping[str, int]
 
 
-class Sparsifier:
-    """A method at work on one network. This one leaves the network dense.
+class Dense:
+    """What the training loop calls, and all of it for a dense network: nothing is pruned.
 
-    The training loop calls `begin` before each step, `gradient` to get the step's gradient, and
-    `stepped` after it. All state that later steps depend on is in `state`.
+    `begin` before each step, `gradient` to get the step's gradient, `stepped` after it, `settle`
+    before anything is measured. All state that later steps depend on is in `state`.
 
     Attributes:
-        model: The network, whose pruned weights are kept at zero.
-        masks: What is kept at present.
+        model: The network.
         history: Every change of the masks.
     """
 
-    settings_type: ClassVar[type[Settings]] = Settings
-
-    def __init__(self, model: nn.Module, settings: Settings, random: Random) -> None:
+    def __init__(self, model: nn.Module) -> None:
         """Take a network, already on its device."""
-        self.model, self.settings, self.random = model, settings, random
-        self.layout = Layout.of(model, settings.structure)
-        self.masks = Masks.full(model, self.layout)
+        self.model = model
         self.history: list[Update] = []
 
     def begin(self, at: Position, optimiser: Optimizer) -> bool:
@@ -86,18 +81,11 @@ class Sparsifier:
         return False
 
     def gradient(self, loss: Callable[[], Tensor]) -> float:
-        """Leave the step's gradient on the parameters, and return the loss."""
-        value = self.backward(loss)
-        if math.isfinite(value):
-            self.seen()
-            self.masks.apply_to_gradients(self.model)
-        return value
-
-    def seen(self) -> None:
-        """Look at the gradient of all weights, before the pruned ones' is dropped."""
+        """Leave the step's gradient on the parameters, and return the loss; none if not finite."""
+        return self.backward(loss)
 
     def backward(self, loss: Callable[[], Tensor]) -> float:
-        """Leave the gradient of all weights; none where the loss is not finite."""
+        """Leave a loss's gradient by all parameters on them, and return it; none if not finite."""
         found = loss()
         value = float(found.detach())
         if math.isfinite(value):
@@ -107,8 +95,7 @@ class Sparsifier:
         return value
 
     def stepped(self) -> None:
-        """Put the pruned weights back to zero after a step."""
-        self.masks.apply(self.model)
+        """Take in that the optimiser has moved the weights."""
 
     def settle(self, measured: nn.Module, x: Tensor) -> nn.Module:
         """Return the network that would be used if training ended here.
@@ -118,6 +105,61 @@ class Sparsifier:
                 training may go on from that, else left as it is and copied.
             x: Inputs of training samples, (n, *shape), for what has to be estimated anew.
         """
+        return measured
+
+    def state(self) -> dict[str, Any]:
+        """All that a resume needs, as tensors and plain values."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave.
+
+        Raises:
+            KeyError, TypeError, ValueError: It is of another method or network.
+        """
+        if state:
+            raise ValueError("the state is of a sparse training")
+
+
+class Sparsifier(Dense):
+    """A sparse training method at work on one network.
+
+    Attributes:
+        budget: What is kept in the end.
+        masks: What is kept at present; what is not is zero after every step.
+    """
+
+    settings_type: ClassVar[type[Settings]] = Settings
+
+    def __init__(self, model: nn.Module, settings: Settings, random: Random) -> None:
+        """Take a network, already on its device.
+
+        Raises:
+            ValueError: The sparsity does not suit the network.
+        """
+        super().__init__(model)
+        self.settings, self.random = settings, random
+        self.layout = Layout.of(model, settings.structure)
+        self.budget = self.layout.budget(settings.sparsity, settings.allocation)
+        self.masks = Masks.full(model, self.layout)
+
+    def gradient(self, loss: Callable[[], Tensor]) -> float:
+        """See `Dense`."""
+        value = self.backward(loss)
+        if math.isfinite(value):
+            self.seen()
+            self.masks.apply_to_gradients(self.model)
+        return value
+
+    def seen(self) -> None:
+        """Look at the gradient of all weights, before the pruned ones' is dropped."""
+
+    def stepped(self) -> None:
+        """Put the pruned weights back to zero."""
+        self.masks.apply(self.model)
+
+    def settle(self, measured: nn.Module, x: Tensor) -> nn.Module:
+        """See `Dense`."""
         self.masks.apply(measured)
         return measured
 
@@ -134,30 +176,22 @@ class Sparsifier:
         """Each unit's magnitude, (units,)."""
         return self.layout.scores(prunable(self.model))
 
-    def best(self, scores: Mapping[str, Tensor], sparsity: float | None = None) -> Masks:
-        """Masks of the units with the highest scores, by default as many as in the end."""
-        wanted = self.settings.sparsity if sparsity is None else sparsity
-        return Masks.best(self.layout, scores, self.layout.budget(wanted, self.settings.allocation))
-
     def pruned_copy(self, measured: nn.Module) -> nn.Module:
         """A copy of a network, pruned by magnitude to the sparsity of the end."""
         copied = copy.deepcopy(measured)
-        self.best(self.layout.scores(prunable(copied))).apply(copied)
+        scores = self.layout.scores(prunable(copied))
+        Masks.best(self.layout, scores, self.budget).apply(copied)
         return copied
 
     def state(self) -> dict[str, Any]:
-        """All that a resume needs, as tensors and plain values."""
+        """See `Dense`."""
         return {
             "masks": {name: kept.clone() for name, kept in self.masks.units.items()},
             "history": [asdict(update) for update in self.history],
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` gave.
-
-        Raises:
-            KeyError, TypeError, ValueError: It is of another method or network.
-        """
+        """See `Dense`."""
         units = {name: state["masks"][name] for name in self.layout.axes}
         for name, kept in self.masks.units.items():
             if units[name].shape != kept.shape or units[name].dtype != torch.bool:

@@ -46,8 +46,11 @@ def allocate(
         allocation: How.
 
     Raises:
-        ValueError: The sparsity is outside of [0, 1), or leaves fewer units than there are layers.
+        ValueError: There are no layers, the sparsity is outside of [0, 1), or it leaves fewer units
+            than there are layers.
     """
+    if not shapes:
+        raise ValueError("the model has no linear or convolution layer to prune")
     if not 0 <= sparsity < 1:
         raise ValueError(f"sparsity is the share that is pruned, in [0, 1): {sparsity} is not")
     units = {n: math.prod(s) if axes[n] is None else s[axes[n] or 0] for n, s in shapes.items()}

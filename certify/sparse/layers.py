@@ -9,8 +9,6 @@ from torch import nn
 Structure = Literal["weights", "channels"]
 """What is kept or pruned as one: a weight, or a convolution's filter / a linear layer's input."""
 
-STRUCTURES: tuple[Structure, ...] = get_args(Structure)
-
 Layer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 """Layers whose weight can be pruned."""
 
@@ -24,19 +22,13 @@ def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
 
     Biases and normalisation are not counted as prunable, here and in every sparsity that is
     reported. A weight that two layers share counts once, under its first name.
-
-    Raises:
-        ValueError: There are none.
     """
     owners = {
         f"{name}.weight" if name else "weight"
         for name, module in model.named_modules()
         if isinstance(module, LAYERS)
     }
-    weights = {name: value for name, value in model.named_parameters() if name in owners}
-    if not weights:
-        raise ValueError("the model has no linear or convolution layer to prune")
-    return weights
+    return {name: value for name, value in model.named_parameters() if name in owners}
 
 
 def unit_axes(model: nn.Module, structure: Structure) -> dict[str, int | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch.optim import Optimizer
 
 from certify.sparse.base import Sparsifier
+from certify.sparse.masks import Masks
 from certify.sparse.schedule import Position
 
 
@@ -18,5 +19,5 @@ class Magnitude(Sparsifier):
     def begin(self, at: Position, optimiser: Optimizer) -> bool:
         """See `Sparsifier`."""
         if at.step == 0:
-            self.change(self.best(self.magnitudes()), at, optimiser)
+            self.change(Masks.best(self.layout, self.magnitudes(), self.budget), at, optimiser)
         return False

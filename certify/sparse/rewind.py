@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from certify.sparse.base import Random, Settings, Sparsifier
+from certify.sparse.masks import Masks
 from certify.sparse.schedule import Position, geometric_sparsity
 
 
@@ -68,7 +69,8 @@ class Rewind(Sparsifier):
             name: torch.where(self.masks.units[name], size, -torch.inf)
             for name, size in self.magnitudes().items()
         }
-        self.change(self.best(scores, sparsity), at, optimiser)
+        budget = self.layout.budget(sparsity, self.settings.allocation)
+        self.change(Masks.best(self.layout, scores, budget), at, optimiser)
         self.model.load_state_dict(self._saved)
         self.masks.apply(self.model)
         return True

@@ -15,7 +15,6 @@ class Static(Sparsifier):
     def begin(self, at: Position, optimiser: Optimizer) -> bool:
         """See `Sparsifier`."""
         if at.step == 0:
-            budget = self.layout.budget(self.settings.sparsity, self.settings.allocation)
             draw = self.random("mask", 0)
-            self.change(Masks.random(self.model, self.layout, budget, draw), at, optimiser)
+            self.change(Masks.random(self.model, self.layout, self.budget, draw), at, optimiser)
         return False

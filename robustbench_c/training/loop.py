@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from certify.sparse import Position, Random, Settings, Sparsifier, prunable
+from certify.sparse import Dense, Position, Sparsifier, prunable
 from robustbench_c.errors import ModelError, RunError, UsageError
 from robustbench_c.training.augment import augment
 from robustbench_c.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -105,7 +105,7 @@ def fit(
     if config.augmentation and train.x.dim() != 4:
         raise UsageError(f"augmentation needs images: '{data.name}' has none; leave it out")
     check_fits(model.to(device), train.x, len(data.classes))
-    sparsifier = (sparsify or _dense)(model, partial(generator, config.seed))
+    sparsifier = sparsify(model, partial(generator, config.seed)) if sparsify else Dense(model)
     trainer = _Trainer(
         model, train, held, objective, config, attack, verifier, sparsifier, progress
     )
@@ -138,10 +138,6 @@ def fit(
     return FitResult(trainer.settle().eval(), tuple(trainer.rows))
 
 
-def _dense(model: nn.Module, random: Random) -> Sparsifier:
-    return Sparsifier(model, Settings(sparsity=0.0), random)
-
-
 class _Trainer:
     """The state that training moves forward, one epoch at a time."""
 
@@ -154,7 +150,7 @@ class _Trainer:
         config: TrainConfig,
         attack: Attack | None,
         verifier: Verifier | None,
-        sparsifier: Sparsifier,
+        sparsifier: Dense,
         progress: Progress,
     ) -> None:
         self.model, self.train, self.held = model, train, held
@@ -275,7 +271,7 @@ class _Trainer:
 
     def _sparsity(self) -> float | None:
         """Share of zeros among the prunable weights, counted; None for a dense training."""
-        if not (self.sparsifier.history or self.sparsifier.settings.sparsity):
+        if not isinstance(self.sparsifier, Sparsifier):
             return None
         weights = prunable(self.measured).values()
         zeros = sum(int((weight == 0).sum()) for weight in weights)
