@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,7 +78,7 @@ def run(
     attack = short_attack(settings, lower, upper, derive(recipe.train.seed, "validation"))
     sparsify = bind_sparse(recipe.sparse) if recipe.sparse else None
     start = _start(recipe) if recipe.start else None
-    draft = _draft(recipe, train, mean_std)
+    draft = _draft(recipe, train, mean_std, start)
     with seeded_modules(derive(recipe.train.seed, "weights")):
         model = _build(recipe, train, mean_std)
     if recipe.initialise == "ibp":
@@ -111,7 +112,8 @@ def run(
     if train.split == "train":
         test = datasets.load(recipe.data, split="test", data_dir=data_dir)
         measured = _measure(result.model, test, folder / f"{recipe.name}.safetensors", where)
-    zoo.save(result.model, draft.model_copy(update={"clean_accuracy": measured}), folder)
+    found = {"clean_accuracy": measured, "cost": _cost(result.rows, start, where)}
+    zoo.save(result.model, draft.model_copy(update=found), folder)
     (folder / CHECKPOINT).unlink(missing_ok=True)
     weights = folder / f"{recipe.name}.safetensors"
     return Trained(weights, result.rows, measured.accuracy if measured else None)
@@ -130,6 +132,21 @@ def _start(recipe: Recipe) -> zoo.LoadedModel:
     return loaded
 
 
+def _cost(
+    rows: Sequence[EpochRow], start: zoo.LoadedModel | None, device: torch.device
+) -> zoo.TrainingCost | None:
+    """What training took in all; None where the start's own cost is not known."""
+    seen = sum(round(row.seconds * row.samples_per_second) for row in rows)
+    seconds = sum(row.seconds for row in rows)
+    if start is not None:
+        before = start.card.cost if start.card else None
+        if before is None:
+            return None
+        seen, seconds = seen + before.samples, seconds + before.seconds
+    threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
+    return zoo.TrainingCost(samples=seen, seconds=seconds, device=f"{device.type}{threads}")
+
+
 def _begin_at(model: nn.Module, start: zoo.LoadedModel, recipe: Recipe) -> None:
     try:
         model.load_state_dict(start.module.state_dict())
@@ -140,7 +157,12 @@ def _begin_at(model: nn.Module, start: zoo.LoadedModel, recipe: Recipe) -> None:
         ) from error
 
 
-def _draft(recipe: Recipe, train: Dataset, mean_std: Normalisation | None) -> zoo.Draft:
+def _draft(
+    recipe: Recipe,
+    train: Dataset,
+    mean_std: Normalisation | None,
+    start: zoo.LoadedModel | None,
+) -> zoo.Draft:
     """The card without what is measured; made before training, so that no error comes after it."""
     settings = recipe.objective.settings
     threat = {key: settings[key] for key in ("norm", "eps") if key in settings}
@@ -159,6 +181,7 @@ def _draft(recipe: Recipe, train: Dataset, mean_std: Normalisation | None) -> zo
             recipe_sha256=recipe.sha256,
             seed=recipe.train.seed,
             epochs=recipe.train.epochs,
+            start=start.name if start else None,
             threat=zoo.TrainedFor(**threat) if len(threat) == 2 else None,
             licence=recipe.licence,
         )
