@@ -3,13 +3,16 @@
 from certify.sparse.acdc import Alternating
 from certify.sparse.base import Dense, Random, Settings, Sparsifier, Update
 from certify.sparse.budget import Allocation, Budget, allocate
+from certify.sparse.cram import Cram
 from certify.sparse.dynamic import Dynamic
+from certify.sparse.hydra import Hydra
 from certify.sparse.layers import Structure, prunable
 from certify.sparse.magnitude import Magnitude
 from certify.sparse.masks import Layout, Masks
 from certify.sparse.rewind import Rewind
 from certify.sparse.schedule import Position
 from certify.sparse.static import Static
+from certify.sparse.tscnc import Tscnc
 
 METHODS: dict[str, type[Sparsifier]] = {
     "static": Static,
@@ -17,6 +20,9 @@ METHODS: dict[str, type[Sparsifier]] = {
     "magnitude": Magnitude,
     "ac-dc": Alternating,
     "rewind": Rewind,
+    "hydra": Hydra,
+    "cram": Cram,
+    "tscnc": Tscnc,
 }
 """Sparse training methods by the name that recipes use."""
 
@@ -25,8 +31,10 @@ __all__ = [
     "Allocation",
     "Alternating",
     "Budget",
+    "Cram",
     "Dense",
     "Dynamic",
+    "Hydra",
     "Layout",
     "Magnitude",
     "Masks",
@@ -37,6 +45,7 @@ __all__ = [
     "Sparsifier",
     "Static",
     "Structure",
+    "Tscnc",
     "Update",
     "allocate",
     "prunable",

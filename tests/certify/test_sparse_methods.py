@@ -20,6 +20,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "dynamic": {"every": 2, "regrow": "momentum"},
     "ac-dc": {"dense_until": 0.1, "phase": 0.3, "compressed_from": 0.7},
     "rewind": {"rewind_epochs": 0.5},
+    "tscnc": {"gates_until": 0.6},
 }
 CYCLES = {"rewind": 3}
 
