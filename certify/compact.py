@@ -1,7 +1,8 @@
 """Rows of coefficients of which most are zero, and known to be: what a backward pass asks of them.
 
 A form of its own may cost a fraction of the time and memory of full rows. `Windows` has one window
-of an image for each sample and neuron; `Scattered` has entries at the same places for all samples.
+of an image for each sample and neuron; `Scattered` has entries at the same places for all samples;
+`Columns` has all entries, and only their order in memory is another.
 """
 
 from __future__ import annotations
@@ -19,6 +20,10 @@ class Compact(ABC):
     @abstractmethod
     def dense(self) -> Tensor:
         """The rows in full, (rows, *shape of the node)."""
+
+    def plus(self, rows: Tensor) -> Compact | Tensor:
+        """The sum with rows in full."""
+        return self.dense() + rows
 
     @abstractmethod
     def through(self, linear: LinearMap) -> Compact | None:

@@ -38,6 +38,7 @@ aten = torch.ops.aten
 
 DENSITY = 0.1
 """Share of weights that are not zero up to which a sparse matrix wins."""
+CONVOLUTION = 0.3
 LEAST = 1 << 12
 """Weights from which on a layer is worth it."""
 _MOST_ENTRIES = 1 << 22
@@ -138,7 +139,8 @@ def _few(linear: LinearMap) -> bool:
     """Whether a layer has few weights, and enough of them for that to matter."""
     assert isinstance(linear, Matrix | Convolution)
     share = int(torch.count_nonzero(linear.weight)) / max(1, linear.weight.numel())
-    return share <= DENSITY and entries(linear) <= _MOST_ENTRIES
+    most = DENSITY if isinstance(linear, Matrix) else CONVOLUTION
+    return share <= most and entries(linear) <= _MOST_ENTRIES
 
 
 def _large(linear: LinearMap) -> bool:

@@ -20,6 +20,7 @@ import certify.curve_table
 import certify.products  # noqa: F401  # registers lines and steps
 from certify import scattered
 from certify.ball import InputSet
+from certify.columns import arranged
 from certify.graph import Node
 from certify.interval import Interval, as_interval
 from certify.linear import Analysis, Lines, Rows, lower_bounds
@@ -140,10 +141,11 @@ def output_bounds(known: Analysis, specification: Specification) -> Tensor:
     rows = Rows.evenly(len(known.inputs), count, specification.coefficients.device)
     flat = specification.coefficients.flatten(0, 1)
     flat = flat.view(-1, *known.program.shape(known.program.output))
+    start = arranged(known.program, flat, len(known.inputs))
     output = known.program.output
-    found = lower_bounds(replace(known, lines={}, steps={}), output, flat, rows)
+    found = lower_bounds(replace(known, lines={}, steps={}), output, start, rows)
     if known.lines or known.steps:
-        found = torch.maximum(found, lower_bounds(known, output, flat, rows))
+        found = torch.maximum(found, lower_bounds(known, output, start, rows))
     return found.view(-1, count) + specification.offset.double()
 
 

@@ -243,7 +243,7 @@ class _Pass:
     def _step(self, node: Node, row: Coefficients) -> None:
         more = self.extra.get(node.index)
         if more is not None:
-            row = _dense(row) + more
+            row = row.plus(more) if isinstance(row, Compact) else row + more
             error = self.known.errors.get(node.index)
             if error is not None and node.index in self.known.absorbed:
                 # lines took up the error for what comes through them, and not for a multiplier

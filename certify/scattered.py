@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from certify.columns import Columns
 from certify.compact import Compact
 from certify.interval import Interval, as_interval
 from certify.linear import Analysis, Rows, lower_bounds
@@ -209,21 +210,22 @@ class Scattered(Compact):
         ones = Pattern(first, every, (self._rows, len(values))).matrix(values.new_ones(len(values)))
         return (ones @ values).view(self._rows, 2, -1).permute(2, 1, 0).flatten()
 
+    def _full(self) -> Columns:
+        count, size = self.values.shape[1] // 2, self._level.linear.pattern.shape[1]
+        row = torch.arange(self._rows, device=self.values.device)
+        row = row.repeat_interleave(self._level.first.diff())
+        full = self.values.new_zeros(size, 2, self._rows, count)
+        full[self._level.place, :, row] = self.values.view(-1, 2, count)
+        return Columns(full.flatten(1), count, self.shape)
+
     def dense(self) -> Tensor:
         """See `Compact`."""
-        count = self.values.shape[1] // 2
-        size = self._level.linear.pattern.shape[1]
-        row = torch.arange(self._rows, device=self.values.device)
-        where = row.repeat_interleave(self._level.first.diff()) * size + self._level.place
-        full = self.values.new_zeros(self._rows * size, 2 * count)
-        full[where] = self.values
-        full = full.view(self._rows, size, 2, count).permute(3, 2, 0, 1)
-        return full.reshape(-1, *self.shape)
+        return self._full().dense()
 
-    def through(self, linear: LinearMap) -> Scattered | None:
-        """See `Compact`."""
+    def through(self, linear: LinearMap) -> Compact | None:
+        """See `Compact`; in full from where the plan ends."""
         if self.depth + 1 == len(self.plan.levels):
-            return None
+            return self._full().through(linear)
         level = self.plan.levels[self.depth + 1]
         if level.linear is not linear:
             return None

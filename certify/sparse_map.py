@@ -142,8 +142,11 @@ class SparseMatrix(Weighted):
 
     def adjoint(self, rows: Tensor) -> Tensor:
         """See `LinearMap`."""
-        result = _product(self._back, lambda: self._forth, rows.flatten(1).T)
-        return result.T.unflatten(1, self.shapes[0])
+        return self.back(rows.flatten(1).T).T.unflatten(1, self.shapes[0])
+
+    def back(self, columns: Tensor) -> Tensor:
+        """The transpose of W, for columns (out, n) to (in, n)."""
+        return _product(self._back, lambda: self._forth, columns)
 
 
 def _product(matrix: Tensor, transposed: Callable[[], Tensor], x: Tensor) -> Tensor:
