@@ -57,7 +57,9 @@ class Columns(Compact):
     def _by_sign(self, lower: Tensor, upper: Tensor) -> Tensor:
         low, high = (values.flatten(1).T[:, None] for values in (lower, upper))
         values = self.values.view(len(self.values), -1, self.samples)
-        return (torch.where(values > 0, low, high) * values).flatten(1)
+        factor = torch.where(values > 0, low, high)
+        plain = not (values.requires_grad or factor.requires_grad)
+        return (factor.mul_(values) if plain else factor * values).flatten(1)
 
     def sloped(self, lower: Tensor, upper: Tensor, group: Tensor) -> Columns:
         """See `Compact`; every sample has one group."""
@@ -80,9 +82,7 @@ def _aside(rows: Tensor, samples: int) -> Tensor:
 
 
 def arranged(program: Program, rows: Tensor, samples: int) -> Tensor | Columns:
-    """Rows (n * each, *shape) in the form that suits a program: as they are, unless it has sparse
-    matrices.
-    """
+    """Rows (n * each, *shape) as they are, or as columns where a program has sparse matrices."""
 
     def sparse() -> bool:
         parts = (part for node in program.nodes for part in affine(program, node) or ())

@@ -1,4 +1,4 @@
-"""Sparse networks made small before they are bounded: fewer neurons, and weights as sparse matrices.
+"""Sparse networks made small before they are bounded: fewer neurons, weights as sparse matrices.
 
 In a chain of layers with functions of single entries between them, layers of few weights become
 sparse matrices on single neurons (convolutions are unrolled). Then neurons go whose value is the
@@ -10,7 +10,7 @@ it has of others, constants included, so these still count in `terms` and in `bi
 is an interval, by the rules of the interval domain; `bias_size` grows by its radius over 8 units of
 rounding, as whatever uses it charges more than 8 units of it. A neuron that is gone could still
 overflow in the model, and spoil its sums: so it only goes where that cannot be for inputs up to
-`REACH`, and for others the first sparse matrix gives NaN.
+`REACH`, and for others a sparse matrix gives NaN.
 """
 
 from __future__ import annotations
@@ -80,7 +80,8 @@ def condense(program: Program) -> Program:
     MKL's; programs on other devices, and such as have no layers with few weights, stay.
     """
     weights = [v for v in program.constants.values() if isinstance(v, Tensor)]
-    if not torch.backends.mkl.is_available() or any(v.device.type != "cpu" for v in weights):
+    mkl = torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
+    if not mkl or any(v.device.type != "cpu" for v in weights):
         return program
     for chain in _chains(program):
         stages = _stages(program, chain)
@@ -122,7 +123,12 @@ def _fits(program: Program, node: Node) -> bool:
     parts = affine(program, node)
     if parts is None:
         same = program.shape(sources[0]) == program.shape(node.index)
-        return node.op in LINES and same and node.inputs == (sources[0],) and node.args[0] == Ref(sources[0])
+        return (
+            node.op in LINES
+            and same
+            and node.inputs == (sources[0],)
+            and node.args[0] == Ref(sources[0])
+        )
     return len(parts) == 1 and _layer(parts[0][1], node)
 
 
@@ -180,7 +186,9 @@ def _stage(program: Program, node: Node, linear: Matrix | Convolution) -> _Stage
     weight = linear.weight
     dense = weight.shape[0] if isinstance(linear, Matrix) else weight[0].numel()
     terms = taken + linear.terms - dense + 1  # more where batch norm was folded in
-    return _Stage(node, linear, [], out, matrix, spread(linear.bias), spread(linear.bias_size), terms)
+    return _Stage(
+        node, linear, [], out, matrix, spread(linear.bias), spread(linear.bias_size), terms
+    )
 
 
 def _condensed(program: Program, chain: list[Node], stages: list[_Stage]) -> Program:
@@ -201,11 +209,11 @@ def _condensed(program: Program, chain: list[Node], stages: list[_Stage]) -> Pro
     shape = program.shape(before)
     for stage in stages:
         out = program.shape(last) if stage is stages[-1] else (len(stage.bias),)
-        found = _map(stage, (shape, out), program.dtype, guarded=stage is stages[0])
+        found = _map(stage, (shape, out), program.dtype)
         cache[stage.node.index, "affine"] = [(before, found)]
         for node in (stage.node, *stage.after):
             args = node.args if node is stage.node else (Ref(before), *node.args[1:])
-            sizes = (Size(1, 0), *out)
+            sizes: tuple[int | Size, ...] = (Size(1, 0), *out)
             made = replace(node, inputs=(before,), args=args, shape=(2, *out), sizes=sizes)
             nodes[node.index] = calls[node.index] = made
             before = node.index
@@ -248,9 +256,11 @@ def _fold_constants(program: Program, stages: list[_Stage]) -> None:
 def _at_zero(program: Program, stage: _Stage, rounding: Rounding) -> tuple[Vector, Vector]:
     """Ends of the values that a stage's neurons have if nothing comes in."""
     error = 2.1 * rounding.gamma(stage.terms + 8) * stage.size + rounding.tiny
-    ends = (torch.from_numpy(end)[None] for end in (stage.bias - error, stage.bias + error))
     kind = program.dtype
-    value = Interval(*(end.to(kind) for end in ends)).widened(torch.finfo(kind).eps, 0.0)
+    below, above = (
+        torch.from_numpy(b)[None].to(kind) for b in (stage.bias - error, stage.bias + error)
+    )
+    value = Interval(below, above).widened(torch.finfo(kind).eps, 0.0)
     for node in stage.after:
         value = as_interval(bound(program, node, {node.inputs[0]: value}, rounding, 1))
     low, high = (end[0].double().numpy() for end in (value.lower, value.upper))
@@ -263,7 +273,11 @@ def _drop_unused(stages: list[_Stage]) -> None:
         keep = (_inputs_of_rows(later.matrix.T) != 0) & (_inputs_of_rows(stage.matrix) != 0)
         keep[0] |= not keep.any()
         later.matrix = later.matrix[:, keep]
-        stage.matrix, stage.bias, stage.size = stage.matrix[keep], stage.bias[keep], stage.size[keep]
+        stage.matrix, stage.bias, stage.size = (
+            stage.matrix[keep],
+            stage.bias[keep],
+            stage.size[keep],
+        )
 
 
 def _inputs_of_rows(matrix: Any) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -275,8 +289,6 @@ def _map(
     stage: _Stage,
     shapes: tuple[tuple[int, ...], tuple[int, ...]],
     kind: torch.dtype,
-    *,
-    guarded: bool,
 ) -> LinearMap:
     matrix = stage.matrix
     matrix.sort_indices()
@@ -284,14 +296,14 @@ def _map(
     size = torch.from_numpy(stage.size * (1 + 2**-20)).to(kind)
     flat = len(shapes[0]) == len(shapes[1]) == 1
     found: Matrix | SparseMatrix
-    if flat and not guarded and matrix.nnz > DENSITY * np.prod(matrix.shape):
+    if flat and matrix.nnz > DENSITY * np.prod(matrix.shape):
         found = Matrix(torch.from_numpy(matrix.toarray().T).to(kind).contiguous(), bias, size)
     else:
         first, column = (torch.from_numpy(i).int() for i in (matrix.indptr, matrix.indices))
         rows, columns = matrix.shape
         pattern = Pattern(first, column, (rows, columns))
         weight = torch.from_numpy(matrix.data).to(kind)
-        found = SparseMatrix(pattern, weight, bias, size, shapes, guarded=guarded)
+        found = SparseMatrix(pattern, weight, bias, size, shapes)
     found.spread += max(0, stage.terms - found.terms)
     found.terms = stage.terms
     return found

@@ -259,12 +259,14 @@ def tightened(known: Analysis, node: int, box: Interval, open_: Tensor) -> Inter
     wanted = open_.reshape(samples, -1)
     asked = wanted.any(0).nonzero()[:, 0]
     block = (plan.width[asked].cumsum(0) * (2 * samples)) // _BLOCK
-    for number in block.unique().tolist():
+    for number in sorted(set(block.tolist())):
         places = asked[block == number]
         low, high = _both(known, node, plan.take(places), places)
         take = wanted[:, places]
         lower[:, places] = torch.where(take, torch.maximum(lower[:, places], low), lower[:, places])
-        upper[:, places] = torch.where(take, torch.minimum(upper[:, places], high), upper[:, places])
+        upper[:, places] = torch.where(
+            take, torch.minimum(upper[:, places], high), upper[:, places]
+        )
     return Interval(lower.view_as(box.lower), upper.view_as(box.upper))
 
 

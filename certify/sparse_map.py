@@ -16,7 +16,7 @@ from torch import Tensor
 from certify.maps import Weighted
 
 REACH = 2.0**64
-"""Inputs of a guarded map are this large at most: any larger and its value is not a number."""
+"""How large inputs may be. What could overflow beyond has been left out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +24,7 @@ class Pattern:
     """Where a matrix has entries.
 
     Attributes:
-        first: For each row the place of its first entry, and the number of entries; int32 (out + 1).
+        first: For each row where its entries begin, and the number of entries; int32 (out + 1,).
         column: Column of each entry, ascending within a row; int32 (entries,).
         shape: (out, in).
     """
@@ -64,7 +64,7 @@ class _Product(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, matrix: Tensor, transposed: Tensor) -> Tensor:
         """Matrix (out, in) times x (in, n)."""
         ctx.both = transposed, matrix
-        return matrix @ x
+        return matrix @ x.contiguous()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
@@ -75,7 +75,9 @@ class _Product(torch.autograd.Function):
 class SparseMatrix(Weighted):
     """A matrix by its entries, from flattened samples to flattened values.
 
-    Results lie in memory with the samples side by side, as products with them take theirs.
+    A sample with an input that is not a number, or beyond `REACH`, gives nothing but NaN, also
+    where no entry takes that input: the layer that this one stands for multiplies it by 0. Results
+    lie in memory with the samples side by side, as products with them take theirs.
     """
 
     def __init__(
@@ -85,18 +87,12 @@ class SparseMatrix(Weighted):
         bias: Tensor | None,
         bias_size: Tensor | None,
         shapes: tuple[Sequence[int], Sequence[int]],
-        *,
-        guarded: bool = False,
     ) -> None:
-        """Take entries and where they are, and the shapes of one sample before and after.
-
-        `guarded`: give NaN for a sample with an input that is not a number or beyond `REACH`, also
-        where no entry takes that input: the layer that this one stands for multiplies it by 0.
-        """
+        """Take entries and where they are, and the shapes of one sample before and after."""
         self.pattern, self.weight = pattern, weight
         self.bias = None if bias is None else bias.reshape(tuple(shapes[1]))
         self.bias_size = None if bias_size is None else bias_size.reshape(tuple(shapes[1]))
-        self.shapes, self.guarded = shapes, guarded
+        self.shapes = shapes
         self.terms, self.spread = (
             int(p.first.diff().max()) + 1 for p in (pattern, pattern.transposed[0])
         )
@@ -108,7 +104,7 @@ class SparseMatrix(Weighted):
 
     def like(self, weight: Tensor, bias: Tensor | None) -> SparseMatrix:
         """See `Weighted`."""
-        return SparseMatrix(self.pattern, weight, bias, None, self.shapes, guarded=self.guarded)
+        return SparseMatrix(self.pattern, weight, bias, None, self.shapes)
 
     @cached_property
     def _forth(self) -> Tensor:
@@ -126,31 +122,41 @@ class SparseMatrix(Weighted):
     def apply(self, x: Tensor) -> Tensor:
         """See `LinearMap`."""
         flat = x.flatten(1)
-        result = _product(self._forth, lambda: self._back, flat.T)
-        if self.bias is not None:
-            result = result + self.bias.flatten()[:, None]
-        if self.guarded:
-            result = result + (flat.abs().amax(1) * (torch.finfo(x.dtype).max / REACH)) * 0
-        return result.T.unflatten(1, self.shapes[1])
+        result = _product(self._forth, lambda: self._back, flat.T, self.bias)
+        if not bool(torch.linalg.vector_norm(flat) <= REACH):
+            fits = flat.abs().amax(1) <= REACH
+            result = torch.where(fits, result, torch.nan)
+        return _shaped(result, self.shapes[1])
 
     def apply_abs(self, x: Tensor, bias: float = 0.0) -> Tensor:
         """See `LinearMap`."""
-        result = self._abs @ x.flatten(1).T.contiguous()
-        if self.bias_size is not None and bias:
-            result = result.add_(self.bias_size.flatten()[:, None], alpha=bias)
-        return result.T.unflatten(1, self.shapes[1])
+        size = None if self.bias_size is None or not bias else self.bias_size * bias
+        return _shaped(_plain(self._abs, x.flatten(1).T, size), self.shapes[1])
 
     def adjoint(self, rows: Tensor) -> Tensor:
         """See `LinearMap`."""
-        return self.back(rows.flatten(1).T).T.unflatten(1, self.shapes[0])
+        return _shaped(self.back(rows.flatten(1).T), self.shapes[0])
 
     def back(self, columns: Tensor) -> Tensor:
         """The transpose of W, for columns (out, n) to (in, n)."""
         return _product(self._back, lambda: self._forth, columns)
 
 
-def _product(matrix: Tensor, transposed: Callable[[], Tensor], x: Tensor) -> Tensor:
+def _shaped(columns: Tensor, shape: Sequence[int]) -> Tensor:
+    return columns.T.reshape(columns.shape[1], *shape)
+
+
+def _product(
+    matrix: Tensor, transposed: Callable[[], Tensor], x: Tensor, bias: Tensor | None = None
+) -> Tensor:
     if x.requires_grad:
         found: Tensor = _Product.apply(x, matrix, transposed())  # type: ignore[no-untyped-call]
-        return found
-    return matrix @ x.contiguous()
+        return found if bias is None else found + bias.flatten()[:, None]
+    return _plain(matrix, x, bias)
+
+
+def _plain(matrix: Tensor, x: Tensor, bias: Tensor | None) -> Tensor:
+    if bias is None:
+        return matrix @ x.contiguous()
+    every = bias.flatten()[:, None].expand(-1, x.shape[1])
+    return torch.addmm(every, matrix, x.contiguous())
