@@ -212,9 +212,9 @@ on all 10,000 test images, by `robust-eval {evaluation}`.
 *Sparsity*: zeros among the weights of linear and convolution layers, counted on the model.
 *PGD* and *certified error*: share wrong or broken by the attack, and share wrong or not proven, at
 Linf eps {eps:g}; the verifier is CROWN. *Unstable*: mean share of ReLUs whose interval bounds hold
-0 inside, over the first {unstable:,} test images. *Seen*: training samples in millions, with those of
-the model it started from; *seconds* likewise, one thread each on a shared machine. Rows of several
-seeds show the mean, and the standard deviation behind ±. As data: docs/sparse-table.json.
+0 inside, over the first {unstable:,} test images. *Seen*: training samples in millions, with those
+of the model it started from; *seconds* likewise, one thread each on a shared machine. Rows of
+several seeds show the mean, and the standard deviation behind ±. As data: docs/sparse-table.json.
 """
 
 
