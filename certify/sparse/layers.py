@@ -1,10 +1,20 @@
-"""Which weights of a network can be pruned."""
+"""Which weights of a network can be pruned, and in which units."""
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 from torch import nn
 
-_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+Structure = Literal["weights", "channels"]
+"""What is kept or pruned as one: a weight, or a convolution's filter / a linear layer's input."""
+
+Layer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
+"""Layers whose weight can be pruned."""
+
+LAYERS = get_args(Layer)
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -12,16 +22,22 @@ def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
 
     Biases and normalisation are not counted as prunable, here and in every sparsity that is
     reported. A weight that two layers share counts once, under its first name.
-
-    Raises:
-        ValueError: There are none.
     """
     owners = {
         f"{name}.weight" if name else "weight"
         for name, module in model.named_modules()
-        if isinstance(module, _LAYERS)
+        if isinstance(module, LAYERS)
     }
-    weights = {name: value for name, value in model.named_parameters() if name in owners}
-    if not weights:
-        raise ValueError("the model has no linear or convolution layer to prune")
-    return weights
+    return {name: value for name, value in model.named_parameters() if name in owners}
+
+
+def unit_axes(model: nn.Module, structure: Structure) -> dict[str, int | None]:
+    """Return the axis of each prunable weight whose slices are its units; None: single weights.
+
+    Channels are the filters of convolutions (axis 0) and the inputs of linear layers (axis 1), as
+    in SparseVLR's structured form: an input that is pruned is a neuron before it that is dead.
+    """
+    if structure == "weights":
+        return dict.fromkeys(prunable(model))
+    filters = {f"{n}.weight" for n, m in model.named_modules() if isinstance(m, _CONVOLUTIONS)}
+    return {name: 0 if name in filters else 1 for name in prunable(model)}

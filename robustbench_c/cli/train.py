@@ -36,6 +36,18 @@ def train(
     step_size: Annotated[
         float | None, typer.Option(help="Length of a step [scaled with eps and steps].")
     ] = None,
+    sparsity: Annotated[
+        float | None, typer.Option(help="Share of the weights that is zero, of a sparse recipe.")
+    ] = None,
+    allocation: Annotated[
+        str | None, typer.Option(help="How layers share what is kept: global, uniform or erk.")
+    ] = None,
+    structure: Annotated[
+        str | None, typer.Option(help="What is pruned as one: weights or channels.")
+    ] = None,
+    start: Annotated[
+        str | None, typer.Option(help="Trained model to start from, by name or path.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the data.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Samples per step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Its peak.")] = None,
@@ -69,6 +81,10 @@ def train(
             "eps": eps,
             "steps": steps,
             "step_size": step_size,
+            "sparsity": sparsity,
+            "allocation": allocation,
+            "structure": structure,
+            "start": start,
             "epochs": epochs,
             "batch_size": batch_size,
             "learning_rate": learning_rate,

@@ -17,7 +17,7 @@ from robustbench_c.files import write_atomically
 from robustbench_c.training.log import EpochRow
 
 CHECKPOINT = "checkpoint.pt"
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Checkpoint:
         model: State dict of the model.
         ema: State dict of the averaged model, or None.
         optimiser: State dict of the optimiser.
+        sparsifier: State of the sparse training method.
         rows: The log so far, one row for each epoch done.
         torch_version: Under which it was written.
     """
@@ -38,6 +39,7 @@ class Checkpoint:
     model: dict[str, Any]
     ema: dict[str, Any] | None
     optimiser: dict[str, Any]
+    sparsifier: dict[str, Any]
     rows: list[EpochRow]
     torch_version: str
 
@@ -48,7 +50,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     Raises:
         RunError: It cannot be written; the one before is still there.
     """
-    content = {field: getattr(checkpoint, field) for field in ("model", "ema")} | {
+    content = {field: getattr(checkpoint, field) for field in ("model", "ema", "sparsifier")} | {
         "format": _FORMAT,
         "identity": json.dumps(checkpoint.identity),
         "optimiser": checkpoint.optimiser,
@@ -83,6 +85,7 @@ def load_checkpoint(
             model=content["model"],
             ema=content["ema"],
             optimiser=content["optimiser"],
+            sparsifier=content["sparsifier"],
             rows=[EpochRow(**row) for row in content["rows"]],
             torch_version=content["torch"],
         )

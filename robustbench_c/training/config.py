@@ -36,11 +36,13 @@ class TrainConfig(Frozen):
         learning_rate: Its peak.
         schedule: "constant", "cosine" (to 0), or "one-cycle" (linear from 0 to the peak at
             `peak_at` of the run, then linear to 0).
+        cycles: How often the schedules of learning rate and eps run through in the whole training.
         weight_decay: On all parameters.
         clip_norm: Largest L2 norm of the gradient over all parameters, or None.
         ema_decay: Decay per step of the moving average of the weights, or None. Where given, the
             average is what is measured and returned.
-        eps_warmup_epochs: Epochs over which the objective's `scale` rises linearly from 0 to 1.
+        eps_warmup_epochs: Epochs of a cycle over which the objective's `scale` rises linearly from
+            0 to 1.
         augmentation: For images, or None.
         validation: Samples held out of the training data, drawn by the seed; below 1, the share of
             the data.
@@ -55,6 +57,7 @@ class TrainConfig(Frozen):
     learning_rate: float = Field(gt=0)
     schedule: Literal["constant", "cosine", "one-cycle"] = "one-cycle"
     peak_at: float = Field(0.3, gt=0, lt=1)
+    cycles: int = Field(1, ge=1)
     weight_decay: float = Field(0.0, ge=0)
     clip_norm: float | None = Field(None, gt=0)
     ema_decay: float | None = Field(None, gt=0, lt=1)
@@ -65,9 +68,12 @@ class TrainConfig(Frozen):
 
     @model_validator(mode="after")
     def _is_coherent(self) -> Self:
-        if self.eps_warmup_epochs > self.epochs:
+        if self.epochs % self.cycles:
+            raise ValueError(f"epochs ({self.epochs}) is no multiple of cycles ({self.cycles})")
+        if self.eps_warmup_epochs > self.epochs // self.cycles:
             raise ValueError(
-                f"eps_warmup_epochs ({self.eps_warmup_epochs:g}) exceeds epochs ({self.epochs}): "
+                f"eps_warmup_epochs ({self.eps_warmup_epochs:g}) exceeds epochs ({self.epochs})"
+                f"{' of a cycle' if self.cycles > 1 else ''}: "
                 "the model would never see the full eps"
             )
         if self.validation > 1 and self.validation != int(self.validation):

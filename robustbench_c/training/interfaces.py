@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from certify.sparse import Random, Sparsifier
+
 
 class TrainingData(Protocol):
     """A data set as `robustbench_c.data.load` gives it.
@@ -64,4 +66,12 @@ class Verifier(Protocol):
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """Which samples it proves robust, bool (n,); the model is in evaluation mode."""
+        ...
+
+
+class Sparsify(Protocol):
+    """A sparse training method with its settings bound, made for one network."""
+
+    def __call__(self, model: nn.Module, random: Random) -> Sparsifier:
+        """The method at work on `model`, which is on its device; `random` seeds its choices."""
         ...

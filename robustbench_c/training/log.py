@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from certify.sparse import Update
 from robustbench_c.files import write_atomically
 
 
@@ -29,6 +30,8 @@ class EpochRow:
         eps_scale: Factor of the objective's eps at the last step.
         seconds: Training time of the epoch, without the measurements.
         samples_per_second: Training samples over `seconds`.
+        sparsity: Share of the prunable weights that is zero at the epoch's end, counted; None for a
+            dense training.
     """
 
     epoch: int
@@ -41,14 +44,27 @@ class EpochRow:
     eps_scale: float
     seconds: float
     samples_per_second: float
+    sparsity: float | None = None
 
 
-def write_log(folder: Path, rows: Sequence[EpochRow]) -> None:
-    """Write all rows anew, so that a resume can neither repeat nor lose one."""
+def write_log(folder: Path, rows: Sequence[EpochRow], churn: Sequence[Update] = ()) -> None:
+    """Write all rows anew, so that a resume can neither repeat nor lose one.
+
+    Args:
+        folder: Gets `log.csv` and `log.jsonl`, and `churn.jsonl` where masks have changed.
+        rows: One per epoch.
+        churn: One per change of the masks.
+    """
     table = io.StringIO()
     writer = csv.DictWriter(table, [field.name for field in fields(EpochRow)], lineterminator="\n")
     writer.writeheader()
     writer.writerows(asdict(row) for row in rows)
     write_atomically(folder / "log.csv", table.getvalue().encode())
+    _write_lines(folder / "log.jsonl", rows)
+    if churn:
+        _write_lines(folder / "churn.jsonl", churn)
+
+
+def _write_lines(path: Path, rows: Sequence[EpochRow] | Sequence[Update]) -> None:
     lines = "".join(json.dumps(asdict(row)) + "\n" for row in rows)
-    write_atomically(folder / "log.jsonl", lines.encode())
+    write_atomically(path, lines.encode())

@@ -6,18 +6,20 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from certify.sparse import Dense, Position, Sparsifier, prunable
 from robustbench_c.errors import ModelError, RunError, UsageError
 from robustbench_c.training.augment import augment
 from robustbench_c.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from robustbench_c.training.config import TrainConfig
 from robustbench_c.training.ema import Ema
-from robustbench_c.training.interfaces import Attack, Objective, TrainingData, Verifier
+from robustbench_c.training.interfaces import Attack, Objective, Sparsify, TrainingData, Verifier
 from robustbench_c.training.log import EpochRow, write_log
 from robustbench_c.training.measure import accuracy, check_fits, verified_accuracy
 from robustbench_c.training.plot import draw
@@ -36,7 +38,7 @@ class FitResult:
 
     Attributes:
         model: The trained model in evaluation mode: the moving average where one is kept, else
-            the model that was given.
+            the model that was given; a copy of it where the sparse method prunes no other.
         rows: One per epoch.
     """
 
@@ -56,6 +58,7 @@ def fit(
     validation: TrainingData | None = None,
     attack: Attack | None = None,
     verifier: Verifier | None = None,
+    sparsify: Sparsify | None = None,
     identity: Mapping[str, Any] | None = None,
     title: str = "Training",
     progress: Progress | None = None,
@@ -71,12 +74,14 @@ def fit(
         data: The training split, never the test split.
         objective: Loss of a batch, its settings bound.
         config: All numbers of the training.
-        folder: Gets `checkpoint.pt`, `log.csv`, `log.jsonl`, `training.png` and `training.svg`.
+        folder: Gets `checkpoint.pt`, `log.csv`, `log.jsonl`, `training.png` and `training.svg`, and
+            `churn.jsonl` with every change of the masks where it is sparse.
         resume: Go on from the folder's checkpoint; start anew where there is none.
         device: Where to train; the data are held there whole.
         validation: Samples to measure on; without it, `config.validation` are held out of `data`.
         attack: Measures robust accuracy on the held-out samples after each epoch.
         verifier: Measures verified accuracy on them, likewise.
+        sparsify: Makes the method that keeps the model sparse; without it the model is dense.
         identity: What else the weights depend on, as JSON values (the architecture, the
             objective's name and settings): a checkpoint of another identity is refused.
         title: Names the training in the plot.
@@ -89,7 +94,8 @@ def fit(
         ModelError: Model and data do not fit, or the loss or a weight is not finite.
         DataError: No samples are left to train on.
         RunError: The folder cannot be written, or its checkpoint is damaged or of another training.
-        UsageError: Augmentation is asked for, but the samples are no images.
+        UsageError: Augmentation is asked for, but the samples are no images; or the sparse method
+            does not fit the training.
     """
     device = torch.device(device)
     progress = progress or Progress()
@@ -99,7 +105,10 @@ def fit(
     if config.augmentation and train.x.dim() != 4:
         raise UsageError(f"augmentation needs images: '{data.name}' has none; leave it out")
     check_fits(model.to(device), train.x, len(data.classes))
-    trainer = _Trainer(model, train, held, objective, config, attack, verifier, progress)
+    sparsifier = sparsify(model, partial(generator, config.seed)) if sparsify else Dense(model)
+    trainer = _Trainer(
+        model, train, held, objective, config, attack, verifier, sparsifier, progress
+    )
     whole: dict[str, Any] = {
         "config": config.model_dump(mode="json"),
         "data": describe(data),
@@ -113,20 +122,20 @@ def fit(
     checkpoint = load_checkpoint(folder, whole, device) if resume else None
     if checkpoint:
         trainer.restore(checkpoint, folder)
-        write_log(folder, trainer.rows)
+        write_log(folder, trainer.rows, trainer.sparsifier.history)
     drawn = time.perf_counter()
     progress.start(config.epochs, trainer.steps, len(trainer.rows))
     for epoch in range(len(trainer.rows) + 1, config.epochs + 1):
         with seeded_modules(derive(config.seed, "modules", epoch), device):
             row = trainer.epoch(epoch)
         save_checkpoint(folder, trainer.checkpoint(whole))
-        write_log(folder, trainer.rows)
+        write_log(folder, trainer.rows, trainer.sparsifier.history)
         if time.perf_counter() - drawn > _REDRAW_SECONDS:
             draw(folder, trainer.rows, title)
             drawn = time.perf_counter()
         progress.epoch(row)
     draw(folder, trainer.rows, title)
-    return FitResult(trainer.measured.eval(), tuple(trainer.rows))
+    return FitResult(trainer.settle().eval(), tuple(trainer.rows))
 
 
 class _Trainer:
@@ -141,20 +150,26 @@ class _Trainer:
         config: TrainConfig,
         attack: Attack | None,
         verifier: Verifier | None,
+        sparsifier: Dense,
         progress: Progress,
     ) -> None:
         self.model, self.train, self.held = model, train, held
         self.objective, self.config = objective, config
         self.attack, self.verifier, self.progress = attack, verifier, progress
+        self.sparsifier = sparsifier
         self.device = train.x.device
         self.steps = math.ceil(len(train) / config.batch_size)
+        self.cycle = config.epochs // config.cycles * self.steps
         self.optimiser = _optimiser(model, config)
-        self.ema = Ema(model, config.ema_decay) if config.ema_decay else None
+        self.ema = _average(model, config)
+        self.measured = model
         self.rows: list[EpochRow] = []
 
-    @property
-    def measured(self) -> nn.Module:
-        return self.ema.module if self.ema else self.model
+    def settle(self) -> nn.Module:
+        """Set `measured`, and return it: what would be used if training ended here."""
+        trained = self.ema.module if self.ema else self.model
+        self.measured = self.sparsifier.settle(trained, self._part().x)
+        return self.measured
 
     def epoch(self, epoch: int) -> EpochRow:
         order = torch.randperm(len(self.train), generator=self._generator("shuffle", epoch))
@@ -166,8 +181,11 @@ class _Trainer:
             if self.config.augmentation:
                 batch = Samples(augment(batch.x, self.config.augmentation, changes), batch.y)
             position = (epoch - 1) * self.steps + step
-            rate = learning_rate(self.config, position, self.config.epochs * self.steps)
-            scale = eps_scale(self.config, position, self.steps)
+            in_cycle = position % self.cycle
+            rate = learning_rate(self.config, in_cycle, self.cycle)
+            scale = eps_scale(self.config, in_cycle, self.steps)
+            steps = self.config.epochs * self.steps
+            self._prepare(Position(position, steps, self.steps, self.config.cycles))
             loss = self._step(batch, rate, scale, noise)
             if not math.isfinite(loss):
                 raise ModelError(
@@ -177,6 +195,7 @@ class _Trainer:
             total, seen = total + loss * len(batch), seen + len(batch)
             seconds = time.perf_counter() - started
             self.progress.step(epoch, step + 1, total / seen, seen / seconds)
+        self.settle()
         self._check_weights(epoch)
         clean, robust, verified = self._validate()
         row = EpochRow(
@@ -190,23 +209,35 @@ class _Trainer:
             eps_scale=scale,
             seconds=seconds,
             samples_per_second=seen / seconds,
+            sparsity=self._sparsity(),
         )
         self.rows.append(row)
         return row
+
+    def _prepare(self, at: Position) -> None:
+        """Let the masks change, where it is time to."""
+        try:
+            anew = self.sparsifier.begin(at, self.optimiser)
+        except ValueError as error:
+            raise UsageError(f"the sparse method: {error}") from error
+        if anew:
+            self.optimiser = _optimiser(self.model, self.config)
+            self.ema = _average(self.model, self.config)
 
     def _step(self, batch: Samples, rate: float, scale: float, noise: torch.Generator) -> float:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.model.train()
-        loss = self.objective(self.model, batch.x, batch.y, generator=noise, scale=scale)
-        value = float(loss.detach())
+
+        def loss() -> Tensor:
+            return self.objective(self.model, batch.x, batch.y, generator=noise, scale=scale)
+
+        value = self.sparsifier.gradient(loss)
         if math.isfinite(value):
-            # Gradients that the objective's attack left on the weights must not add up.
-            self.optimiser.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss)
             if self.config.clip_norm:
                 nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
             self.optimiser.step()
+            self.sparsifier.stepped()
             if self.ema:
                 self.ema.update(self.model)
         return value
@@ -219,8 +250,12 @@ class _Trainer:
                     "lower the learning rate or clip the gradient"
                 )
 
+    def _part(self) -> Samples:
+        """The training samples that something is measured on, always the same."""
+        return self.train.at(torch.arange(min(len(self.train), _MEASURED), device=self.device))
+
     def _train_accuracy(self) -> float:
-        part = self.train.at(torch.arange(min(len(self.train), _MEASURED), device=self.device))
+        part = self._part()
         return accuracy(self.measured, part.x, part.y)
 
     def _validate(self) -> tuple[float | None, float | None, float | None]:
@@ -234,6 +269,14 @@ class _Trainer:
             verified_accuracy(model, x, y, self.verifier) if self.verifier else None,
         )
 
+    def _sparsity(self) -> float | None:
+        """Share of zeros among the prunable weights, counted; None for a dense training."""
+        if not isinstance(self.sparsifier, Sparsifier):
+            return None
+        weights = prunable(self.measured).values()
+        zeros = sum(int((weight == 0).sum()) for weight in weights)
+        return zeros / sum(weight.numel() for weight in weights)
+
     def _generator(
         self, purpose: str, epoch: int, device: torch.device | str = "cpu"
     ) -> torch.Generator:
@@ -245,6 +288,7 @@ class _Trainer:
             model=self.model.state_dict(),
             ema=self.ema.module.state_dict() if self.ema else None,
             optimiser=self.optimiser.state_dict(),
+            sparsifier=self.sparsifier.state(),
             rows=self.rows,
             torch_version=str(torch.__version__),
         )
@@ -255,7 +299,8 @@ class _Trainer:
             if self.ema and checkpoint.ema is not None:
                 self.ema.module.load_state_dict(checkpoint.ema)
             self.optimiser.load_state_dict(checkpoint.optimiser)
-        except (RuntimeError, ValueError, KeyError) as error:
+            self.sparsifier.restore(checkpoint.sparsifier)
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
             raise RunError(
                 f"the checkpoint in {folder} is of another architecture: give another folder"
             ) from error
@@ -265,6 +310,10 @@ class _Trainer:
                 f"the checkpoint was written by torch {checkpoint.torch_version}, this is "
                 f"{torch.__version__}: the weights may differ in bits from an uninterrupted run"
             )
+
+
+def _average(model: nn.Module, config: TrainConfig) -> Ema | None:
+    return Ema(model, config.ema_decay) if config.ema_decay else None
 
 
 def _optimiser(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:

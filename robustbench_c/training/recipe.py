@@ -45,6 +45,13 @@ class ObjectiveChoice(Frozen):
     settings: dict[str, Any] = Field({})
 
 
+class SparseChoice(Frozen):
+    """A sparse training method and its settings (for all: sparsity, allocation, structure)."""
+
+    method: str
+    settings: dict[str, Any] = Field({})
+
+
 class Recipe(Frozen):
     """One training, from the data to the numbers.
 
@@ -55,7 +62,9 @@ class Recipe(Frozen):
         normalise: "data" for the training split's own mean and standard deviation, numbers, or
             None. It becomes part of the model.
         initialise: "ibp" for weights that suit interval bounds, None for the architecture's own.
+        start: A trained model to start from, by name or path; its architecture is the recipe's.
         objective: What to minimise.
+        sparse: How the model is made and kept sparse; None for a dense one.
         train: The numbers of the training.
         licence: Licence of the weights.
         description: What it is, in one line.
@@ -66,7 +75,9 @@ class Recipe(Frozen):
     architecture: Architecture
     normalise: Literal["data"] | Normalisation | None = None
     initialise: Literal["ibp"] | None = None
+    start: str | None = None
     objective: ObjectiveChoice
+    sparse: SparseChoice | None = None
     train: TrainConfig
     licence: str = "MIT"
     description: str = ""
@@ -75,8 +86,11 @@ class Recipe(Frozen):
     def sha256(self) -> str:
         """Hash of every setting; one that recipes did not have at first counts where it is set."""
         content = self.model_dump(mode="json")
-        if self.initialise is None:
-            del content["initialise"]
+        for later in ("initialise", "start", "sparse"):
+            if content[later] is None:
+                del content[later]
+        if self.train.cycles == 1:
+            del content["train"]["cycles"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -115,14 +129,15 @@ def override(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
     Args:
         recipe: The one to change.
         options: None means "as in the recipe". Keys: name, data, architecture; norm, eps, steps,
-            step_size (of the objective); any field of `TrainConfig`.
+            step_size (of the objective); sparsity, allocation, structure (of the sparse method);
+            start; any field of `TrainConfig`.
 
     Raises:
         UsageError: The recipe's objective has no such setting, or a value is not legal.
     """
     given = {key: value for key, value in options.items() if value is not None}
     content = recipe.model_dump()
-    for key in ("name", "data"):
+    for key in ("name", "data", "start"):
         content[key] = given.pop(key, content[key])
     architecture = given.pop("architecture", recipe.architecture.name)
     if architecture != recipe.architecture.name:
@@ -137,6 +152,13 @@ def override(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
         settings[key] = given.pop(key)
     if "step_size" in settings and options.get("step_size") is None:
         settings["step_size"] = _scaled_step(recipe.objective.settings, settings)
+    for key in [key for key in given if key in ("sparsity", "allocation", "structure")]:
+        if content["sparse"] is None:
+            raise UsageError(
+                f"recipe '{recipe.name}' trains a dense model and has no {key}: "
+                "leave it out, or choose a sparse recipe (robust-train --list)"
+            )
+        content["sparse"]["settings"][key] = given.pop(key)
     if given.get("epochs", 0) > 0:
         content["train"]["eps_warmup_epochs"] *= given["epochs"] / recipe.train.epochs
     content["train"] |= given

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,9 @@ from robustbench_c.training.progress import Progress
 from robustbench_c.training.randomness import derive, generator, seeded_modules
 from robustbench_c.training.recipe import Normalisation, Recipe, first_fault
 from robustbench_c.training.samples import place
+from robustbench_c.training.sparsity import bind_sparse
 from robustbench_c.zoo.devices import parse_device
+from robustbench_c.zoo.nets.registry import resolve
 
 
 @dataclass(frozen=True)
@@ -73,11 +76,15 @@ def run(
     settings = recipe.objective.settings
     objective = bind(recipe.objective.name, settings, lower, upper)
     attack = short_attack(settings, lower, upper, derive(recipe.train.seed, "validation"))
-    draft = _draft(recipe, train, mean_std)
+    sparsify = bind_sparse(recipe.sparse) if recipe.sparse else None
+    start = _start(recipe) if recipe.start else None
+    draft = _draft(recipe, train, mean_std, start)
     with seeded_modules(derive(recipe.train.seed, "weights")):
         model = _build(recipe, train, mean_std)
     if recipe.initialise == "ibp":
         ibp_initialisation(model, generator(recipe.train.seed, "weights"))
+    if start is not None:
+        _begin_at(model, start, recipe)
     _claim(folder, recipe.name, resume, overwrite)
     try:
         result = fit(
@@ -90,7 +97,11 @@ def run(
             device=where,
             attack=attack,
             verifier=verifier(recipe.objective.name, settings, lower, upper),
-            identity={"recipe": recipe.model_dump(mode="json", exclude={"train", "description"})},
+            sparsify=sparsify,
+            identity={
+                "recipe": recipe.model_dump(mode="json", exclude={"train", "description"}),
+                "start": start.sha256 if start else None,
+            },
             title=recipe.name,
             progress=progress,
         )
@@ -101,13 +112,57 @@ def run(
     if train.split == "train":
         test = datasets.load(recipe.data, split="test", data_dir=data_dir)
         measured = _measure(result.model, test, folder / f"{recipe.name}.safetensors", where)
-    zoo.save(result.model, draft.model_copy(update={"clean_accuracy": measured}), folder)
+    found = {"clean_accuracy": measured, "cost": _cost(result.rows, start, where)}
+    zoo.save(result.model, draft.model_copy(update=found), folder)
     (folder / CHECKPOINT).unlink(missing_ok=True)
     weights = folder / f"{recipe.name}.safetensors"
     return Trained(weights, result.rows, measured.accuracy if measured else None)
 
 
-def _draft(recipe: Recipe, train: Dataset, mean_std: Normalisation | None) -> zoo.Draft:
+def _start(recipe: Recipe) -> zoo.LoadedModel:
+    """The trained model to start from, which has to be of the recipe's architecture."""
+    assert recipe.start is not None
+    loaded = zoo.load(recipe.start)
+    wanted = resolve(recipe.architecture.name, recipe.architecture.arguments).describe()
+    if loaded.architecture != wanted:
+        raise UsageError(
+            f"recipe '{recipe.name}' is for {wanted}; its start {recipe.start} is a "
+            f"{loaded.architecture}"
+        )
+    return loaded
+
+
+def _cost(
+    rows: Sequence[EpochRow], start: zoo.LoadedModel | None, device: torch.device
+) -> zoo.TrainingCost | None:
+    """What training took in all; None where the start's own cost is not known."""
+    seen = sum(round(row.seconds * row.samples_per_second) for row in rows)
+    seconds = sum(row.seconds for row in rows)
+    if start is not None:
+        before = start.card.cost if start.card else None
+        if before is None:
+            return None
+        seen, seconds = seen + before.samples, seconds + before.seconds
+    threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
+    return zoo.TrainingCost(samples=seen, seconds=seconds, device=f"{device.type}{threads}")
+
+
+def _begin_at(model: nn.Module, start: zoo.LoadedModel, recipe: Recipe) -> None:
+    try:
+        model.load_state_dict(start.module.state_dict())
+    except RuntimeError as error:
+        raise UsageError(
+            f"recipe '{recipe.name}' and its start {recipe.start} differ in what they normalise or "
+            "in their number of classes"
+        ) from error
+
+
+def _draft(
+    recipe: Recipe,
+    train: Dataset,
+    mean_std: Normalisation | None,
+    start: zoo.LoadedModel | None,
+) -> zoo.Draft:
     """The card without what is measured; made before training, so that no error comes after it."""
     settings = recipe.objective.settings
     threat = {key: settings[key] for key in ("norm", "eps") if key in settings}
@@ -126,6 +181,7 @@ def _draft(recipe: Recipe, train: Dataset, mean_std: Normalisation | None) -> zo
             recipe_sha256=recipe.sha256,
             seed=recipe.train.seed,
             epochs=recipe.train.epochs,
+            start=start.name if start else None,
             threat=zoo.TrainedFor(**threat) if len(threat) == 2 else None,
             licence=recipe.licence,
         )

@@ -8,12 +8,12 @@ from robustbench_c.training.config import TrainConfig
 
 
 def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
-    """Learning rate of one step, taken at the step's middle (so the first is never 0).
+    """Learning rate of one step, in a cycle, taken at the step's middle (so the first is never 0).
 
     Args:
         config: Gives the peak and the schedule's shape.
-        step: Number of the step in the whole run, from 0.
-        steps: Steps in the whole run.
+        step: Number of the step in the cycle, from 0.
+        steps: Steps in a cycle.
     """
     done = (step + 0.5) / steps
     match config.schedule:

@@ -8,7 +8,16 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from robustbench_c.zoo.cards import Card, Draft, Measured, RobustMeasured, TrainedFor, card, names
+from robustbench_c.zoo.cards import (
+    Card,
+    Draft,
+    Measured,
+    RobustMeasured,
+    TrainedFor,
+    TrainingCost,
+    card,
+    names,
+)
 
 if TYPE_CHECKING:
     from robustbench_c.zoo.cache import CacheStatistics, ModelCache
@@ -27,6 +36,7 @@ __all__ = [
     "Normalized",
     "RobustMeasured",
     "TrainedFor",
+    "TrainingCost",
     "architectures",
     "build",
     "card",

@@ -99,6 +99,17 @@ class ExplanationMeasured(_Record):
         return self
 
 
+class TrainingCost(_Record):
+    """What it took to train a model, with what the model that it started from had taken."""
+
+    samples: Annotated[int, Field(ge=0)]
+    """Training samples seen: epochs times their number."""
+    seconds: float = Field(ge=0.0)
+    """Seconds of training, without measurements."""
+    device: Text
+    """The processor, and its threads."""
+
+
 class Draft(_Record):
     """Everything on a card but the hash of the weight file, which `save` fills in."""
 
@@ -130,6 +141,10 @@ class Draft(_Record):
     """Seed of the training run."""
     epochs: Annotated[int, Field(ge=0)] | None = None
     """Epochs trained."""
+    cost: TrainingCost | None = None
+    """What training took; null when not known."""
+    start: Name | None = None
+    """The trained model that training started from; null for random weights."""
     threat: TrainedFor | None = None
     """What it was trained against; null for standard training."""
     licence: Text

@@ -18,6 +18,7 @@ from robustbench_c.zoo.files import TORCH_SUFFIXES, read_safetensors, read_torch
 from robustbench_c.zoo.hashing import state_hash
 from robustbench_c.zoo.normalized import Normalized
 from robustbench_c.zoo.oneline import one_line
+from robustbench_c.zoo.packed import unpack
 from robustbench_c.zoo.spec import Asked, Spec, from_asked, from_card
 from robustbench_c.zoo.states import State, fit, misfit, unnest, unwrap
 from robustbench_c.zoo.trusted import (
@@ -168,6 +169,7 @@ def _finish(
     state: State, spec: Spec, name: str, card: Card | None, label: str, device: torch.device
 ) -> LoadedModel:
     network = spec.skeleton()
+    state.tensors = unpack(state.tensors, network, label)
     fault = misfit(state.tensors, network)
     if fault:
         raise ModelError(f"{label} does not fit {spec.family.describe()}: {fault}")

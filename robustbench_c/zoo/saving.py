@@ -13,6 +13,7 @@ from robustbench_c.errors import ModelError
 from robustbench_c.files import write_atomically
 from robustbench_c.zoo.cards import Card, Draft
 from robustbench_c.zoo.normalized import Normalized
+from robustbench_c.zoo.packed import pack
 from robustbench_c.zoo.spec import from_draft
 from robustbench_c.zoo.states import State, fit, misfit
 
@@ -20,8 +21,10 @@ from robustbench_c.zoo.states import State, fit, misfit
 def save(module: nn.Module, draft: Draft, folder: Path) -> Card:
     """Write `<name>.safetensors` and `<name>.json`, ready for `load`.
 
-    The same weights give the same bytes. The weights are written before the card, each file
-    whole or not at all; new weights beside an older card are refused by `load`, never mixed up.
+    The same weights give the same bytes; those that are sparse enough are written as CSR (see
+    `robustbench_c.zoo.packed`), which changes nothing in what `load` returns. The weights are
+    written before the card, each file whole or not at all; new weights beside an older card are
+    refused by `load`, never mixed up.
 
     Args:
         module: A network of the draft's architecture, bare or in `Normalized`, on any device.
@@ -53,8 +56,9 @@ def save(module: nn.Module, draft: Draft, folder: Path) -> Card:
     if fault:
         raise ModelError(f"{draft.name} does not fit {spec.family.describe()}: {fault}")
     fitted = fit(State(tensors), skeleton, draft.name)
-    # Cloned: tensors may share memory, which safetensors refuses.
-    data = safetensors.torch.save({key: t.clone().contiguous() for key, t in fitted.items()})
+    # -0, which masks leave, becomes 0. Cloned: tensors may share memory, which safetensors refuses.
+    plain = {key: t + 0.0 if t.is_floating_point() else t.clone() for key, t in fitted.items()}
+    data = safetensors.torch.save(pack({key: t.contiguous() for key, t in plain.items()}))
     card = Card(**dict(draft), sha256=hashlib.sha256(data).hexdigest())
     write_atomically(folder / f"{draft.name}.safetensors", data)
     write_atomically(

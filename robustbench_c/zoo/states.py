@@ -74,14 +74,34 @@ def unnest(raw: object, label: str, notices: list[str]) -> nn.Module | dict[str,
 
 
 def unwrap(tensors: dict[str, Tensor], notices: list[str]) -> State:
-    """Return the tensors by plain name: wrappers' prefixes stripped, normalisation taken out."""
+    """Return the tensors by plain name.
+
+    Wrappers' prefixes are stripped, normalisation is taken out, and pruning masks are applied.
+
+    Raises:
+        ModelError: Normalisation or a mask that is none.
+    """
     state = State(_strip(tensors, notices), notices=notices)
     inner = {key for key in state.tensors if key.startswith("model.")}
     if inner and set(state.tensors) - inner == {"mean", "std"}:  # the layout of Normalized
         state.mean, state.std = (_values(state.tensors.pop(key)) for key in ("mean", "std"))
         notices.append("took mean and std from the state dict")
         state.tensors = _strip(state.tensors, notices)
+    _unmask(state.tensors, notices)
     return state
+
+
+def _unmask(tensors: dict[str, Tensor], notices: list[str]) -> None:
+    """Put the pruned tensor in the place of NAME_orig and NAME_mask (`torch.nn.utils.prune`)."""
+    names = [key.removesuffix("_orig") for key in tensors if key.endswith("_orig")]
+    names = [name for name in names if name + "_mask" in tensors and name not in tensors]
+    for name in names:
+        whole, mask = tensors.pop(name + "_orig"), tensors.pop(name + "_mask")
+        if whole.shape != mask.shape or not bool(((mask == 0) | (mask == 1)).all()):
+            raise ModelError(f"{one_line(name, 60)}_mask is no mask of 0 and 1 of its weight")
+        tensors[name] = torch.where(mask != 0, whole, torch.zeros_like(whole))
+    if names:
+        notices.append(f"applied the pruning masks of {len(names)} tensors")
 
 
 def _values(tensor: Tensor) -> tuple[float, ...]:

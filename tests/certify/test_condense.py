@@ -20,7 +20,7 @@ from bound_checks import (
 )
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sparse_nets import FORMS, SHAPE, sparse
+from thin_nets import FORMS, SHAPE, sparse
 from torch import Tensor, nn
 
 from attacks.threat import Norm, ThreatModel

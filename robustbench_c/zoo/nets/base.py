@@ -8,6 +8,8 @@ from typing import Annotated, ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
+from certify.sparse.layers import LAYERS
+
 Width = Annotated[int, Field(ge=1, le=65_536)]
 """Neurons or channels of one layer."""
 
@@ -30,12 +32,25 @@ class Architecture(BaseModel, ABC):
             ValueError: The input shape does not suit the family.
         """
 
+    def resized(self, widths: tuple[int, ...]) -> Architecture:
+        """Return the same family with other widths of its layers (see `widths_of`).
+
+        Raises:
+            ValueError: It has no argument for them.
+        """
+        raise ValueError(f"{self.name} has no arguments for the widths of single layers")
+
     def describe(self) -> str:
         """Return the name with every argument resolved: "mlp(widths=(64, 64), ...)"."""
         fields = type(self).model_fields
         told = [k for k, v in self if k not in self.later or v != fields[k].default]
         values = ", ".join(f"{key}={getattr(self, key)!r}" for key in told)
         return f"{self.name}({values})" if values else self.name
+
+
+def widths_of(network: nn.Module) -> tuple[int, ...]:
+    """Return the neurons or channels of each linear or convolution layer but the last."""
+    return tuple(len(part.weight) for part in network.modules() if isinstance(part, LAYERS))[:-1]
 
 
 def image_shape(input_shape: tuple[int, ...], smallest: int) -> tuple[int, int, int]:

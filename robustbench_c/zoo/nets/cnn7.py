@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, ClassVar
 
 from pydantic import Field
 from torch import nn
 
-from robustbench_c.zoo.nets.base import Architecture, image_shape
+from robustbench_c.zoo.nets.base import Architecture, Width, image_shape
 
 
 class Cnn7(Architecture):
@@ -18,19 +19,29 @@ class Cnn7(Architecture):
     """
 
     name: ClassVar[str] = "cnn7"
+    later: ClassVar[frozenset[str]] = frozenset({"widths"})
 
     width: Annotated[int, Field(ge=1, le=1024)] = 64
     """Channels of the first two convolutions; the other three have twice as many. 16 is narrow."""
 
+    widths: tuple[Width, Width, Width, Width, Width, Width] | None = None
+    """Channels of each convolution and neurons of fc512, where they are not as `width` says."""
+
     def make(self, input_shape: tuple[int, ...], n_classes: int) -> nn.Module:
         """Return the network for images of any size."""
         channels, height, width = image_shape(input_shape, smallest=1)
-        w = self.width
+        *convolutions, hidden = self.widths or self._usual()
         layers: list[nn.Module] = []
-        plan = ((channels, w, 1), (w, w, 1), (w, 2 * w, 2), (2 * w, 2 * w, 1), (2 * w, 2 * w, 1))
-        for fan_in, fan_out, stride in plan:
-            conv = nn.Conv2d(fan_in, fan_out, 3, stride=stride, padding=1)
+        for place, (fan_in, fan_out) in enumerate(pairwise((channels, *convolutions))):
+            conv = nn.Conv2d(fan_in, fan_out, 3, stride=2 if place == 2 else 1, padding=1)
             layers += [conv, nn.BatchNorm2d(fan_out), nn.ReLU()]
-        features = 2 * w * ((height + 1) // 2) * ((width + 1) // 2)
-        layers += [nn.Flatten(), nn.Linear(features, 512), nn.BatchNorm1d(512), nn.ReLU()]
-        return nn.Sequential(*layers, nn.Linear(512, n_classes))
+        features = convolutions[-1] * ((height + 1) // 2) * ((width + 1) // 2)
+        layers += [nn.Flatten(), nn.Linear(features, hidden), nn.BatchNorm1d(hidden), nn.ReLU()]
+        return nn.Sequential(*layers, nn.Linear(hidden, n_classes))
+
+    def resized(self, widths: tuple[int, ...]) -> Architecture:
+        """Return the same family with other widths."""
+        return self.model_copy(update={"widths": None if widths == self._usual() else widths})
+
+    def _usual(self) -> tuple[int, ...]:
+        return (self.width, self.width, *(2 * self.width,) * 3, 512)

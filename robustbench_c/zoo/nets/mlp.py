@@ -33,3 +33,7 @@ class Mlp(Architecture):
             layers += [nn.Linear(fan_in, width), activate(self.activation, self.beta)]
         last = self.widths[-1] if self.widths else math.prod(input_shape)
         return nn.Sequential(*layers, nn.Linear(last, n_classes))
+
+    def resized(self, widths: tuple[int, ...]) -> Architecture:
+        """Return the same family with other widths."""
+        return self.model_copy(update={"widths": widths})
