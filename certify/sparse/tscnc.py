@@ -71,10 +71,10 @@ class Tscnc(Sparsifier):
         """
         super().__init__(model, settings, random)
         weights = prunable(model)
-        linear = [f"{n}.weight" for n, m in model.named_modules() if isinstance(m, nn.Linear)]
-        if not set(linear) & set(weights):
+        linear = [name for name, weight in weights.items() if weight.dim() == 2]
+        if not linear:
             raise ValueError("the condition term needs a linear layer: the model has none")
-        self._last = [name for name in linear if name in weights][-1]
+        self._last = linear[-1]
         self._gates = Learned({n: torch.full_like(w, _OPEN) for n, w in weights.items()})
         self._step = 0
 
