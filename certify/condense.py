@@ -38,12 +38,15 @@ aten = torch.ops.aten
 
 DENSITY = 0.1
 """Share of weights that are not zero up to which a sparse matrix wins. An MLP 3x512 at 10% is
-bounded 1.3, 1.2 and 4.2 times as fast by IBP, CROWN-IBP and CROWN; at 20% 0.7, 0.8 and 1.1 times."""
+bounded 1.3, 1.2 and 4.2 times as fast by IBP, CROWN-IBP and CROWN; at 20% 0.7, 0.8 and 1.1 times.
+"""
 CONVOLUTION = 0.3
 """The same for convolutions: the small CNN at 20% is bounded 1.0, 1.0 and 2.6 times as fast. First
-layers have few weights, and in a network at 99% may well have a quarter of them."""
+layers have few weights, and in a network at 99% may well have a quarter of them.
+"""
 LEAST = 1 << 18
-"""Products of a dense layer from which on it is worth it: an MLP 3x256 gets no faster, 3x512 does."""
+"""Products of a dense layer from which on it is worth it: an MLP 3x256 gets no faster, 3x512 does.
+"""
 _MOST_ENTRIES = 1 << 22
 """Entries of a matrix up to which it is written out."""
 _LARGEST = 2.0**120
