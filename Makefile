@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-war
 export MKL_CBWR := AUTO
 export OMP_WAIT_POLICY := passive
 
-.PHONY: eval test test-all lint bench zoo explanations lirpa clean
+.PHONY: eval test test-all lint bench zoo explanations sparse lirpa clean
 
 eval: $(VENV)/.eval
 	$(BIN)/robust-eval --model fmnist-cnn-mtl-ibp --attack pgd --certify cascade
@@ -37,6 +37,10 @@ zoo: $(VENV)/.eval
 # Evaluates the models of docs/explanation-table.md anew; needs full Fashion-MNIST, and Adult.
 explanations: $(VENV)/.eval
 	$(BIN)/python scripts/explanation_table.py
+
+# Trains and evaluates the models of docs/sparse-table.md (hours); needs full Fashion-MNIST.
+sparse: $(VENV)/.eval
+	$(BIN)/python scripts/sparse_table.py
 
 lirpa: $(VENV)/bin/python
 	scripts/install_lirpa.sh $(BIN)/python

@@ -18,12 +18,14 @@ from torch import Tensor
 import certify.choices
 import certify.curve_table
 import certify.products  # noqa: F401  # registers lines and steps
+from certify import scattered
 from certify.ball import InputSet
+from certify.columns import arranged
 from certify.graph import Node
 from certify.interval import Interval, as_interval
 from certify.linear import Analysis, Lines, Rows, lower_bounds
 from certify.lines import LINES
-from certify.maps import Convolution, Matrix, Scale, affine, over
+from certify.maps import Convolution, Scale, Weighted, affine, over
 from certify.program import Program
 from certify.propagate import bound
 from certify.rounding import Rounding
@@ -139,10 +141,11 @@ def output_bounds(known: Analysis, specification: Specification) -> Tensor:
     rows = Rows.evenly(len(known.inputs), count, specification.coefficients.device)
     flat = specification.coefficients.flatten(0, 1)
     flat = flat.view(-1, *known.program.shape(known.program.output))
+    start = arranged(known.program, flat, len(known.inputs))
     output = known.program.output
-    found = lower_bounds(replace(known, lines={}, steps={}), output, flat, rows)
+    found = lower_bounds(replace(known, lines={}, steps={}), output, start, rows)
     if known.lines or known.steps:
-        found = torch.maximum(found, lower_bounds(known, output, flat, rows))
+        found = torch.maximum(found, lower_bounds(known, output, start, rows))
     return found.view(-1, count) + specification.offset.double()
 
 
@@ -154,7 +157,7 @@ def _spare(
     for index in alone:  # with other users, there may be views
         known.values[index] = replace(as_interval(known.values[index]), spare=True)
     parts = affine(known.program, node)
-    layer = parts is not None and len(parts) == 1 and isinstance(parts[0][1], Matrix | Convolution)
+    layer = parts is not None and len(parts) == 1 and isinstance(parts[0][1], Weighted)
     aten = torch.ops.aten
     if layer or node.op is aten.relu.default or (node.op is aten.reshape.default and alone):
         fresh.add(node.index)
@@ -250,6 +253,8 @@ def _with_errors(known: Analysis, source: int, lines: Lines) -> Lines:
 
 def _tightened(known: Analysis, node: int, box: Interval, open_: Tensor, drop: bool) -> Interval:
     """Bound the open entries of a node by the linear domain, and intersect."""
+    if (together := scattered.tightened(known, node, box, open_)) is not None:
+        return together
     samples = len(known.inputs)
     owner, place = open_.reshape(samples, -1).nonzero(as_tuple=True)
     if not len(owner):

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from certify.ball import InputSet
+from certify.compact import Compact
 from certify.graph import Node
 from certify.interval import Interval, as_interval
 from certify.maps import LinearMap, affine
@@ -29,7 +30,7 @@ from certify.propagate import Value
 from certify.rounding import Rounding
 from certify.windows import Windows
 
-Coefficients = Tensor | Windows
+Coefficients = Tensor | Compact
 
 _FEW_ROWS = 256
 """Rows so few that to find those which are decided costs more than to carry them on."""
@@ -236,12 +237,13 @@ class _Pass:
         self.rows = Rows(self.rows.group[keep], self.rows.size)
         if isinstance(row, Windows):
             return row.some(keep)
+        row = _dense(row)
         return row.view(len(keep), -1, *row.shape[1:])[keep].flatten(0, 1)
 
     def _step(self, node: Node, row: Coefficients) -> None:
         more = self.extra.get(node.index)
         if more is not None:
-            row = _dense(row) + more
+            row = row.plus(more) if isinstance(row, Compact) else row + more
             error = self.known.errors.get(node.index)
             if error is not None and node.index in self.known.absorbed:
                 # lines took up the error for what comes through them, and not for a multiplier
@@ -269,7 +271,7 @@ class _Pass:
         if error is not None and (node.index == self.start or node.index not in known.absorbed):
             self._add_offsets(error.neg(), error, row)
         for source, linear in parts:
-            if isinstance(row, Windows):
+            if isinstance(row, Compact):
                 moved: Coefficients | None = row.through(linear)
                 if moved is None:
                     moved = linear.adjoint(row.dense())
@@ -294,10 +296,8 @@ class _Pass:
         self._push(source, self._sloped(lines, row, own))
 
     def _sloped(self, lines: Lines, row: Coefficients, own: bool) -> Coefficients:
-        if isinstance(row, Windows):
-            lower, upper = row.gather([lines.lower_slope, lines.upper_slope], self.rows.group)
-            flat = row.grouped
-            return row.like(torch.where(flat > 0, lower, upper).mul_(flat))
+        if isinstance(row, Compact):
+            return row.sloped(lines.lower_slope, lines.upper_slope, self.rows.group)
         lower, flat = self.rows.spread(lines.lower_slope, row, own)
         upper, _ = self.rows.spread(lines.upper_slope, row, own)
         if row.requires_grad or lower.requires_grad:
@@ -308,10 +308,8 @@ class _Pass:
         self, lower: Tensor, upper: Tensor, row: Coefficients, own: bool = False
     ) -> None:
         """Add the minimum of `row @ v` over lower <= v <= upper, entry by entry."""
-        if isinstance(row, Windows):
-            low, high = row.gather([lower, upper], self.rows.group)
-            flat = row.grouped
-            self._add(torch.where(flat > 0, low, high).mul_(flat).flatten(2).sum(2).flatten())
+        if isinstance(row, Compact):
+            self._add(row.least(lower, upper, self.rows.group))
             return
         low, flat = self.rows.spread(lower, row, own)
         high, _ = self.rows.spread(upper, row, own)
@@ -322,10 +320,8 @@ class _Pass:
         self._add(found.flatten())
 
     def _add_bias(self, bias: Tensor, node: Node, row: Coefficients) -> None:
-        if isinstance(row, Windows):
-            full = bias.expand(1, *node.shape[1:])
-            (held,) = row.gather([full], torch.zeros_like(self.rows.group))
-            self._add((held * row.grouped).flatten(2).sum(2).flatten())
+        if isinstance(row, Compact):
+            self._add(row.times(bias.expand(1, *node.shape[1:])))
             return
         merged = node.shape[0] // 2
         channels = (1, *node.shape[1:2], *(1,) * (len(node.shape) - 2))
@@ -357,4 +353,4 @@ class _Pass:
 
 
 def _dense(row: Coefficients) -> Tensor:
-    return row.dense() if isinstance(row, Windows) else row
+    return row.dense() if isinstance(row, Compact) else row

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -154,41 +154,72 @@ class Rearrangement(LinearMap):
         return gradient
 
 
-class Matrix(LinearMap):
+class Weighted(LinearMap):
+    """A map by weights of its own, of which other forms are made once.
+
+    Attributes:
+        weight: The weights, as the kind of map has them.
+    """
+
+    weight: Tensor
+    _spread: tuple[tuple[float, float, float], Weighted] | None = None
+
+    @property
+    @abstractmethod
+    def outputs(self) -> int:
+        """Entries of the bias."""
+
+    @abstractmethod
+    def like(self, weight: Tensor, bias: Tensor | None) -> Weighted:
+        """The same map with other numbers."""
+
+    @cached_property
+    def _half(self) -> Weighted:
+        return self.like(self.weight / 2, self.bias)
+
+    def halved(self) -> Callable[[Tensor], Tensor]:
+        """See `LinearMap`."""
+        return self._half.apply
+
+    def spread_by(self, factor: float, gamma: float, tiny: float) -> Callable[[Tensor], Tensor]:
+        """See `LinearMap`."""
+        key = (factor, gamma, tiny)
+        if self._spread is None or self._spread[0] != key:
+            self._spread = key, self._spread_out(*key)
+        return self._spread[1].apply
+
+    def _spread_out(self, factor: float, gamma: float, tiny: float) -> Weighted:
+        size = self.bias_size
+        added = None if size is None else size * gamma + tiny
+        if self.slack is not None and self.slack.bias_size is not None:
+            added = self.slack.bias_size + (tiny if added is None else added)
+        wide = self.weight.abs() * factor
+        if added is None and tiny:
+            added = wide.new_full((self.outputs,), tiny)
+        return self.like(wide, added)
+
+
+class Matrix(Weighted):
     """A matrix product with a constant."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, bias_size: Tensor | None) -> None:
         """Take the weight as (in, out)."""
-        self._weight, self._abs = weight, weight.abs()
+        self.weight, self._abs = weight, weight.abs()
         self.bias, self.bias_size = bias, bias_size
         self.terms, self.spread = weight.shape
-        self.made = _Made()
 
     @property
     def outputs(self) -> int:
         """Entries of the bias."""
-        return self._weight.shape[1]
+        return self.weight.shape[1]
 
     def like(self, weight: Tensor, bias: Tensor | None) -> Matrix:
         """The same map with other numbers."""
         return Matrix(weight, bias, None)
 
-    def halved(self) -> Callable[[Tensor], Tensor]:
-        """See `LinearMap`."""
-        return _half(self)
-
-    def spread_by(self, factor: float, gamma: float, tiny: float) -> Callable[[Tensor], Tensor]:
-        """See `LinearMap`."""
-        return _spread(self, factor, gamma, tiny)
-
-    @property
-    def weight(self) -> Tensor:
-        """The matrix, (in, out)."""
-        return self._weight
-
     def apply(self, x: Tensor) -> Tensor:
         """See `LinearMap`."""
-        return x @ self._weight if self.bias is None else torch.addmm(self.bias, x, self._weight)
+        return x @ self.weight if self.bias is None else torch.addmm(self.bias, x, self.weight)
 
     def apply_abs(self, x: Tensor, bias: float = 0.0) -> Tensor:
         """See `LinearMap`."""
@@ -198,10 +229,10 @@ class Matrix(LinearMap):
 
     def adjoint(self, rows: Tensor) -> Tensor:
         """See `LinearMap`."""
-        return rows @ self._weight.T
+        return rows @ self.weight.T
 
 
-class Convolution(LinearMap):
+class Convolution(Weighted):
     """A convolution with constant kernels, transposed or not, of any dimension."""
 
     def __init__(
@@ -213,8 +244,7 @@ class Convolution(LinearMap):
         shape: Sequence[int],
     ) -> None:
         """Take (out, in, *kernel) weights, the settings of `aten.convolution`, and x's shape."""
-        self._weight, self._abs = weight, weight.abs()
-        self.made = _Made()
+        self.weight, self._abs = weight, weight.abs()
         by_channel = (1, -1, *(1,) * (len(shape) - 1))
         self.bias = None if bias is None else bias.view(by_channel)
         self.bias_size = None if bias_size is None else bias_size.view(by_channel)
@@ -228,24 +258,11 @@ class Convolution(LinearMap):
     @property
     def outputs(self) -> int:
         """Entries of the bias."""
-        return self._weight.shape[1] * self.groups if self.transposed else len(self._weight)
+        return self.weight.shape[1] * self.groups if self.transposed else len(self.weight)
 
     def like(self, weight: Tensor, bias: Tensor | None) -> Convolution:
         """The same map with other numbers."""
         return Convolution(weight, bias, None, self.settings, self.shape)
-
-    def halved(self) -> Callable[[Tensor], Tensor]:
-        """See `LinearMap`."""
-        return _half(self)
-
-    def spread_by(self, factor: float, gamma: float, tiny: float) -> Callable[[Tensor], Tensor]:
-        """See `LinearMap`."""
-        return _spread(self, factor, gamma, tiny)
-
-    @property
-    def weight(self) -> Tensor:
-        """The kernels, (out, in / groups, *kernel)."""
-        return self._weight
 
     @property
     def plain(self) -> bool:
@@ -256,11 +273,11 @@ class Convolution(LinearMap):
     def _few(self) -> bool:
         """Whether it is 2-d and simple, with few channels on the side of its transposed form."""
         simple = self.groups == 1 and all(d == 1 for d in self.dilation)
-        return simple and len(self.stride) == 2 and self._weight.shape[1] <= _FEW_CHANNELS
+        return simple and len(self.stride) == 2 and self.weight.shape[1] <= _FEW_CHANNELS
 
     def apply(self, x: Tensor) -> Tensor:
         """See `LinearMap`."""
-        return self._through(x, self._weight, self.bias)
+        return self._through(x, self.weight, self.bias)
 
     def apply_abs(self, x: Tensor, bias: float = 0.0) -> Tensor:
         """See `LinearMap`."""
@@ -282,16 +299,16 @@ class Convolution(LinearMap):
         """See `LinearMap`."""
         s, p, d = self.stride, self.padding, self.dilation
         if self._few and not self.transposed:
-            return _cropped(transposed(rows, self._weight, (s[0], s[1])), p, self.shape[1:])
+            return _cropped(transposed(rows, self.weight, (s[0], s[1])), p, self.shape[1:])
         extra = [0] * len(s)
         if not self.transposed:
-            kernel, have, want = self._weight.shape[2:], rows.shape[2:], self.shape[1:]
+            kernel, have, want = self.weight.shape[2:], rows.shape[2:], self.shape[1:]
             extra = [
                 want[i] - ((have[i] - 1) * s[i] - 2 * p[i] + d[i] * (kernel[i] - 1) + 1)
                 for i in range(len(s))
             ]
         result: Tensor = torch.ops.aten.convolution(
-            rows, self._weight, None, s, p, d, not self.transposed, extra, self.groups
+            rows, self.weight, None, s, p, d, not self.transposed, extra, self.groups
         )
         return result
 
@@ -333,37 +350,6 @@ def share(slack: Tensor, weight: Tensor) -> float | None:
     if not most < 1 or bool(slack[~moves].any()) or bool((part < most * (1 - 1e-3)).any()):
         return None
     return most * (1 + 1e-12)
-
-
-@dataclass
-class _Made:
-    """Forms of a map's weights that were made for one kind of use."""
-
-    half: Matrix | Convolution | None = None
-    spread: Matrix | Convolution | None = None
-    spread_for: tuple[float, float, float] | None = None
-
-
-def _half(linear: Matrix | Convolution) -> Callable[[Tensor], Tensor]:
-    if linear.made.half is None:
-        linear.made.half = linear.like(linear.weight / 2, linear.bias)
-    return linear.made.half.apply
-
-
-def _spread(
-    linear: Matrix | Convolution, factor: float, gamma: float, tiny: float
-) -> Callable[[Tensor], Tensor]:
-    key = (factor, gamma, tiny)
-    if linear.made.spread is None or linear.made.spread_for != key:
-        size = linear.bias_size
-        added = None if size is None else size * gamma + tiny
-        if linear.slack is not None and linear.slack.bias_size is not None:
-            added = linear.slack.bias_size + (tiny if added is None else added)
-        wide = linear.weight.abs() * factor
-        if added is None and tiny:
-            added = wide.new_full((linear.outputs,), tiny)
-        linear.made.spread, linear.made.spread_for = linear.like(wide, added), key
-    return linear.made.spread.apply
 
 
 class Scale(LinearMap):

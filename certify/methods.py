@@ -20,6 +20,7 @@ from certify.alpha import alpha_bounds
 from certify.ball import InputSet
 from certify.bind import bind_model
 from certify.branch import branch_and_bound
+from certify.condense import condense
 from certify.crown import analyse, output_bounds
 from certify.errors import CertifyError, UnsupportedError
 from certify.program import Program
@@ -75,7 +76,7 @@ class Certifier:
             UnsupportedError: The model holds what no rule is there for.
         """
         with exact_passes(), torch.no_grad():
-            self.program: Program = bind_model(model, trace_model(model, x[:2]))
+            self.program: Program = condense(bind_model(model, trace_model(model, x[:2])))
             self.model = model
             output = self.program.graph.nodes[self.program.output]
             shape = output.shape[1:]

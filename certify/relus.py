@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from certify.columns import arranged
 from certify.crown import _with_errors
 from certify.interval import Interval, as_interval, some_samples
 from certify.linear import Analysis, Lines, Rows, lower_bounds
@@ -208,7 +209,8 @@ class Part:
         known = replace(self.known, lines=lines)
         coefficients = coefficients.reshape(-1, *known.program.shape(start))
         rows = Rows.evenly(len(self), 1, coefficients.device)
-        found = lower_bounds(known, start, coefficients, rows, extra=extra)
+        form = arranged(known.program, coefficients, len(self))
+        found = lower_bounds(known, start, form, rows, extra=extra)
         price: Tensor = (beta.double() * self.price.double()).sum(1) * (1 + 2**-20)
         return found - price
 

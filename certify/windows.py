@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from certify.compact import Compact
 from certify.maps import Convolution, LinearMap, Scale, transposed
 
 _FULL = 0.6
@@ -20,7 +21,7 @@ _FULL = 0.6
 
 
 @dataclass(frozen=True, eq=False)
-class Windows:
+class Windows(Compact):
     """Groups of rows of coefficients on images, zero outside of a window for each group.
 
     Attributes:
@@ -110,9 +111,24 @@ class Windows:
         held = full.view(-1, depth).index_select(0, place).view(-1, 1, h, w, depth)
         return list(torch.split(held.permute(0, 1, 4, 2, 3), self.shape[0], 2))
 
-    def like(self, grouped: Tensor) -> Windows:
-        """The same windows with other values, by group, zero outside of the image."""
-        return replace(self, values=grouped.flatten(0, 1), inside=True)
+    def _by_sign(self, lower: Tensor, upper: Tensor, group: Tensor) -> Tensor:
+        low, high = self.gather([lower, upper], group)
+        flat = self.grouped
+        return torch.where(flat > 0, low, high).mul_(flat)
+
+    def sloped(self, lower: Tensor, upper: Tensor, group: Tensor) -> Windows:
+        """See `Compact`."""
+        values = self._by_sign(lower, upper, group).flatten(0, 1)
+        return replace(self, values=values, inside=True)
+
+    def least(self, lower: Tensor, upper: Tensor, group: Tensor) -> Tensor:
+        """See `Compact`."""
+        return self._by_sign(lower, upper, group).flatten(2).sum(2).flatten()
+
+    def times(self, values: Tensor) -> Tensor:
+        """See `Compact`."""
+        (held,) = self.gather([values], torch.zeros_like(self.top))
+        return (held * self.grouped).flatten(2).sum(2).flatten()
 
     def some(self, groups: Tensor) -> Windows:
         """The windows of some groups, by a mask."""

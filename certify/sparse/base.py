@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -81,6 +82,10 @@ class Dense:
 
     def gradient(self, loss: Callable[[], Tensor]) -> float:
         """Leave the step's gradient on the parameters, and return the loss; none if not finite."""
+        return self.backward(loss)
+
+    def backward(self, loss: Callable[[], Tensor]) -> float:
+        """Leave a loss's gradient by all parameters on them, and return it; none if not finite."""
         found = loss()
         value = float(found.detach())
         if math.isfinite(value):
@@ -92,8 +97,15 @@ class Dense:
     def stepped(self) -> None:
         """Take in that the optimiser has moved the weights."""
 
-    def settle(self, measured: nn.Module) -> None:
-        """Make a network what would be used if training ended here (an average of weights, say)."""
+    def settle(self, measured: nn.Module, x: Tensor) -> nn.Module:
+        """Return the network that would be used if training ended here.
+
+        Args:
+            measured: The model, or the moving average of it; changed in place and returned where
+                training may go on from that, else left as it is and copied.
+            x: Inputs of training samples, (n, *shape), for what has to be estimated anew.
+        """
+        return measured
 
     def state(self) -> dict[str, Any]:
         """All that a resume needs, as tensors and plain values."""
@@ -133,7 +145,7 @@ class Sparsifier(Dense):
 
     def gradient(self, loss: Callable[[], Tensor]) -> float:
         """See `Dense`."""
-        value = super().gradient(loss)
+        value = self.backward(loss)
         if math.isfinite(value):
             self.seen()
             self.masks.apply_to_gradients(self.model)
@@ -146,9 +158,10 @@ class Sparsifier(Dense):
         """Put the pruned weights back to zero."""
         self.masks.apply(self.model)
 
-    def settle(self, measured: nn.Module) -> None:
+    def settle(self, measured: nn.Module, x: Tensor) -> nn.Module:
         """See `Dense`."""
         self.masks.apply(measured)
+        return measured
 
     def change(self, masks: Masks, at: Position, optimiser: Optimizer) -> None:
         """Take new masks: regrown weights start at zero and without momentum."""
@@ -162,6 +175,13 @@ class Sparsifier(Dense):
     def magnitudes(self) -> dict[str, Tensor]:
         """Each unit's magnitude, (units,)."""
         return self.layout.scores(prunable(self.model))
+
+    def pruned_copy(self, measured: nn.Module) -> nn.Module:
+        """A copy of a network, pruned by magnitude to the sparsity of the end."""
+        copied = copy.deepcopy(measured)
+        scores = self.layout.scores(prunable(copied))
+        Masks.best(self.layout, scores, self.budget).apply(copied)
+        return copied
 
     def state(self) -> dict[str, Any]:
         """See `Dense`."""

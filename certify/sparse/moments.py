@@ -38,3 +38,12 @@ def renew_moments(optimiser: Optimizer, model: nn.Module, before: Masks, after: 
                 squares = state[key]
                 mean = squares[stays].mean() if bool(stays.any()) else squares.new_zeros(())
                 squares.copy_(torch.where(stays, squares, torch.where(kept, mean, 0.0)))
+
+
+@torch.no_grad()
+def forget_momentum(optimiser: Optimizer) -> None:
+    """Set the first moments of all parameters to 0."""
+    for state in optimiser.state.values():
+        for key in _FIRST:
+            if isinstance(state.get(key), Tensor):
+                state[key].zero_()

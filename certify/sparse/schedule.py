@@ -14,16 +14,23 @@ class Position:
         step: Number of the step to come, from 0.
         steps: Steps in the whole run.
         steps_per_epoch: Steps in an epoch.
+        cycles: How often the schedules of learning rate and eps run through.
     """
 
     step: int
     steps: int
     steps_per_epoch: int
+    cycles: int = 1
 
     @property
     def done(self) -> float:
         """Share of the run that is over, in [0, 1)."""
         return self.step / self.steps
+
+    @property
+    def steps_per_cycle(self) -> int:
+        """Steps in a cycle of the schedules."""
+        return self.steps // self.cycles
 
 
 def cubic_sparsity(start: float, end: float, begin: float, until: float, done: float) -> float:
@@ -47,3 +54,13 @@ def cosine_share(share: float, until: float, done: float) -> float:
     if done >= until:
         return 0.0
     return share / 2 * (1 + math.cos(math.pi * done / until))
+
+
+def geometric_sparsity(end: float, done: float) -> float:
+    """Sparsity of rounds that each keep the same share of what is left (Frankle and Carbin 2019).
+
+    Args:
+        end: Sparsity of the last round.
+        done: Share of the rounds that are over, this one included.
+    """
+    return 1 - math.pow(1 - end, done)

@@ -7,6 +7,7 @@ from certify.training.ibp import ibp
 from certify.training.initialise import ibp_initialisation
 from certify.training.network import verified
 from certify.training.sabr import sabr
+from certify.training.stable import nrs
 
 __all__ = [
     "cc_ibp",
@@ -15,6 +16,7 @@ __all__ = [
     "ibp",
     "ibp_initialisation",
     "mtl_ibp",
+    "nrs",
     "sabr",
     "verified",
 ]

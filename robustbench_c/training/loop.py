@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from certify.sparse import Dense, Position, prunable
+from certify.sparse import Dense, Position, Sparsifier, prunable
 from robustbench_c.errors import ModelError, RunError, UsageError
 from robustbench_c.training.augment import augment
 from robustbench_c.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -38,7 +38,7 @@ class FitResult:
 
     Attributes:
         model: The trained model in evaluation mode: the moving average where one is kept, else
-            the model that was given.
+            the model that was given; a copy of it where the sparse method prunes no other.
         rows: One per epoch.
     """
 
@@ -94,7 +94,8 @@ def fit(
         ModelError: Model and data do not fit, or the loss or a weight is not finite.
         DataError: No samples are left to train on.
         RunError: The folder cannot be written, or its checkpoint is damaged or of another training.
-        UsageError: Augmentation is asked for, but the samples are no images.
+        UsageError: Augmentation is asked for, but the samples are no images; or the sparse method
+            does not fit the training.
     """
     device = torch.device(device)
     progress = progress or Progress()
@@ -134,7 +135,7 @@ def fit(
             drawn = time.perf_counter()
         progress.epoch(row)
     draw(folder, trainer.rows, title)
-    return FitResult(trainer.measured.eval(), tuple(trainer.rows))
+    return FitResult(trainer.settle().eval(), tuple(trainer.rows))
 
 
 class _Trainer:
@@ -161,11 +162,14 @@ class _Trainer:
         self.cycle = config.epochs // config.cycles * self.steps
         self.optimiser = _optimiser(model, config)
         self.ema = _average(model, config)
+        self.measured = model
         self.rows: list[EpochRow] = []
 
-    @property
-    def measured(self) -> nn.Module:
-        return self.ema.module if self.ema else self.model
+    def settle(self) -> nn.Module:
+        """Set `measured`, and return it: what would be used if training ended here."""
+        trained = self.ema.module if self.ema else self.model
+        self.measured = self.sparsifier.settle(trained, self._part().x)
+        return self.measured
 
     def epoch(self, epoch: int) -> EpochRow:
         order = torch.randperm(len(self.train), generator=self._generator("shuffle", epoch))
@@ -180,7 +184,8 @@ class _Trainer:
             in_cycle = position % self.cycle
             rate = learning_rate(self.config, in_cycle, self.cycle)
             scale = eps_scale(self.config, in_cycle, self.steps)
-            self._prepare(Position(position, self.config.epochs * self.steps, self.steps))
+            steps = self.config.epochs * self.steps
+            self._prepare(Position(position, steps, self.steps, self.config.cycles))
             loss = self._step(batch, rate, scale, noise)
             if not math.isfinite(loss):
                 raise ModelError(
@@ -190,7 +195,7 @@ class _Trainer:
             total, seen = total + loss * len(batch), seen + len(batch)
             seconds = time.perf_counter() - started
             self.progress.step(epoch, step + 1, total / seen, seen / seconds)
-        self.sparsifier.settle(self.measured)
+        self.settle()
         self._check_weights(epoch)
         clean, robust, verified = self._validate()
         row = EpochRow(
@@ -211,7 +216,11 @@ class _Trainer:
 
     def _prepare(self, at: Position) -> None:
         """Let the masks change, where it is time to."""
-        if self.sparsifier.begin(at, self.optimiser):  # the weights began anew
+        try:
+            anew = self.sparsifier.begin(at, self.optimiser)
+        except ValueError as error:
+            raise UsageError(f"the sparse method: {error}") from error
+        if anew:
             self.optimiser = _optimiser(self.model, self.config)
             self.ema = _average(self.model, self.config)
 
@@ -241,8 +250,12 @@ class _Trainer:
                     "lower the learning rate or clip the gradient"
                 )
 
+    def _part(self) -> Samples:
+        """The training samples that something is measured on, always the same."""
+        return self.train.at(torch.arange(min(len(self.train), _MEASURED), device=self.device))
+
     def _train_accuracy(self) -> float:
-        part = self.train.at(torch.arange(min(len(self.train), _MEASURED), device=self.device))
+        part = self._part()
         return accuracy(self.measured, part.x, part.y)
 
     def _validate(self) -> tuple[float | None, float | None, float | None]:
@@ -258,7 +271,7 @@ class _Trainer:
 
     def _sparsity(self) -> float | None:
         """Share of zeros among the prunable weights, counted; None for a dense training."""
-        if not self.sparsifier.history:
+        if not isinstance(self.sparsifier, Sparsifier):
             return None
         weights = prunable(self.measured).values()
         zeros = sum(int((weight == 0).sum()) for weight in weights)

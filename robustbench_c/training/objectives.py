@@ -22,7 +22,7 @@ from attacks.objectives import pgd, standard
 from attacks.pgd import PGDConfig
 from attacks.pgd import pgd as pgd_attack
 from attacks.threat import ThreatModel
-from certify.training import cc_ibp, crown_ibp, explanation_box, ibp, mtl_ibp, sabr, verified
+from certify.training import cc_ibp, crown_ibp, explanation_box, ibp, mtl_ibp, nrs, sabr, verified
 from robustbench_c.errors import UsageError, did_you_mean
 from robustbench_c.training.interfaces import Attack, Objective, Verifier
 from robustbench_c.training.recipe import ObjectiveChoice, first_fault
@@ -33,6 +33,7 @@ CERTIFIED: dict[str, Callable[..., Tensor]] = {
     "mtl-ibp": mtl_ibp,
     "cc-ibp": cc_ibp,
     "sabr": sabr,
+    "nrs": nrs,
 }
 OBJECTIVES: dict[str, Callable[..., Tensor]] = {
     "standard": standard,
