@@ -140,9 +140,9 @@ def _positions(layers: Mapping[str, Layer]) -> Iterator[dict[str, int]]:
 
 
 def _counted(name: str, weight: Tensor, positions: int, own: bool) -> LayerCount:
-    there = weight != 0
-    nonzero = int(there.sum())
-    flat = there.flatten(2).any(2) if there.dim() > 2 else there
+    nonzero = _nonzero(weight)
+    there = (weight != 0).view(torch.uint8)  # far faster to reduce than bool
+    flat = there.flatten(2).amax(2) if there.dim() > 2 else there
     return LayerCount(
         name,
         tuple(weight.shape),
@@ -150,8 +150,8 @@ def _counted(name: str, weight: Tensor, positions: int, own: bool) -> LayerCount
         nonzero if own else 0,
         weight.numel() * positions,
         nonzero * positions,
-        int((~flat.any(1)).sum()),
-        int((~flat.any(0)).sum()),
+        int((flat.amax(1) == 0).sum()),
+        int((flat.amax(0) == 0).sum()),
     )
 
 

@@ -28,7 +28,7 @@ def pack(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors with those weights as CSR of which that takes at most half the bytes."""
     packed: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        if _least(tensor) < _size(tensor):
+        if _least(tensor, _bits(tensor)) < _size(tensor):
             packed |= {name + s: part for s, part in zip(_SUFFIXES, _csr(tensor), strict=True)}
         else:
             packed[name] = tensor
@@ -36,8 +36,9 @@ def pack(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def packed_bytes(module: nn.Module) -> int:
-    """Return the bytes of a model's parameters and buffers, written as `pack` leaves them."""
-    return sum(_least(tensor.detach()) for tensor in chain(module.parameters(), module.buffers()))
+    """Return the bytes of a model's parameters and buffers as `save` would write them."""
+    tensors = [t.detach() for t in chain(module.parameters(), module.buffers())]
+    return sum(_least(tensor, tensor) for tensor in tensors)  # where -0 is 0
 
 
 def unpack(tensors: Mapping[str, Tensor], network: nn.Module, label: str) -> dict[str, Tensor]:
@@ -77,25 +78,30 @@ def unpack(tensors: Mapping[str, Tensor], network: nn.Module, label: str) -> dic
     return found
 
 
-def _least(tensor: Tensor) -> int:
-    """Bytes of a tensor as CSR where that is half of its own or less, else its own."""
+def _least(tensor: Tensor, there: Tensor) -> int:
+    """Bytes of a tensor as CSR where that is half of its own or less, else its own.
+
+    Args:
+        tensor: The tensor.
+        there: Not 0 where it has an entry.
+    """
     dense = _size(tensor)
     if tensor.dim() < 2 or not tensor.is_floating_point() or not dense:
         return dense
-    entries, columns = int(_there(tensor).sum()), tensor[0].numel()
+    entries, columns = int(torch.count_nonzero(there)), tensor[0].numel()
     each = tensor.element_size() + _fitting(columns).itemsize
     small = entries * each + (len(tensor) + 1) * _fitting(entries + 1).itemsize
     return small if 2 * small <= dense else dense
 
 
-def _there(tensor: Tensor) -> Tensor:
-    """Which entries are not 0, as a matrix; -0 is not 0."""
-    matrix = tensor.contiguous().view(len(tensor), -1)
-    return matrix.view(_BITS[matrix.element_size()]) != 0
+def _bits(tensor: Tensor) -> Tensor:
+    """Whole numbers that are 0 where the tensor is 0 to the bit, -0 not among them."""
+    whole = tensor.contiguous()
+    return whole.view(_BITS[whole.element_size()]) if whole.is_floating_point() else whole
 
 
 def _csr(tensor: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    there = _there(tensor)
+    there = _bits(tensor).view(len(tensor), -1) != 0
     row, column = there.nonzero(as_tuple=True)
     starts = torch.zeros(len(tensor) + 1, dtype=torch.int64)
     starts[1:] = there.sum(1).cumsum(0)

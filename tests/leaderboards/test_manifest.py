@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from record_makers import CROWN, PGD, a_manifest
 
 from leaderboards.errors import RecordError
-from leaderboards.manifest import Manifest, Protocol, StepInfo, parse_manifest
+from leaderboards.manifest import Manifest, Protocol, SizeInfo, StepInfo, parse_manifest
 
 
 def test_round_trip_keeps_every_field_and_type() -> None:
@@ -141,3 +141,13 @@ def test_every_field_is_documented() -> None:
             kind = field.annotation
             kinds = [kind, *getattr(kind, "__args__", ())]
             todo += [k for k in kinds if hasattr(k, "model_fields")]
+
+
+def test_a_model_without_a_size_is_written_as_before_there_was_one() -> None:
+    manifest = a_manifest()
+    assert b'"size"' not in manifest.to_bytes()
+    names = ("weights", "nonzero_weights", "nonzero_parameters", "macs", "nonzero_macs")
+    size = SizeInfo(**dict.fromkeys((*names, "dense_bytes", "packed_bytes"), 7))
+    sized = a_manifest(model=manifest.model.model_copy(update={"size": size}))
+    assert parse_manifest(sized.to_bytes(), "m") == sized
+    assert sized.identity() == manifest.identity()

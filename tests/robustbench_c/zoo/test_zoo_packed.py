@@ -53,6 +53,7 @@ def test_a_sparse_model_is_smaller_on_disk_and_the_same_model(tmp_path: Path) ->
     twin = dense_twin(tmp_path / "twin.safetensors", network)
     assert file.stat().st_size < 0.2 * twin.stat().st_size
     assert 0 < file.stat().st_size - packed_bytes(load(file).module) < 2000  # the file's head
+    assert packed_bytes(network) == packed_bytes(load(file).module)
     one, other = zoo.load(str(file)), load(twin)
     assert one.sha256 == other.sha256
     assert one.notices == ()
