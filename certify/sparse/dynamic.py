@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from certify.sparse.base import Random, Settings, Share, Sparsifier, Sparsity
+from certify.sparse.base import Random, Settings, Share, Sparsifier
 from certify.sparse.layers import prunable
 from certify.sparse.masks import Masks, best_of, random_scores
 from certify.sparse.schedule import Position, cosine_share, cubic_sparsity
@@ -32,24 +32,27 @@ class DynamicSettings(Settings):
         replaced: Share of the kept units that the first update replaces; it falls to 0 by a cosine.
         every: Steps between updates.
         until: Share of the run after which masks stay.
-        start: Sparsity at the start, from which it rises; None: that of the end.
-        rises: Shares of the run between which it rises.
+        surplus: How many times as many units are kept at the start as in the end (at most all).
+        rises: Shares of the run between which sparsity then rises to that of the end.
     """
 
     regrow: Literal["gradient", "momentum", "random"] = "gradient"
     replaced: Share = 0.3
     every: Annotated[int, Field(ge=1)] = 100
     until: Annotated[float, Field(gt=0, le=1)] = 0.75
-    start: Sparsity | None = None
+    surplus: Annotated[float, Field(ge=1)] = 1.0
     rises: tuple[Share, Share] = (0.0, 0.5)
 
     @model_validator(mode="after")
     def _is_coherent(self) -> Self:
-        if self.start is not None and self.start > self.sparsity:
-            raise ValueError(f"start ({self.start}) exceeds sparsity ({self.sparsity})")
         if not self.rises[0] < self.rises[1] <= self.until:
             raise ValueError(f"rises {self.rises} is no span that ends by until ({self.until})")
         return self
+
+    @property
+    def start(self) -> float:
+        """Sparsity at the start."""
+        return max(0.0, 1 - self.surplus * (1 - self.sparsity))
 
 
 class Dynamic(Sparsifier):
@@ -66,13 +69,12 @@ class Dynamic(Sparsifier):
     def begin(self, at: Position, optimiser: Optimizer) -> bool:
         """See `Sparsifier`."""
         told = self.settings
-        first = told.sparsity if told.start is None else told.start
         if at.step == 0:
             draw = self.random("mask", 0)
-            budget = self.layout.budget(first, told.allocation)
+            budget = self.layout.budget(told.start, told.allocation)
             self.change(Masks.random(self.model, self.layout, budget, draw), at, optimiser)
         elif self._due(at):
-            sparsity = cubic_sparsity(first, told.sparsity, *told.rises, at.done)
+            sparsity = cubic_sparsity(told.start, told.sparsity, *told.rises, at.done)
             share = cosine_share(told.replaced, told.until, at.done)
             self.change(self._renewed(sparsity, share, at), at, optimiser)
             if told.regrow == "gradient":

@@ -47,7 +47,7 @@ def run(settings: DynamicSettings, watch=None, model: nn.Module | None = None):
 @pytest.mark.parametrize("allocation", ["global", "uniform", "erk"])
 def test_every_update_is_exact_and_what_is_regrown_starts_at_zero(regrow, allocation):
     settings = DynamicSettings(
-        sparsity=0.8, allocation=allocation, regrow=regrow, every=7, start=0.5, rises=(0.0, 0.5)
+        sparsity=0.8, allocation=allocation, regrow=regrow, every=7, surplus=2.5, rises=(0.0, 0.5)
     )
     total, grown = 6 * 20 + 20 * 20 + 20 * 2, 0
 
@@ -130,7 +130,7 @@ def test_schedules_are_those_of_their_formulas():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"start": 0.95}, {"rises": (0.5, 0.5)}, {"rises": (0.0, 0.9)}, {"every": 0}]
+    "wrong", [{"surplus": 0.5}, {"rises": (0.5, 0.5)}, {"rises": (0.0, 0.9)}, {"every": 0}]
 )
 def test_settings_that_contradict_each_other_are_refused(wrong):
     with pytest.raises(ValueError):

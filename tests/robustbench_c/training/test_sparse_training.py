@@ -23,7 +23,7 @@ CONFIG = TrainConfig(
     ema_decay=0.9,
     validation=20,
 )
-SETTINGS = {"sparsity": 0.6, "every": 2, "start": 0.3, "allocation": "global"}
+SETTINGS = {"sparsity": 0.6, "every": 2, "surplus": 1.75, "allocation": "global"}
 
 
 class StopAfter(Progress):
