@@ -36,6 +36,7 @@ ROOT = Path(__file__).parents[1]
 TABLE = ROOT / "docs" / "sparse-table.md"
 KEPT = ROOT / "docs" / "sparse-table.json"
 MODELS, RUNS = Path("models/sparse"), Path("runs/sparse")
+SMALL, COST = "Small CNN", "Small CNN: what fewer epochs reach"
 EPS, UNSTABLE_ON = 0.1, 1000
 EVALUATION = (
     "--data fashion-mnist --norm linf --eps 0.1 --attack pgd --steps 20 --restarts 1 "
@@ -64,7 +65,7 @@ class Row:
     options: tuple[str, ...] = ()
     start: str | None = None
     seed: int = 0
-    network: str = "small CNN"
+    network: str = SMALL
     label: str = field(default="", compare=False)
 
     @property
@@ -113,7 +114,41 @@ def _small() -> Iterator[Row]:
             yield Row("SparseVLR", "sparsevlr", sparsity, whole, seed=seed)
 
 
-ROWS = {row.name: row for row in _small()}
+def _variants() -> Iterator[Row]:
+    """SparseVLR by channels and under other losses; pruning without a verified loss."""
+    whole = ("--epochs", str(SPARSE_EPOCHS))
+    for sparsity in (0.8, 0.9):
+        channels = (*whole, "--structure", "channels", "--allocation", "uniform")
+        yield Row("SparseVLR, channels", "sparsevlr", sparsity, channels, label="channels")
+    for sparsity in (0.99, 0.9):
+        crown = (*whole, "--objective", "crown-ibp")
+        yield Row("SparseVLR, CROWN-IBP", "sparsevlr", sparsity, crown, label="sparsevlr-crown")
+        for loss in ("standard", "pgd"):
+            few = ("--objective", loss, *(("--steps", "3") if loss == "pgd" else ()))
+            told = {"standard": "clean loss", "pgd": "PGD-3"}[loss]
+            yield Row(
+                f"SparseVLR, {told}",
+                "sparsevlr",
+                sparsity,
+                ("--epochs", "6", *few),
+                label=f"sparsevlr-{loss}",
+            )
+
+
+def _cost() -> Iterator[Row]:
+    """How few epochs reach an accuracy: of SparseVLR, and of dense training, pruning, tuning."""
+    for epochs in (4, 6, 8):
+        few = ("--epochs", str(epochs))
+        yield Row("SparseVLR", "sparsevlr", 0.99, few, label=f"sparsevlr-{epochs}ep", network=COST)
+    for epochs in (4, 8):
+        few, stem = ("--epochs", str(epochs), "--sparsity", "0"), f"dense-{epochs}ep"
+        yield Row("dense, certified", "sparsevlr", options=few, label=stem, network=COST)
+        for tune in (4, 8):
+            few, label = ("--epochs", str(tune)), f"magnitude-{epochs}+{tune}ep"
+            yield Row("one-shot magnitude", "magnitude", 0.99, few, stem, label=label, network=COST)
+
+
+ROWS = {row.name: row for row in (*_small(), *_variants(), *_cost())}
 
 
 def train(row: Row, log: Path) -> None:

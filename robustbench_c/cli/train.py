@@ -30,6 +30,9 @@ def train(
     data: Annotated[str | None, typer.Option(help="Data set, by name or path.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where the data lie.")] = None,
     arch: Annotated[str | None, typer.Option(help="Architecture, with its defaults.")] = None,
+    objective: Annotated[
+        str | None, typer.Option(help="Train on another loss: that of the shipped recipe NAME.")
+    ] = None,
     norm: Annotated[str | None, typer.Option(help="Norm of the threat: linf, l2 or l1.")] = None,
     eps: Annotated[float | None, typer.Option(help="Radius, in the data's units.")] = None,
     steps: Annotated[int | None, typer.Option(help="Attack steps while training.")] = None,
@@ -77,6 +80,7 @@ def train(
             "name": name,
             "data": data,
             "architecture": arch,
+            "objective": objective,
             "norm": norm,
             "eps": eps,
             "steps": steps,

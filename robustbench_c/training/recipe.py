@@ -130,7 +130,8 @@ def override(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
         recipe: The one to change.
         options: None means "as in the recipe". Keys: name, data, architecture; norm, eps, steps,
             step_size (of the objective); sparsity, allocation, structure (of the sparse method);
-            start; any field of `TrainConfig`.
+            start; objective (a shipped recipe's name: its objective and initialisation); any field
+            of `TrainConfig`.
 
     Raises:
         UsageError: The recipe's objective has no such setting, or a value is not legal.
@@ -142,16 +143,22 @@ def override(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
     architecture = given.pop("architecture", recipe.architecture.name)
     if architecture != recipe.architecture.name:
         content["architecture"] = {"name": architecture}
+    objective = given.pop("objective", None)
+    if objective is not None:
+        other = load_recipe(objective)
+        content["objective"] = other.objective.model_dump()
+        content["initialise"] = other.initialise
     settings = content["objective"]["settings"]
+    own = dict(settings)
     for key in [key for key in given if key in ("norm", "eps", "steps", "step_size")]:
         if key not in settings:
             raise UsageError(
-                f"the objective '{recipe.objective.name}' of recipe '{recipe.name}' has no {key}: "
+                f"the objective '{content['objective']['name']}' has no {key}: "
                 "leave it out, or choose another recipe (robust-train --list)"
             )
         settings[key] = given.pop(key)
     if "step_size" in settings and options.get("step_size") is None:
-        settings["step_size"] = _scaled_step(recipe.objective.settings, settings)
+        settings["step_size"] = _scaled_step(own, settings)
     for key in [key for key in given if key in ("sparsity", "allocation", "structure")]:
         if content["sparse"] is None:
             raise UsageError(

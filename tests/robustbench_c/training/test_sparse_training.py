@@ -119,3 +119,17 @@ def test_sparsity_is_an_option_of_sparse_recipes_alone():
     }
     with pytest.raises(UsageError, match="has no sparsity"):
         override(load_recipe("ibp"), {"sparsity": 0.5})
+
+
+def test_a_recipe_can_be_trained_on_the_loss_of_another():
+    chosen = override(load_recipe("sparsevlr"), {"objective": "pgd", "steps": 2, "eps": 0.05})
+    pgd = load_recipe("pgd")
+    assert chosen.sparse == load_recipe("sparsevlr").sparse
+    assert chosen.objective.name == "pgd"
+    assert chosen.initialise is None
+    ratio = pgd.objective.settings["step_size"] * pgd.objective.settings["steps"]
+    assert chosen.objective.settings["step_size"] == pytest.approx(
+        ratio / 2 * 0.05 / pgd.objective.settings["eps"]
+    )
+    with pytest.raises(UsageError, match="did you mean 'crown-ibp'"):
+        override(load_recipe("sparsevlr"), {"objective": "crown-ipb"})
