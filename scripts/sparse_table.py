@@ -141,8 +141,8 @@ def _cost() -> Iterator[Row]:
         few = ("--epochs", str(epochs))
         yield Row("SparseVLR", "sparsevlr", 0.99, few, label=f"sparsevlr-{epochs}ep", network=COST)
     for epochs in (4, 8):
-        few, stem = ("--epochs", str(epochs), "--sparsity", "0"), f"dense-{epochs}ep"
-        yield Row("dense, certified", "sparsevlr", options=few, label=stem, network=COST)
+        dense, stem = ("--epochs", str(epochs), "--sparsity", "0"), f"dense-{epochs}ep"
+        yield Row("dense, certified", "sparsevlr", options=dense, label=stem, network=COST)
         for tune in (4, 8):
             few, label = ("--epochs", str(tune)), f"magnitude-{epochs}+{tune}ep"
             yield Row("one-shot magnitude", "magnitude", 0.99, few, stem, label=label, network=COST)
