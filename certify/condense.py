@@ -10,7 +10,7 @@ it has of others, constants included, so these still count in `terms` and in `bi
 is an interval, by the rules of the interval domain; `bias_size` grows by its radius over 8 units of
 rounding, as whatever uses it charges more than 8 units of it. A neuron that is gone could still
 overflow in the model, and spoil its sums: so it only goes where that cannot be for inputs up to
-`REACH`, and for others a sparse matrix gives NaN.
+`REACH`, and for others the chain's first matrix, which is always a sparse one, gives NaN.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from certify.maps import Convolution, LinearMap, Matrix, affine
 from certify.program import Program
 from certify.propagate import bound
 from certify.rounding import OFF, Rounding
-from certify.sparse_map import REACH, Pattern, SparseMatrix
+from certify.sparse_map import LARGEST, REACH, Pattern, SparseMatrix
 from certify.unroll import Csr, entries, unrolled
 
 aten = torch.ops.aten
@@ -49,8 +49,6 @@ LEAST = 1 << 18
 """
 _MOST_ENTRIES = 1 << 22
 """Entries of a matrix up to which it is written out."""
-_LARGEST = 2.0**120
-"""What no neuron may exceed for inputs up to `REACH`: far from overflow in float32."""
 
 Vector = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -143,7 +141,7 @@ def _layer(linear: LinearMap, node: Node) -> bool:
     if linear.slack is not None:
         return False
     if isinstance(linear, Matrix):
-        return len(node.shape) == 2
+        return len(node.shape) == 2 and entries(linear) <= _MOST_ENTRIES
     plain = isinstance(linear, Convolution) and linear.plain and len(linear.shape) == 3
     return plain and _few(linear)
 
@@ -216,7 +214,7 @@ def _condensed(program: Program, chain: list[Node], stages: list[_Stage]) -> Pro
     shape = program.shape(before)
     for stage in stages:
         out = program.shape(last) if stage is stages[-1] else (len(stage.bias),)
-        found = _map(stage, (shape, out), program.dtype)
+        found = _map(stage, (shape, out), program.dtype, checks=stage is stages[0])
         cache[stage.node.index, "affine"] = [(before, found)]
         for node in (stage.node, *stage.after):
             args = node.args if node is stage.node else (Ref(before), *node.args[1:])
@@ -237,12 +235,12 @@ def _bounded(program: Program, stages: list[_Stage]) -> bool:
         steepest = float(abs(stage.matrix).sum(1).max())
         reach = steepest * reach + float(stage.size.max(initial=0.0))
         for node in stage.after:
-            if not reach <= _LARGEST:
+            if not reach <= LARGEST:
                 return False
             end = torch.full((1, 1), reach, dtype=program.dtype)
             value = bound(program, node, {node.inputs[0]: Interval(-end, end)}, OFF, 1)
             reach = float(as_interval(value).magnitude)
-    return reach <= _LARGEST
+    return reach <= LARGEST
 
 
 def _fold_constants(program: Program, stages: list[_Stage]) -> None:
@@ -296,14 +294,17 @@ def _map(
     stage: _Stage,
     shapes: tuple[tuple[int, ...], tuple[int, ...]],
     kind: torch.dtype,
+    *,
+    checks: bool,
 ) -> LinearMap:
+    """A stage's map; the first one of a chain, which checks the reach of inputs, is sparse."""
     matrix = stage.matrix
     matrix.sort_indices()
     bias = torch.from_numpy(stage.bias).to(kind)
     size = torch.from_numpy(stage.size * (1 + 2**-20)).to(kind)
     flat = len(shapes[0]) == len(shapes[1]) == 1
     found: Matrix | SparseMatrix
-    if flat and matrix.nnz > DENSITY * np.prod(matrix.shape):
+    if flat and not checks and matrix.nnz > DENSITY * np.prod(matrix.shape):
         found = Matrix(torch.from_numpy(matrix.toarray().T).to(kind).contiguous(), bias, size)
     else:
         first, column = (torch.from_numpy(i).int() for i in (matrix.indptr, matrix.indices))

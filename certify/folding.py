@@ -10,6 +10,7 @@ from torch import Tensor
 from certify.graph import Node
 from certify.maps import Convolution, LinearMap, Matrix, Scale, affine
 from certify.program import Program
+from certify.sparse_map import LARGEST, REACH
 
 
 def fold(program: Program) -> None:
@@ -55,6 +56,8 @@ def _composed(linear: LinearMap, scale: Scale, layer: Node) -> LinearMap | None:
         return None
     if not isinstance(linear, Matrix | Convolution):
         return None  # its bias may be of any shape
+    if not _tame(linear, scale):
+        return None
     if any(part is not None and part.shape != shape and part.numel() != 1 for part in parts):
         return None
     factor, shift, size = (None if p is None else p.double().flatten() for p in parts)
@@ -80,6 +83,19 @@ def _composed(linear: LinearMap, scale: Scale, layer: Node) -> LinearMap | None:
     found.terms += scale.terms
     found.spread += scale.spread
     return found
+
+
+_STEEP = 2.0**40
+"""A scale up to which it does not bring up what underflows in the layer before."""
+
+
+def _tame(linear: Matrix | Convolution, scale: Scale) -> bool:
+    """Whether the layer cannot overflow or underflow unseen: bounds of its own are given up."""
+    weight = linear.weight.double().abs()
+    most = float((weight.T if isinstance(linear, Matrix) else weight).flatten(1).sum(1).max())
+    if linear.bias_size is not None:
+        most += float(linear.bias_size.double().max()) / REACH
+    return most * REACH <= LARGEST and float(scale.factor.abs().max()) <= _STEEP
 
 
 def _product(value: Tensor | None, factor: Tensor) -> Tensor | None:

@@ -17,6 +17,8 @@ from certify.maps import Weighted
 
 REACH = 2.0**64
 """How large inputs may be. What could overflow beyond has been left out."""
+LARGEST = 2.0**120
+"""What no neuron that is left out may exceed for inputs up to `REACH`: far from overflow."""
 
 
 @dataclass(frozen=True, eq=False)

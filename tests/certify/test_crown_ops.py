@@ -11,6 +11,8 @@ from certify import lirpa
 from certify.ball import InputSet
 from certify.bind import bind_model
 from certify.crown import analyse, output_bounds
+from certify.interval import as_interval
+from certify.propagate import propagate
 from certify.specification import margins
 from certify.steps import STEPS
 from certify.trace import trace_model
@@ -295,3 +297,18 @@ def test_what_is_no_layer_is_not_folded():
     value, exact = known.values[program.output], model(x)
     assert bool(((value.lower <= exact) & (exact <= value.upper)).all())
     assert torch.allclose(value.lower, exact, atol=1e-5)
+
+
+@pytest.mark.parametrize(("weight", "scale"), [(1e38, 1e-38), (1e38, 0.0), (1e-45, 1e38)])
+def test_batch_norm_does_not_hide_what_a_layer_overflows_to(weight: float, scale: float) -> None:
+    model = nn.Sequential(nn.Linear(10, 3), nn.BatchNorm1d(3)).eval()
+    with torch.no_grad():
+        model[0].weight.fill_(weight)
+        model[0].bias.zero_()
+        model[1].weight.fill_(scale)
+    x = torch.full((2, 10), 0.5)
+    program = bind_model(model, trace_model(model, x))
+    found = as_interval(propagate(program, {"x": x})[program.output])
+    value = model(x)
+    holds = (found.lower <= value) & (value <= found.upper)
+    assert bool((holds | found.lower.isnan()).all())
