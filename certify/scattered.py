@@ -8,6 +8,7 @@ pass a layer by one product with a fixed sparse matrix: what the layer's weights
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -23,6 +24,8 @@ from certify.sparse_map import Pattern, SparseMatrix, starts
 
 _MOST = 1 << 23
 """Products of one layer up to which a plan goes on; beyond, rows are written out in full."""
+_TABLE = 1 << 26
+"""Entries of a layer's rows in full up to which there may be a table of them: 320 MB."""
 _BLOCK = 1 << 20
 """Coefficients at once: 4 MB in float32, as much as caches hold."""
 
@@ -106,7 +109,7 @@ class Plan:
             levels.append(level)
         width = torch.stack([level.first.diff() for level in levels]).amax(0)
         if not complete:  # written out in full from some layer on
-            width = width.clamp(min=max(n.shape[-1] for n in program.nodes))
+            width = width.clamp(min=max(math.prod(n.shape) // 2 for n in program.nodes))
         return cls(tuple(levels), width.clamp(min=1))
 
     def take(self, rows: Tensor) -> Plan:
@@ -152,11 +155,14 @@ def _next(level: Level, linear: SparseMatrix) -> Level | None:
     rows = len(level.first) - 1
     row = torch.arange(rows, device=within.device)
     key = row.repeat_interleave(starting[level.first].diff()) * width + pattern.column[within]
-    taken = torch.zeros(rows * width, dtype=torch.bool, device=key.device)
-    taken[key] = True
-    entries = taken.nonzero()[:, 0]
-    number = taken.cumsum(0, dtype=torch.int32) - 1
-    by_old = Pattern(starting.int(), number[key], (len(level.place), len(entries)))
+    if rows * width <= _TABLE:  # which is several times as fast as sorting
+        taken = torch.zeros(rows * width, dtype=torch.bool, device=key.device)
+        taken[key] = True
+        entries = taken.nonzero()[:, 0]
+        number = (taken.cumsum(0, dtype=torch.int32) - 1)[key]
+    else:
+        entries, number = key.unique(return_inverse=True)
+    by_old = Pattern(starting.int(), number.int(), (len(level.place), len(entries)))
     product, order = by_old.transposed
     first = starts(torch.bincount(entries // width, minlength=rows)).long()
     return Level(first, entries % width, linear, product, linear.weight[within][order])
@@ -200,7 +206,7 @@ class Scattered(Compact):
 
     def _by_sign(self, lower: Tensor, upper: Tensor) -> Tensor:
         low, high = self._gathered(lower)[:, None], self._gathered(upper)[:, None]
-        values = self.values.view(len(self.values), 2, -1)
+        values = self.values.view(len(self.values), 2, self.values.shape[1] // 2)
         return torch.where(values > 0, low, high).mul_(values).flatten(1)
 
     def _summed(self, values: Tensor) -> Tensor:
@@ -258,7 +264,10 @@ def tightened(known: Analysis, node: int, box: Interval, open_: Tensor) -> Inter
     upper = box.upper.reshape(samples, -1).clone()
     wanted = open_.reshape(samples, -1)
     asked = wanted.any(0).nonzero()[:, 0]
-    block = (plan.width[asked].cumsum(0) * (2 * samples)) // _BLOCK
+    width = plan.width[asked]
+    if known.inputs.center is not None:  # norms other than of boxes take rows in full
+        width = width.clamp(min=known.inputs.box.lower[0].numel())
+    block = (width.cumsum(0) * (2 * samples)) // _BLOCK
     for number in sorted(set(block.tolist())):
         places = asked[block == number]
         low, high = _both(known, node, plan.take(places), places)

@@ -31,7 +31,7 @@ from certify.bind import bind_model
 from certify.condense import condense
 from certify.crown import analyse, output_bounds
 from certify.maps import affine
-from certify.methods import METHODS, Budget, Certifier
+from certify.methods import METHODS, Budget, Certifier, Method
 from certify.program import Program
 from certify.result import Outcome
 from certify.rounding import OFF, Rounding
@@ -167,6 +167,53 @@ def test_what_could_overflow_stays_and_so_do_numbers_that_are_none() -> None:
         with torch.no_grad():
             model[1].weight[0, 0] = bad
         assert condense(program := ordinary(model)) is program
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_neuron_that_is_gone_may_spoil_what_is_left(method: Method) -> None:
+    """It is used by none, and overflows for inputs far out: 0 times infinity is no number."""
+    model = nn.Sequential(nn.Linear(10, 40), nn.ReLU(), nn.Linear(40, 3)).eval()
+    with torch.no_grad():
+        for value in model.parameters():
+            value.zero_()
+        model[0].weight[0], model[0].weight[1] = 1e-30, 1e12
+        model[2].weight[0, 0] = model[2].bias[0] = 1.0
+    x, y = torch.full((1, 10), 1e30), torch.zeros(1, dtype=torch.int64)
+    assert not bool(model(x).isfinite().all())
+    threat = ThreatModel.box("linf", 1e28, lower=-1e31, upper=1e31)
+    found = Certifier(model, x).certify(method, x, y, y, threat, Budget(2, 5))
+    assert found.outcome == (Outcome.ERROR,)
+
+
+@pytest.mark.parametrize("layers", [(0,), (2,), (0, 2, 4)])
+def test_layers_without_a_weight(layers: tuple[int, ...]) -> None:
+    """A neuron of such a layer is open where its bias is 0."""
+    widths = (nn.Linear(9, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4))
+    model = nn.Sequential(*widths).eval()
+    with torch.no_grad():
+        model[2].weight[torch.rand(8, 8) > 0.1] = 0
+        for i in layers:
+            model[i].weight.zero_()
+            model[i].bias.zero_()
+        model[4].bias[1] += 9
+    x, y = torch.rand(3, 9), torch.ones(3, dtype=torch.int64)
+    prover = Certifier(model, x)
+    assert sparse_maps(prover.program)
+    for method in METHODS:
+        threat = ThreatModel.box("linf", 0.1)
+        found = prover.certify(method, x, y, torch.arange(3), threat, Budget(2, 5))
+        assert set(found.outcome) == {Outcome.CERTIFIED}, (method, found.detail)
+
+
+def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = sparse("mlp", 6, density=0.3)
+    inputs = InputSet.around(case.x, ThreatModel.box("linf", 0.05))
+    whole = bounds(condense(ordinary(case.model)), inputs, None, tighten=True)
+    monkeypatch.setattr(scattered, "_TABLE", 0)
+    other = bounds(condense(ordinary(case.model)), inputs, None, tighten=True)
+    torch.testing.assert_close(other, whole, rtol=0, atol=0)
+    monkeypatch.setattr(condensing, "_MOST_ENTRIES", 10)
+    assert condense(program := ordinary(case.model)) is program
 
 
 def test_a_dense_network_stays() -> None:
