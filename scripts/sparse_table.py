@@ -144,7 +144,7 @@ def _cost() -> Iterator[Row]:
         dense, stem = ("--epochs", str(epochs), "--sparsity", "0"), f"dense-{epochs}ep"
         yield Row("dense, certified", "sparsevlr", options=dense, label=stem, network=COST)
         for tune in (4, 8):
-            few, label = ("--epochs", str(tune)), f"magnitude-{epochs}+{tune}ep"
+            few, label = ("--epochs", str(tune)), f"magnitude-{epochs}-{tune}ep"
             yield Row("one-shot magnitude", "magnitude", 0.99, few, stem, label=label, network=COST)
 
 
