@@ -42,7 +42,7 @@ EVALUATION = (
     "--data fashion-mnist --norm linf --eps 0.1 --attack pgd --steps 20 --restarts 1 "
     "--certify crown --out runs/sparse"
 )
-SPARSE_EPOCHS, TUNE_EPOCHS = 12, 8
+SPARSE_EPOCHS, TUNE_EPOCHS = 8, 6
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,9 @@ def _small() -> Iterator[Row]:
         yield Row("iterative magnitude, rewinding", "rewind", sparsity, ("--epochs", "12"), "dense")
     for sparsity in (0.95, 0.8, 0.97):
         yield Row("SparseVLR", "sparsevlr", sparsity, whole)
+    for share in ("90", "95", "99"):
+        recipe = f"fmnist-cnn-sparsevlr-{share}"
+        yield Row("SparseVLR, 20 epochs", recipe, float(f"0.{share}"), label="sparsevlr-20ep")
     for sparsity in (0.9, 0.95, 0.99, 0.8, 0.97):
         for seed in (1, 2):
             yield Row("SparseVLR", "sparsevlr", sparsity, whole, seed=seed)
@@ -137,7 +140,7 @@ def _variants() -> Iterator[Row]:
 
 def _cost() -> Iterator[Row]:
     """How few epochs reach an accuracy: of SparseVLR, and of dense training, pruning, tuning."""
-    for epochs in (4, 6, 8):
+    for epochs in (3, 4, 6):
         few = ("--epochs", str(epochs))
         yield Row("SparseVLR", "sparsevlr", 0.99, few, label=f"sparsevlr-{epochs}ep", network=COST)
     for epochs in (4, 8):
