@@ -112,7 +112,7 @@ def _small() -> Iterator[Row]:
         yield Row("SparseVLR", "sparsevlr", sparsity, whole)
     for share in ("90", "95", "99"):
         recipe = f"fmnist-cnn-sparsevlr-{share}"
-        yield Row("SparseVLR, 20 epochs", recipe, float(f"0.{share}"), label="sparsevlr-20ep")
+        yield Row("SparseVLR, 20 epochs", recipe, float(f"0.{share}"), label="fmnist-cnn-sparsevlr")
     for sparsity in (0.9, 0.95, 0.99, 0.8, 0.97):
         for seed in (1, 2):
             yield Row("SparseVLR", "sparsevlr", sparsity, whole, seed=seed)
