@@ -99,6 +99,8 @@ def _small() -> Iterator[Row]:
     for sparsity in (0.99, 0.9):
         yield Row("SparseVLR", "sparsevlr", sparsity, whole)
         yield Row("one-shot magnitude", "magnitude", sparsity, tuned, "dense")
+        erk = (*tuned, "--allocation", "erk")
+        yield Row("one-shot magnitude, ERK", "magnitude", sparsity, erk, "dense", label="mag-erk")
         yield Row("HYDRA", "hydra", sparsity, tuned, "dense")
         yield Row("AC/DC", "ac-dc", sparsity, tuned, "dense")
         yield Row("NRSLoss, one-shot", "nrs", sparsity, tuned, "dense")
@@ -164,8 +166,9 @@ def _cost() -> Iterator[Row]:
         dense, stem = ("--epochs", str(epochs), "--sparsity", "0"), f"dense-{epochs}ep"
         yield Row("dense, certified", "sparsevlr", options=dense, label=stem, network=COST)
         for tune in (4, 8):
-            few, label = ("--epochs", str(tune)), f"magnitude-{epochs}-{tune}ep"
-            yield Row("one-shot magnitude", "magnitude", 0.99, few, stem, label=label, network=COST)
+            few, label = ("--epochs", str(tune), "--allocation", "erk"), f"mag-{epochs}-{tune}ep"
+            told = "one-shot magnitude, ERK"
+            yield Row(told, "magnitude", 0.99, few, stem, label=label, network=COST)
 
 
 ROWS = {row.name: row for row in (*_small(), *_variants(), *_cost(), *_cnn7())}
