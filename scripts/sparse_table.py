@@ -166,9 +166,10 @@ def _cost() -> Iterator[Row]:
         dense, stem = ("--epochs", str(epochs), "--sparsity", "0"), f"dense-{epochs}ep"
         yield Row("dense, certified", "sparsevlr", options=dense, label=stem, network=COST)
         for tune in (4, 8):
-            few, label = ("--epochs", str(tune), "--allocation", "erk"), f"mag-{epochs}-{tune}ep"
+            more = ("--epochs", str(tune), "--allocation", "erk")
+            label = f"mag-{epochs}-{tune}ep"
             told = "one-shot magnitude, ERK"
-            yield Row(told, "magnitude", 0.99, few, stem, label=label, network=COST)
+            yield Row(told, "magnitude", 0.99, more, stem, label=label, network=COST)
 
 
 ROWS = {row.name: row for row in (*_small(), *_variants(), *_cost(), *_cnn7())}
