@@ -1,0 +1,51 @@
+"""The table of sparse methods: rows are recipes that can be trained, and lines are read off."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from robustbench_c.cli import train
+
+SCRIPT = runpy.run_path(str(Path(__file__).parents[1] / "scripts" / "sparse_table.py"))
+ROWS = SCRIPT["ROWS"]
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_rows_are_recipes_with_options_that_hold(name, monkeypatch):
+    """By the command line itself, up to the training."""
+    taken = {}
+
+    def run(recipe, folder, **more):
+        taken.update(recipe=recipe, folder=folder, **more)
+        raise SystemExit(0)
+
+    monkeypatch.setattr("robustbench_c.training.run.run", run)
+    row = ROWS[name]
+    CliRunner().invoke(train.app, row.command(), catch_exceptions=False)
+    recipe = taken["recipe"]
+    assert recipe.name == name
+    assert taken["resume"]
+    assert (recipe.sparse.settings["sparsity"] if recipe.sparse else 0.0) == row.sparsity
+    assert recipe.train.seed == row.seed
+    assert row.start is None or list(ROWS).index(row.start) < list(ROWS).index(name)
+
+
+def row(method: str, **more: object) -> dict[str, object]:
+    figures = {
+        "network": "Small CNN", "asked": 0.9, "sparsity": 0.9, "seed": 0, "clean": 0.8,
+        "robust": 0.75, "certified": 0.7, "unstable": 0.1, "samples_seen": 1_000_000,
+        "seconds": 100.0,
+    }  # fmt: skip
+    return {"row": method, "method": method, **figures, **more}
+
+
+def test_lines_of_several_seeds_show_mean_and_deviation(tmp_path, monkeypatch):
+    monkeypatch.setitem(SCRIPT["table"].__globals__, "TABLE", tmp_path / "none.md")
+    text = SCRIPT["table"]([row("a", certified=0.69), row("a", seed=1, certified=0.71), row("b")])
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    assert "| a | 90.00% | 2 | 20.00% ± 0.00 | 25.00% ± 0.00 | 30.00% ± 1.41 |" in text
+    assert len(lines) == 3
