@@ -104,6 +104,21 @@ def card_of(model: str) -> Card | None:
     return read_card(path.with_suffix(".json"))
 
 
+def arguments(text: str | None) -> dict[str, object] | None:
+    """The arguments of an architecture, from JSON.
+
+    Raises:
+        UsageError: It is no JSON object.
+    """
+    try:
+        found = None if text is None else json.loads(text)
+    except ValueError:
+        raise UsageError(f"--arch-args '{text}' is not JSON") from None
+    if found is not None and not isinstance(found, dict):
+        raise UsageError(f"--arch-args '{text}' is not a JSON object")
+    return found
+
+
 def load_model(
     name: str,
     card: Card | None,
@@ -126,17 +141,11 @@ def load_model(
             f"'{card.name}' takes samples of shape {card.input_shape}, but those of {data.name} "
             f"have the shape {data.shape}"
         )
-    try:
-        arguments = None if arch_args is None else json.loads(arch_args)
-    except ValueError:
-        raise UsageError(f"--arch-args '{arch_args}' is not JSON") from None
-    if arguments is not None and not isinstance(arguments, dict):
-        raise UsageError(f"--arch-args '{arch_args}' is not a JSON object")
     return zoo.load(
         name,
         device,
         arch=arch,
-        arch_args=arguments,
+        arch_args=arguments(arch_args),
         mean=numbers(mean, "--mean"),
         std=numbers(std, "--std"),
         input_shape=data.shape,

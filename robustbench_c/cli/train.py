@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from robustbench_c.cli import options
 from robustbench_c.cli.app import new_app, run_app
 from robustbench_c.errors import UsageError
 
@@ -30,6 +31,7 @@ def train(
     data: Annotated[str | None, typer.Option(help="Data set, by name or path.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where the data lie.")] = None,
     arch: Annotated[str | None, typer.Option(help="Architecture, with its defaults.")] = None,
+    arch_args: options.ArchArgs = None,
     objective: Annotated[
         str | None, typer.Option(help="Train on another loss: that of the shipped recipe NAME.")
     ] = None,
@@ -80,6 +82,7 @@ def train(
             "name": name,
             "data": data,
             "architecture": arch,
+            "arguments": options.arguments(arch_args),
             "objective": objective,
             "norm": norm,
             "eps": eps,

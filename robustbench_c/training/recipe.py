@@ -128,10 +128,10 @@ def override(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
 
     Args:
         recipe: The one to change.
-        options: None means "as in the recipe". Keys: name, data, architecture; norm, eps, steps,
-            step_size (of the objective); sparsity, allocation, structure (of the sparse method);
-            start; objective (a shipped recipe's name: its objective and initialisation); any field
-            of `TrainConfig`.
+        options: None means "as in the recipe". Keys: name, data, architecture, arguments (of the
+            architecture); objective (a shipped recipe's name: its objective and initialisation);
+            norm, eps, steps, step_size (of the objective); sparsity, allocation, structure (of the
+            sparse method); start; any field of `TrainConfig`.
 
     Raises:
         UsageError: The recipe's objective has no such setting, or a value is not legal.
@@ -143,6 +143,8 @@ def override(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
     architecture = given.pop("architecture", recipe.architecture.name)
     if architecture != recipe.architecture.name:
         content["architecture"] = {"name": architecture}
+    if "arguments" in given:
+        content["architecture"]["arguments"] = given.pop("arguments")
     objective = given.pop("objective", None)
     if objective is not None:
         other = load_recipe(objective)
