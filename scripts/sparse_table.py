@@ -119,6 +119,23 @@ def _small() -> Iterator[Row]:
             yield Row("SparseVLR", "sparsevlr", sparsity, whole, seed=seed)
 
 
+def _pruned_evenly() -> Iterator[Row]:
+    """Baselines whose recipes prune all layers together, with the layer budgets of SparseVLR.
+
+    Pruned together, a layer may be left with next to nothing: the last one had 12 weights at 99%.
+    """
+    for method, recipe, epochs in (
+        ("one-shot magnitude", "magnitude", TUNE_EPOCHS),
+        ("AC/DC", "ac-dc", TUNE_EPOCHS),
+        ("NRSLoss, one-shot", "nrs", TUNE_EPOCHS),
+        ("CrAM+", "cram", TUNE_EPOCHS),
+        ("TSCNC", "tscnc", TUNE_EPOCHS),
+        ("iterative magnitude, rewinding", "rewind", 12),
+    ):
+        options = ("--epochs", str(epochs), "--allocation", "erk")
+        yield Row(f"{method}, ERK", recipe, 0.99, options, "dense", label=f"{recipe}-erk")
+
+
 def _variants() -> Iterator[Row]:
     """SparseVLR by channels and under other losses; pruning without a verified loss."""
     whole = ("--epochs", str(SPARSE_EPOCHS))
@@ -170,12 +187,13 @@ def _cost() -> Iterator[Row]:
         told = f"dense, certified, {epochs} epochs"
         yield Row(told, "sparsevlr", options=dense, label=stem, network=COST)
         for tune in (2, 4):
-            few, label = ("--epochs", str(tune)), f"magnitude-{epochs}-{tune}ep"
-            told = f"one-shot magnitude, {epochs} epochs and {tune} more"
+            few = ("--epochs", str(tune), "--allocation", "erk")
+            label = f"magnitude-{epochs}-{tune}ep"
+            told = f"one-shot magnitude, ERK, {epochs} epochs and {tune} more"
             yield Row(told, "magnitude", 0.99, few, stem, label=label, network=COST)
 
 
-ROWS = {row.name: row for row in (*_small(), *_variants(), *_cost(), *_cnn7())}
+ROWS = {row.name: row for row in (*_small(), *_pruned_evenly(), *_variants(), *_cost(), *_cnn7())}
 
 
 def asked(row: Row) -> Recipe:

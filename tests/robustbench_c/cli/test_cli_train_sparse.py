@@ -33,6 +33,7 @@ def test_one_epoch_of_a_recipe_leaves_the_asked_zeros(command, tmp_path, recipe)
     words = ("--recipe", recipe, *TINY, "--epochs", 1, "--sparsity", 0.9, "--name", "thin")
     ended = command("robust-train", *words, *start, "--out", out)
     assert ended.code == 0, ended.err
+    assert "  sparse 90.0%  " in ended.err
     zeros = WEIGHTS - round(0.1 * WEIGHTS)
     loaded = zoo.load(str(out / "thin.safetensors"), device="cpu")
     assert sum(int((w == 0).sum()) for w in prunable(loaded.module).values()) == zeros
