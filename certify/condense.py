@@ -91,10 +91,27 @@ def condense(program: Program) -> Program:
     if not mkl or any(v.device.type != "cpu" for v in weights):
         return program
     for chain in _chains(program):
+        if _behind_convolution(program, chain):
+            continue
         stages = _stages(program, chain)
         if stages:
             program = _condensed(program, chain, stages)
     return program
+
+
+def _behind_convolution(program: Program, chain: list[Node]) -> bool:
+    """Whether a convolution of many weights lies before a chain.
+
+    Rows that leave the chain's sparse matrices are written out in full there, where those of an
+    ordinary convolution would still be windows: 21 times the work of CROWN at 10% of the weights of
+    a small CNN whose first layer is dense.
+    """
+    return any(
+        isinstance(part, Convolution) and not _few(part)
+        for node in program.nodes
+        if node.index < chain[0].index
+        for _, part in affine(program, node) or ()
+    )
 
 
 def _chains(program: Program) -> list[list[Node]]:

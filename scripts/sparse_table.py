@@ -100,6 +100,8 @@ def _small() -> Iterator[Row]:
     for sparsity in (0.99, 0.9):
         yield Row("SparseVLR", "sparsevlr", sparsity, whole)
         yield Row("one-shot magnitude", "magnitude", sparsity, tuned, "dense")
+        erk = (*tuned, "--allocation", "erk")
+        yield Row("one-shot magnitude, ERK", "magnitude", sparsity, erk, "dense", label="mag-erk")
         yield Row("HYDRA", "hydra", sparsity, tuned, "dense")
         yield Row("AC/DC", "ac-dc", sparsity, tuned, "dense")
         yield Row("NRSLoss, one-shot", "nrs", sparsity, tuned, "dense")
@@ -125,7 +127,6 @@ def _pruned_evenly() -> Iterator[Row]:
     Pruned together, a layer may be left with next to nothing: the last one had 12 weights at 99%.
     """
     for method, recipe, epochs in (
-        ("one-shot magnitude", "magnitude", TUNE_EPOCHS),
         ("AC/DC", "ac-dc", TUNE_EPOCHS),
         ("NRSLoss, one-shot", "nrs", TUNE_EPOCHS),
         ("CrAM+", "cram", TUNE_EPOCHS),
@@ -188,7 +189,7 @@ def _cost() -> Iterator[Row]:
         yield Row(told, "sparsevlr", options=dense, label=stem, network=COST)
         for tune in (2, 4):
             few = ("--epochs", str(tune), "--allocation", "erk")
-            label = f"magnitude-{epochs}-{tune}ep"
+            label = f"mag-{epochs}-{tune}ep"
             told = f"one-shot magnitude, ERK, {epochs} epochs and {tune} more"
             yield Row(told, "magnitude", 0.99, few, stem, label=label, network=COST)
 
