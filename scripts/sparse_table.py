@@ -188,10 +188,10 @@ def _cost() -> Iterator[Row]:
         told = f"dense, certified, {epochs} epochs"
         yield Row(told, "sparsevlr", options=dense, label=stem, network=COST)
         for tune in (2, 4):
-            few = ("--epochs", str(tune), "--allocation", "erk")
+            more = ("--epochs", str(tune), "--allocation", "erk")
             label = f"mag-{epochs}-{tune}ep"
             told = f"one-shot magnitude, ERK, {epochs} epochs and {tune} more"
-            yield Row(told, "magnitude", 0.99, few, stem, label=label, network=COST)
+            yield Row(told, "magnitude", 0.99, more, stem, label=label, network=COST)
 
 
 ROWS = {row.name: row for row in (*_small(), *_pruned_evenly(), *_variants(), *_cost(), *_cnn7())}

@@ -169,6 +169,24 @@ def test_what_could_overflow_stays_and_so_do_numbers_that_are_none() -> None:
         assert condense(program := ordinary(model)) is program
 
 
+def test_sparse_layers_behind_a_dense_convolution_stay() -> None:
+    """Behind it rows are windows, which are cheaper than full rows."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 16, 3), nn.ReLU(), nn.Flatten(),
+        nn.Linear(2304, 10),
+    ).eval()  # fmt: skip
+    for layer, kept in ((net[2], 0.05), (net[5], 0.01)):
+        drop = torch.rand(layer.weight.shape) > kept
+        layer.weight.data.masked_fill_(drop, 0.0)
+    with torch.no_grad():
+        program = bind_model(net, trace_model(net, torch.rand(2, 1, 16, 16)))
+        assert condense(program) is program
+        net[0].weight.data[1:] = 0.0
+        program = bind_model(net, trace_model(net, torch.rand(2, 1, 16, 16)))
+        assert condense(program) is not program
+
+
 def test_a_dense_network_stays() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(72, 20), nn.ReLU(), nn.Linear(20, 4)).eval()
     assert condense(program := ordinary(model)) is program
