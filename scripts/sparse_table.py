@@ -29,8 +29,9 @@ from attacks.threat import ThreatModel
 from certify.sparse.accounting import count
 from certify.sparse.stability import unstable_relus
 from robustbench_c import data, zoo
-from robustbench_c.errors import RunError
+from robustbench_c.errors import HarnessError, RunError, did_you_mean
 from robustbench_c.files import write_atomically
+from robustbench_c.training.recipe import Recipe, load_recipe, override
 
 ROOT = Path(__file__).parents[1]
 TABLE = ROOT / "docs" / "sparse-table.md"
@@ -120,6 +121,22 @@ def _small() -> Iterator[Row]:
             yield Row("SparseVLR", "sparsevlr", sparsity, whole, seed=seed)
 
 
+def _pruned_evenly() -> Iterator[Row]:
+    """Baselines whose recipes prune all layers together, with the layer budgets of SparseVLR.
+
+    Pruned together, a layer may be left with next to nothing: the last one had 12 weights at 99%.
+    """
+    for method, recipe, epochs in (
+        ("AC/DC", "ac-dc", TUNE_EPOCHS),
+        ("NRSLoss, one-shot", "nrs", TUNE_EPOCHS),
+        ("CrAM+", "cram", TUNE_EPOCHS),
+        ("TSCNC", "tscnc", TUNE_EPOCHS),
+        ("iterative magnitude, rewinding", "rewind", 12),
+    ):
+        options = ("--epochs", str(epochs), "--allocation", "erk")
+        yield Row(f"{method}, ERK", recipe, 0.99, options, "dense", label=f"{recipe}-erk")
+
+
 def _variants() -> Iterator[Row]:
     """SparseVLR by channels and under other losses; pruning without a verified loss."""
     whole = ("--epochs", str(SPARSE_EPOCHS))
@@ -158,21 +175,38 @@ def _cnn7() -> Iterator[Row]:
 
 
 def _cost() -> Iterator[Row]:
-    """How few epochs reach an accuracy: of SparseVLR, and of dense training, pruning, tuning."""
+    """How few epochs reach an accuracy: of SparseVLR, and of dense training, pruning, tuning.
+
+    Of both there are short ones: the cheapest of the second has as few epochs as one of the first.
+    """
     for epochs in (3, 4, 6):
-        few = ("--epochs", str(epochs))
-        yield Row("SparseVLR", "sparsevlr", 0.99, few, label=f"sparsevlr-{epochs}ep", network=COST)
-    for epochs in (4, 8):
+        few, label = ("--epochs", str(epochs)), f"sparsevlr-{epochs}ep"
+        told = f"SparseVLR, {epochs} epochs"
+        yield Row(told, "sparsevlr", 0.99, few, label=label, network=COST)
+    for epochs in (2, 4, 8):
         dense, stem = ("--epochs", str(epochs), "--sparsity", "0"), f"dense-{epochs}ep"
-        yield Row("dense, certified", "sparsevlr", options=dense, label=stem, network=COST)
-        for tune in (4, 8):
+        told = f"dense, certified, {epochs} epochs"
+        yield Row(told, "sparsevlr", options=dense, label=stem, network=COST)
+        for tune in (2, 4):
             more = ("--epochs", str(tune), "--allocation", "erk")
             label = f"mag-{epochs}-{tune}ep"
-            told = "one-shot magnitude, ERK"
+            told = f"one-shot magnitude, ERK, {epochs} epochs and {tune} more"
             yield Row(told, "magnitude", 0.99, more, stem, label=label, network=COST)
 
 
-ROWS = {row.name: row for row in (*_small(), *_variants(), *_cost(), *_cnn7())}
+ROWS = {row.name: row for row in (*_small(), *_pruned_evenly(), *_variants(), *_cost(), *_cnn7())}
+
+
+def asked(row: Row) -> Recipe:
+    """The recipe that a row's command trains."""
+    words = [word for word in row.command() if word != "--resume"]
+    given = {key[2:]: word for key, word in zip(words[::2], words[1::2], strict=True)}
+    own, _ = load_recipe(given.pop("recipe")), given.pop("out")
+    kinds: dict[str, Callable[[str], Any]] = {"sparsity": float, "arch-args": json.loads}
+    kinds |= dict.fromkeys(("epochs", "steps", "seed"), int)
+    names = {"arch": "architecture", "arch-args": "arguments"}
+    told = {names.get(key, key): kinds.get(key, str)(word) for key, word in given.items()}
+    return override(own, told)
 
 
 def train(row: Row, log: Path) -> None:
@@ -185,11 +219,16 @@ def train(row: Row, log: Path) -> None:
 def evaluate(row: Row, log: Path) -> dict[str, Any]:
     """Measure a row's model; return what the table needs, as JSON values."""
     weights = MODELS / row.name / f"{row.name}.safetensors"
-    told = _run("evaluate", ["--model", str(weights), *EVALUATION.split(), "--json"], log)
-    summary = json.loads(told)
     loaded = zoo.load(str(weights))
     if loaded.card is None or loaded.card.cost is None:
         raise RunError(f"{weights.parent} holds no card with a cost: remove it and train anew")
+    if loaded.card.recipe_sha256 != asked(row).sha256:
+        raise RunError(
+            f"{weights.parent} was trained by another recipe or other options than row "
+            f"'{row.name}' has now: remove it and train anew"
+        )
+    told = _run("evaluate", ["--model", str(weights), *EVALUATION.split(), "--json"], log)
+    summary = json.loads(told)
     test = data.load("fashion-mnist", split="test")
     threat = ThreatModel("linf", EPS, test.lower, test.upper)
     counts = count(loaded.module, test.x[:1])
@@ -263,8 +302,9 @@ def work(names: list[str], jobs: int) -> None:
 
 
 def read() -> list[dict[str, Any]]:
-    """The rows that are done."""
-    return json.loads(KEPT.read_text()) if KEPT.exists() else []
+    """The rows that are done, of those that there still are."""
+    kept = json.loads(KEPT.read_text()) if KEPT.exists() else []
+    return [row for row in kept if row["row"] in ROWS]
 
 
 INTRO = """# Sparse training methods on Fashion-MNIST
@@ -342,17 +382,26 @@ def _notes() -> str:
 def main() -> None:
     """Make the rows named on the command line, or all, and write the table."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("rows", nargs="*", choices=[*ROWS, []], metavar="ROW")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help="rows to make [all]")
     parser.add_argument("--jobs", type=int, default=2, help="trainings side by side")
     parser.add_argument("--table", action="store_true", help="write the table of what is done")
     parser.add_argument("--list", action="store_true", help="show the rows")
     given = parser.parse_args()
+    unknown = [name for name in given.rows if name not in ROWS]
+    if unknown:
+        parser.error(f"no row '{unknown[0]}'; {did_you_mean(unknown[0], list(ROWS))}")
+    if given.jobs < 1:
+        parser.error(f"--jobs {given.jobs} is not 1 or more")
     if given.list:
         sys.stdout.write("".join(f"{name}\n" for name in ROWS))
     elif given.table:
         write_atomically(TABLE, table(read()).encode())
     else:
-        work(given.rows or list(ROWS), given.jobs)
+        try:
+            work(given.rows or list(ROWS), given.jobs)
+        except HarnessError as error:
+            sys.stderr.write(f"sparse_table: error: {error}\n")
+            raise SystemExit(error.exit_code) from error
 
 
 if __name__ == "__main__":

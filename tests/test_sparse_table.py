@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import runpy
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
 
 from robustbench_c.cli import train
+from robustbench_c.errors import RunError
 
 SCRIPT = runpy.run_path(str(Path(__file__).parents[1] / "scripts" / "sparse_table.py"))
 ROWS = SCRIPT["ROWS"]
@@ -31,7 +33,34 @@ def test_rows_are_recipes_with_options_that_hold(name, monkeypatch):
     assert taken["resume"]
     assert (recipe.sparse.settings["sparsity"] if recipe.sparse else 0.0) == row.sparsity
     assert recipe.train.seed == row.seed
+    assert recipe.sha256 == SCRIPT["asked"](row).sha256  # what its card has to say
     assert row.start is None or list(ROWS).index(row.start) < list(ROWS).index(name)
+
+
+def test_rows_of_one_line_differ_in_the_seed_alone():
+    lines = [(r.network, r.method, r.sparsity, r.seed) for r in ROWS.values()]
+    assert len(set(lines)) == len(lines)
+
+
+def test_a_model_of_another_command_is_no_row(tmp_path, monkeypatch):
+    card = SimpleNamespace(cost=True, recipe_sha256="0" * 64)
+    loaded = SimpleNamespace(card=card)
+    zoo = SimpleNamespace(load=lambda path: loaded)
+    monkeypatch.setitem(SCRIPT["evaluate"].__globals__, "zoo", zoo)
+    with pytest.raises(RunError, match="trained by another recipe"):
+        SCRIPT["evaluate"](ROWS["dense"], tmp_path / "log")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [(["sparsevlr-98"], "did you mean 'sparsevlr-9"), (["--jobs", "0"], "--jobs 0")],
+)
+def test_wrong_words_are_one_line(words, told, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["sparse_table.py", *words])
+    with pytest.raises(SystemExit) as ended:
+        SCRIPT["main"]()
+    assert ended.value.code == 2
+    assert told in capsys.readouterr().err.splitlines()[-1]
 
 
 def row(method: str, **more: object) -> dict[str, object]:

@@ -7,6 +7,7 @@ ICML 2020) by gradient. The gradient is always that of the loss that is trained.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -68,26 +69,23 @@ class Dynamic(Sparsifier):
 
     def begin(self, at: Position, optimiser: Optimizer) -> bool:
         """See `Sparsifier`."""
-        told = self.settings
+        told, last = self.settings, self._last(at.steps)
         if at.step == 0:
             draw = self.random("mask", 0)
-            budget = self.layout.budget(told.start, told.allocation)
+            budget = self.layout.budget(told.start if last else told.sparsity, told.allocation)
             self.change(Masks.random(self.model, self.layout, budget, draw), at, optimiser)
-        elif self._due(at):
+        elif at.step == last or (at.step < last and at.step % told.every == 0):
             sparsity = cubic_sparsity(told.start, told.sparsity, *told.rises, at.done)
+            sparsity = told.sparsity if at.step == last else sparsity
             share = cosine_share(told.replaced, told.until, at.done)
             self.change(self._renewed(sparsity, share, at), at, optimiser)
             if told.regrow == "gradient":
                 self._gradients = {}
         return False
 
-    def _due(self, at: Position) -> bool:
-        """Every so many steps, and once where the masks come to stay."""
-        last = at.done >= self.settings.until
-        if last:
-            before = Position(at.step - 1, at.steps, at.steps_per_epoch)
-            return before.done < self.settings.until
-        return at.step % self.settings.every == 0
+    def _last(self, steps: int) -> int:
+        """The last step before which masks change: in time, however short the run."""
+        return min(math.ceil(self.settings.until * steps), steps - 1)
 
     def _renewed(self, sparsity: float, share: float, at: Position) -> Masks:
         budget = self.layout.budget(sparsity, self.settings.allocation)

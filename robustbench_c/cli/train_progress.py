@@ -26,6 +26,8 @@ def summary(row: EpochRow, epochs: int) -> str:
         parts.append(f"under attack {row.validation_robust_accuracy:.1%}")
     if row.validation_verified_accuracy is not None:
         parts.append(f"verified {row.validation_verified_accuracy:.1%}")
+    if row.sparsity is not None:
+        parts.append(f"sparse {row.sparsity:.1%}")
     parts += [f"{row.seconds:.1f} s", f"{row.samples_per_second:,.0f} samples/s"]
     return "  ".join(parts)
 

@@ -63,6 +63,8 @@ def write_log(folder: Path, rows: Sequence[EpochRow], churn: Sequence[Update] = 
     _write_lines(folder / "log.jsonl", rows)
     if churn:
         _write_lines(folder / "churn.jsonl", churn)
+    else:  # of an earlier training in this folder
+        (folder / "churn.jsonl").unlink(missing_ok=True)
 
 
 def _write_lines(path: Path, rows: Sequence[EpochRow] | Sequence[Update]) -> None:

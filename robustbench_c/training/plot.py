@@ -71,9 +71,11 @@ def _curve(
 
 def _result(row: EpochRow) -> str:
     clean, robust = row.validation_accuracy, row.validation_robust_accuracy
+    sparse = "" if row.sparsity is None else f", {row.sparsity:.1%} sparse"
     verified = row.validation_verified_accuracy
     if clean is None:
-        return f"{row.train_accuracy:.1%} on training samples after epoch {row.epoch}"
+        return f"{row.train_accuracy:.1%} on training samples after epoch {row.epoch}{sparse}"
     attacked = "" if robust is None else f", {robust:.1%} under attack"
     proved = "" if verified is None else f", {verified:.1%} verified"
-    return f"{clean:.1%} clean{attacked}{proved} on held-out samples after epoch {row.epoch}"
+    found = f"{clean:.1%} clean{attacked}{proved} on held-out samples"
+    return f"{found} after epoch {row.epoch}{sparse}"

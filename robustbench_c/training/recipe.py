@@ -124,7 +124,7 @@ def override(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
 
     A new architecture comes without the old one's arguments. A new eps or number of steps scales
     the step size, unless it is given too, so that `step_size * steps / eps` stays; a new number of
-    epochs scales the warm-up.
+    epochs scales the warm-up. A new norm or eps counts for a `base` that had the same as well.
 
     Args:
         recipe: The one to change.
@@ -161,6 +161,7 @@ def override(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
         settings[key] = given.pop(key)
     if "step_size" in settings and options.get("step_size") is None:
         settings["step_size"] = _scaled_step(own, settings)
+    _take_along(own, settings)
     for key in [key for key in given if key in ("sparsity", "allocation", "structure")]:
         if content["sparse"] is None:
             raise UsageError(
@@ -172,6 +173,20 @@ def override(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
         content["train"]["eps_warmup_epochs"] *= given["epochs"] / recipe.train.epochs
     content["train"] |= given
     return _checked(content, f"recipe '{recipe.name}' with these options")
+
+
+def _take_along(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Give the new norm and eps to a base that had the old ones: else it would be trained on."""
+    base = new.get("base")
+    inner = base.get("settings") if isinstance(base, dict) else None
+    if not isinstance(inner, dict):
+        return
+    before = dict(inner)
+    for key in ("norm", "eps"):
+        if key in inner and inner[key] == old.get(key):
+            inner[key] = new[key]
+    if inner.keys() >= {"eps", "steps", "step_size"}:
+        inner["step_size"] = _scaled_step(before, inner)
 
 
 def _scaled_step(old: Mapping[str, Any], new: Mapping[str, Any]) -> Any:

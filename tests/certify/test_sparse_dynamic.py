@@ -27,14 +27,14 @@ def seeded(purpose: str, step: int) -> torch.Generator:
     return torch.Generator().manual_seed(step + 1000 * len(purpose))
 
 
-def run(settings: DynamicSettings, watch=None, model: nn.Module | None = None):
+def run(settings: DynamicSettings, watch=None, model: nn.Module | None = None, steps=STEPS):
     model = model or net()
     method = Dynamic(model, settings, seeded)
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)
-    for step in range(STEPS):
+    for step in range(steps):
         before = {name: weight.detach().clone() for name, weight in prunable(model).items()}
         masks = method.masks
-        method.begin(Position(step, STEPS, 10), optimiser)
+        method.begin(Position(step, steps, 10), optimiser)
         if watch and step and method.masks is not masks:
             watch(step, model, method, before, masks)
         method.gradient(lambda: F.cross_entropy(model(X), Y))
@@ -79,6 +79,17 @@ def test_the_same_network_starts_with_the_asked_zeros_and_masks_stay_after_until
     _, method = run(settings)
     assert method.history[0].sparsity == pytest.approx(0.9, abs=1e-3)
     assert [update.step for update in method.history] == [0, 10, 20, 30]
+
+
+@pytest.mark.parametrize("until", [0.5, 0.75, 1.0])
+@pytest.mark.parametrize("steps", [1, 2, 3, 30])
+def test_a_run_that_is_too_short_for_the_schedule_ends_as_sparse_as_asked(steps, until):
+    settings = DynamicSettings(sparsity=0.8, surplus=2.5, until=until, every=100)
+    model, method = run(settings, steps=steps)
+    total = sum(w.numel() for w in prunable(model).values())
+    pruned = sum(int((~kept).sum()) for kept in method.masks.units.values())
+    assert pruned == total - round(0.2 * total)
+    assert len(method.history) == min(steps, 2)
 
 
 def test_gradients_of_pruned_weights_are_seen_and_then_dropped():

@@ -169,7 +169,7 @@ def test_shipped_cards_name_the_recipe_as_it_is():
         (("--recipe", "pgd", "--epochs", "0"), "2: recipe 'pgd' with these options: train.epochs"),
         (("--recipe", "pgd", "--epochs", "many"), "2: Invalid value for '--epochs'"),
         (("--recipe", "pgd", "--colour", "red"), "2: No such option"),
-        (("--recipe", "standard", "--eps", "0.1"), "2: the objective 'standard' of recipe"),
+        (("--recipe", "standard", "--eps", "0.1"), "2: the objective 'standard' has no eps"),
         (("--recipe", "standard", "--data", "digit"), "4: no dataset 'digit'"),
         (("--recipe", "standard", "--data", "digits", "--arch", "cnnsmall"), "3: no architecture"),
         ((*TINY, "--device", "tpu9"), "2: no device named 'tpu9'"),

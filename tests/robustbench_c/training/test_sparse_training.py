@@ -67,6 +67,7 @@ def test_the_measured_average_has_exactly_the_asked_zeros(tmp_path, blobs, make_
 
 
 def test_a_dense_training_has_no_sparsity_and_no_churn(tmp_path, blobs, make_model, noisy):
+    (tmp_path / "churn.jsonl").write_text("of an earlier training here")
     result = fit(make_model(), blobs, noisy, CONFIG, folder=tmp_path)
     assert result.rows[-1].sparsity is None
     assert not (tmp_path / "churn.jsonl").exists()
@@ -119,6 +120,18 @@ def test_sparsity_is_an_option_of_sparse_recipes_alone():
     }
     with pytest.raises(UsageError, match="has no sparsity"):
         override(load_recipe("ibp"), {"sparsity": 0.5})
+
+
+def test_a_new_eps_counts_for_a_base_that_had_the_same():
+    given = override(load_recipe("nrs"), {"eps": 0.05}).objective.settings
+    assert given["eps"] == given["base"]["settings"]["eps"] == 0.05
+    attack = {"norm": "linf", "eps": 0.1, "steps": 4, "step_size": 0.05}
+    nrs = load_recipe("nrs").model_copy(deep=True)
+    nrs.objective.settings["base"] = {"name": "pgd", "settings": attack}
+    inner = override(nrs, {"eps": 0.05}).objective.settings["base"]["settings"]
+    assert (inner["eps"], inner["step_size"]) == (0.05, 0.025)
+    attack["eps"] = 0.2
+    assert override(nrs, {"eps": 0.05}).objective.settings["base"]["settings"] == attack
 
 
 def test_a_recipe_can_be_trained_on_the_loss_of_another():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from robustbench_c.training.log import EpochRow
 from robustbench_c.training.plot import draw
 
@@ -25,6 +27,12 @@ def test_curves_name_what_they_show(tmp_path):
         assert text in svg, text
     draw(tmp_path, rows, "my-model")
     assert (tmp_path / "training.svg").read_text() == svg
+
+
+def test_a_sparse_training_says_how_sparse_it_is(tmp_path):
+    draw(tmp_path, [replace(row(1, None), sparsity=0.9904)], "mine")
+    told = "mine: 88.0% clean on held-out samples after epoch 1, 99.0% sparse"
+    assert told in (tmp_path / "training.svg").read_text()
 
 
 def test_no_robust_curve_without_an_attack(tmp_path):
