@@ -33,7 +33,8 @@ class DynamicSettings(Settings):
         replaced: Share of the kept units that the first update replaces; it falls to 0 by a cosine.
         every: Steps between updates.
         until: Share of the run after which masks stay.
-        surplus: How many times as many units are kept at the start as in the end (at most all).
+        surplus: How many times as many units are kept at the start as in the end; at most half of
+            all, so that the start is sparse, unless the end keeps more.
         rises: Shares of the run between which sparsity then rises to that of the end.
     """
 
@@ -53,7 +54,7 @@ class DynamicSettings(Settings):
     @property
     def start(self) -> float:
         """Sparsity at the start."""
-        return max(0.0, 1 - self.surplus * (1 - self.sparsity))
+        return min(self.sparsity, max(0.5, 1 - self.surplus * (1 - self.sparsity)))
 
 
 class Dynamic(Sparsifier):
