@@ -161,7 +161,7 @@ def _next(level: Level, linear: SparseMatrix) -> Level | None:
         entries = taken.nonzero()[:, 0]
         number = (taken.cumsum(0, dtype=torch.int32) - 1)[key]
     else:
-        entries, number = key.unique(return_inverse=True)
+        entries, number = torch.unique(key, return_inverse=True)
     by_old = Pattern(starting.int(), number.int(), (len(level.place), len(entries)))
     product, order = by_old.transposed
     first = starts(torch.bincount(entries // width, minlength=rows)).long()
