@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -51,7 +52,9 @@ def draw(folder: Path, rows: Sequence[EpochRow], title: str) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(f"{title}: {_result(rows[-1])}", fontsize=11, x=0.01, ha="left")
+    # on lines of its own where it is long: matplotlib would cut it off
+    words = textwrap.fill(f"{title}: {_result(rows[-1])}", 95)
+    figure.suptitle(words, fontsize=11, x=0.01, ha="left")
     for kind in ("png", "svg"):
         image = io.BytesIO()
         # A fixed salt and no date: the same curves give the same bytes.
