@@ -292,9 +292,7 @@ def work(names: list[str], jobs: int) -> None:
 
     with ThreadPoolExecutor(jobs) as pool:
         ahead: dict[str, Future[None]] = {}
-        for (
-            name
-        ) in wanted:  # a start is ahead of what starts from it: no two can wait for each other
+        for name in wanted:  # a start comes before what starts from it, so that no wait is endless
             ahead[name] = pool.submit(both, name, ahead.get(ROWS[name].start or ""))
         failed = [error for each in ahead.values() if (error := each.exception())]
     if failed:

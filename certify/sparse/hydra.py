@@ -113,4 +113,5 @@ class Hydra(Sparsifier):
 def first_scores(weight: Tensor) -> Tensor:
     """Scores in proportion to the weights, `sqrt(6 / fan_in) w / max|w|` (section 3)."""
     fan_in = weight[0].numel()
-    return math.sqrt(6 / fan_in) * weight / weight.abs().max()
+    largest = weight.abs().max().clamp_min(torch.finfo(weight.dtype).tiny)  # a layer may be all 0
+    return math.sqrt(6 / fan_in) * weight / largest

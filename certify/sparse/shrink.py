@@ -89,7 +89,8 @@ def _links(chain: list[nn.Module]) -> Iterator[_Link]:
     first: Layer | None = None
     between: list[nn.Module] = []
     for module in chain:
-        once = sum(module is other for other in chain) == 1 or not list(module.parameters())
+        uses = sum(module is part for other in chain for part in other.modules())
+        once = uses == 1 or not list(module.parameters())
         alone = once and not _hooked(module)
         if type(module) in LAYERS and alone and getattr(module, "groups", 1) == 1:
             assert isinstance(module, LAYERS)
@@ -129,7 +130,9 @@ def _link(first: Layer, between: list[nn.Module], second: Layer) -> _Link | None
         spread = 1
         known = images != isinstance(second, nn.Linear) and inputs == channels
         known = known and not (images and flat)
-    if not images and any(isinstance(part, _POOLS + _AVERAGES) for part in between):
+    kinds = [type(part) for part in between]
+    vectors = kinds if not images else kinds[kinds.index(nn.Flatten) :] if flat else []
+    if any(kind in _POOLS + _AVERAGES for kind in vectors):  # these would mix channels
         known = False
     return _Link(first, tuple(between), second, spread) if known else None
 

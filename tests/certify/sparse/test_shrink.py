@@ -160,3 +160,36 @@ def test_what_is_not_known_is_kept_or_refused() -> None:
         rows[0].weight[:2], rows[3].weight[:, :3] = 0.0, 0.0
     with pytest.raises(UnsupportedError, match="no chain of layers"):
         shrink(rows)
+
+
+class _Twice(nn.Module):
+    """A block that uses a layer of the chain around it."""
+
+    def __init__(self, shared: nn.Module) -> None:
+        super().__init__()
+        self.shared = shared
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.shared(x).relu()
+
+
+def test_a_layer_that_a_block_uses_as_well_is_left_alone() -> None:
+    shared = nn.Linear(6, 6)
+    with torch.no_grad():
+        shared.weight[2] = 0.0
+    model = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), shared, nn.ReLU(), nn.Linear(6, 6))
+    model.append(_Twice(shared))
+    assert torch.isfinite(model(torch.rand(4, 6))).all()
+    with pytest.raises(UnsupportedError):
+        shrink(model)
+
+
+def test_a_pool_over_flattened_features_mixes_channels() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.MaxPool1d(3, 1, 1), nn.Linear(16, 2)
+    )
+    with torch.no_grad():
+        model[0].weight[1] = 0.0
+        model[0].bias[1] = 9.0
+    with pytest.raises(UnsupportedError):
+        shrink(model)
