@@ -41,7 +41,8 @@ def shrink(model: nn.Module) -> nn.Module:
 
     Args:
         model: A chain of layers: `nn.Sequential`, nested or not. What it holds of other modules
-            (residual blocks, say) is kept as it is.
+            (residual blocks, say) is kept as it is. Linear layers are taken to map vectors, (B, C):
+            on sequences, (B, T, C), batch norm between two of them would be of T, not of C.
 
     Raises:
         UnsupportedError: No two layers of it are known to follow one another.

@@ -15,7 +15,6 @@ from robustbench_c.zoo.cards import (
     RobustMeasured,
     TrainedFor,
     TrainingCost,
-    UnstableMeasured,
     card,
     names,
 )
@@ -40,7 +39,6 @@ __all__ = [
     "RobustMeasured",
     "TrainedFor",
     "TrainingCost",
-    "UnstableMeasured",
     "architectures",
     "build",
     "card",

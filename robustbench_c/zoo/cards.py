@@ -164,23 +164,6 @@ class Sparsity(_Record):
         return self
 
 
-class UnstableMeasured(_Record):
-    """The mean share of ReLUs that bounds leave of either sign, over some samples."""
-
-    unstable: Rate
-    """Share of neurons with l < 0 < u."""
-    method: Text
-    """Whose bounds of the inputs of the ReLUs: "ibp" or "crown"."""
-    threat: TrainedFor
-    """Norm and radius of the balls around the samples."""
-    samples: Annotated[int, Field(ge=1)]
-    """How many samples."""
-    data: Name
-    """Name of the data set they came from."""
-    command: Text
-    """The command that gave this figure."""
-
-
 class Draft(_Record):
     """Everything on a card but the hash of the weight file, which `save` fills in."""
 
@@ -228,16 +211,13 @@ class Draft(_Record):
     """How stable its explanations are, each with its protocol and command."""
     sparsity: Sparsity | None = None
     """Counted by `save` where a tenth of the weights or more are 0; absent otherwise."""
-    unstable: Annotated[tuple[UnstableMeasured, ...], Field(max_length=1000)] = ()
-    """Shares of unstable ReLUs, each with its method and command; absent if none."""
 
     @model_serializer(mode="wrap")
     def _without_nothing(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out what is absent of sparsity: dense models' cards stay as they were."""
         fields: dict[str, Any] = handler(self)
-        for name in ("sparsity", "unstable"):
-            if not getattr(self, name):
-                del fields[name]
+        if self.sparsity is None:
+            del fields["sparsity"]
         return fields
 
     @model_validator(mode="after")

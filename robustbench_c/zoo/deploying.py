@@ -74,7 +74,7 @@ def deploy(module: nn.Module, draft: Draft, x: Tensor, folder: Path) -> Deployed
                 f"{draft.name}: without its dead channels the logits differ by {found:.2g} of the "
                 f"largest in {kind}; at most {TOLERANCES[kind]:.0e} is rounding; nothing is written"
             )
-    measured = {"clean_accuracy": None, "robust": (), "explanations": (), "unstable": ()}
+    measured = {"clean_accuracy": None, "robust": (), "explanations": ()}
     card = save(whole, draft.model_copy(update=measured), folder)
     return Deployed(card, (before, after), differences, kept)
 

@@ -100,8 +100,6 @@ def test_the_card_counts_the_zeros_of_a_sparse_model_alone(tmp_path: Path) -> No
     assert card.sparsity.file_bytes == path.stat().st_size
     assert [layer.name for layer in card.sparsity.layers] == ["1", "3", "5"]
     assert zoo.load(str(path)).card == card
-    text = (tmp_path / "small.json").read_text()
-    assert '"unstable"' not in text
     dense = zoo.Normalized(zoo.build("mlp", SHAPE, 3, widths=(6, 7)), (0.3,), (0.4,), SHAPE)
     assert zoo.save(dense, draft("mlp", sparsity=card.sparsity), tmp_path).sparsity is None
     assert '"sparsity"' not in (tmp_path / "small.json").read_text()
