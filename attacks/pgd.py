@@ -1,27 +1,17 @@
-"""Projected gradient descent (Madry et al., ICLR 2018) over a shrinking set of samples.
-
-One pass evaluates an iterate and gives the gradient for the next one, so a sample is known to be
-broken at no extra cost, and leaves at once; the next sample waiting takes its place in the tile.
-A sample's path depends on its own noise and gradient alone, so none of this changes a verdict.
-Nor does ending a restart whose path has come to go back and forth between two points.
-"""
+"""Projected gradient descent (Madry et al., ICLR 2018)."""
 
 from __future__ import annotations
 
-import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
-from attacks.balls import Ball
 from attacks.classifier import TiledClassifier
 from attacks.errors import AttackError
-from attacks.losses import LOSSES, LossName, attack_loss, margin
-from attacks.randomness import stream_keys
+from attacks.lanes import Lanes, Method, Problem, State, drive
+from attacks.losses import LOSSES, LossName, attack_loss
 from attacks.result import AttackResult, Progress
 from attacks.threat import ThreatModel
 
@@ -71,87 +61,42 @@ class PGDConfig:
         return eps / 4 if self.step_size is None else self.step_size
 
 
-class _Slots:
-    """The samples in flight: each row of the tile is at its own step of its own restart."""
+class _PGD(Method):
+    """Steps of constant length from a random start."""
 
-    def __init__(self, ball: Ball) -> None:
-        self.ball = ball
-        self.current = ball.x.clone()
-        self.older = self.current
-        size, device = len(ball.x), ball.x.device
-        self.sample = torch.zeros(size, dtype=torch.int64, device=device)
-        self.restart = torch.zeros_like(self.sample)
-        self.step = torch.zeros_like(self.sample)
-        self.live = torch.zeros(size, dtype=torch.bool, device=device)
-        self.count = 0
+    name = "pgd"
 
-    def leave(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Make rows idle; returns their samples and restarts."""
-        self.live = self.live & ~rows
-        self.count -= int(rows.sum())
-        return self.sample[rows], self.restart[rows]
+    def __init__(self, config: PGDConfig, eps: float, targets: Tensor | None) -> None:
+        self.config, self.runs, self.steps = config, config.restarts, config.steps
+        self.length, self.targets = config.resolved_step(eps), targets
 
-    def repeats(self, moved: Tensor) -> Tensor:
-        """Rows whose next iterate is the one before the present one.
+    def begin(self, lanes: Lanes) -> State:
+        ball = lanes.ball
+        point = ball.start(lanes.keys) if self.config.random_start else ball.x
+        return {"point": point, "older": point}
 
-        A step depends on the iterate alone, so such a run goes back and forth for ever between two
-        points that have been looked at: ending it changes no result. Most runs of signed steps end
-        like that, long before their last step.
+    def loss(self, lanes: Lanes, logits: Tensor) -> Tensor:
+        label = lanes.y
+        if self.targets is not None:
+            target = self.targets[lanes.sample]
+        elif self.config.goal == "multi-targeted":
+            ranked = lanes.problem.ranked
+            target = ranked[lanes.sample, lanes.run % ranked.shape[1]]
+        else:
+            return attack_loss(self.config.loss, logits.shape[1], False)(logits, label, label)
+        return attack_loss(self.config.loss, logits.shape[1], True)(logits, label, target)
+
+    def move(self, lanes: Lanes, logits: Tensor, loss: Tensor, gradient: Tensor) -> Tensor:
+        """One step.
+
+        A step depends on the iterate alone, so where the next iterate is the one before the present
+        one the run goes back and forth for ever between two points that have been looked at: ending
+        it changes no result. Most runs of signed steps end like that, long before their last step.
         """
-        return (self.step > 0) & (moved == self.older).flatten(1).all(1)
-
-    def advance(self, moved: Tensor) -> None:
-        """Make `moved` the present iterate."""
-        self.older, self.current = self.current, moved
-        self.step += 1
-
-    def shrink(self, size: int) -> None:
-        """Keep the live rows, padded by idle ones to `size`."""
-        order = torch.argsort(~self.live, stable=True)[:size]
-        self.ball = self.ball.select(order)
-        for name in ("current", "older", "sample", "restart", "step", "live"):
-            setattr(self, name, getattr(self, name)[order])
-
-
-@dataclass(eq=False)
-class _Problem:
-    """What stays the same while PGD runs."""
-
-    x: Tensor
-    y: Tensor
-    keys: Tensor  # (n, restarts): one stream of noise for each
-    targets: Tensor | None  # (n, k): the class that restart r raises is column r modulo k
-    threat: ThreatModel
-    config: PGDConfig
-    smallest: int  # rows of the smallest tile
-
-    def refill(self, slots: _Slots, waiting: deque[tuple[int, int]]) -> None:
-        """Put the next waiting samples, at their starting points, into idle rows."""
-        if not waiting or slots.count == len(slots.live):
-            return
-        idle = (~slots.live).nonzero()[: len(waiting), 0]
-        taken = [waiting.popleft() for _ in range(len(idle))]
-        # whole tiles here as well: a sum over one row can be split differently from one over 32
-        padded = taken + taken[:1] * (-len(taken) % self.smallest)
-        sample, restart = torch.tensor(padded, device=self.x.device).T
-        ball = Ball.around(self.threat, self.x[sample])
-        start = ball.start(self.keys[sample, restart]) if self.config.random_start else ball.x
-        count = len(taken)
-        slots.ball.replace(idle, ball, count)
-        slots.current[idle] = start[:count]
-        slots.sample[idle], slots.restart[idle] = sample[:count], restart[:count]
-        slots.step[idle] = 0
-        slots.live = slots.live.index_fill(0, idle, True)
-        slots.count += count
-
-    def loss(self, slots: _Slots, classes: int) -> Callable[[Tensor], Tensor]:
-        """The loss of the tile's rows as a function of their logits."""
-        label = self.y[slots.sample]
-        function = attack_loss(self.config.loss, classes, self.targets is not None)
-        if self.targets is None:
-            return lambda logits: function(logits, label, label)
-        target = self.targets[slots.sample, slots.restart % self.targets.shape[1]]
-        return lambda logits: function(logits, label, target)
+        point, older = lanes.state["point"], lanes.state["older"]
+        moved = lanes.ball.step(point, gradient, self.length)
+        lanes.state = {"point": moved, "older": point}
+        return (lanes.step > 0) & (moved == older).flatten(1).all(1)
 
 
 def pgd(
@@ -188,65 +133,7 @@ def pgd(
     Returns:
         What was found. The caller re-checks it (`attacks.driver`) before it counts.
     """
-    result = AttackResult.empty(x)
-    if len(x) == 0:
-        return result
-    ranks = config.goal == "multi-targeted" and targets is None
-    first = classifier.logits(x if ranks else x[:1])
-    classes = first.shape[1]
-    raised = targets[:, None] if targets is not None else None
-    if ranks:
-        ranked = first.scatter(1, y[:, None], -torch.inf).argsort(
-            dim=1, descending=True, stable=True
-        )
-        raised = ranked[:, :-1]
-    aim, side = (y, 1.0) if targets is None else (targets, -1.0)
-    streams = [stream_keys(seed, "pgd", ids.tolist(), r) for r in range(config.restarts)]
-    problem = _Problem(
-        x, y, torch.stack(streams, 1).to(x.device), raised, threat, config, classifier.tiles[0]
+    problem = Problem(
+        classifier, x, y, ids, threat, seed, targets, confirm, active_set, progress=progress
     )
-    waiting = deque((sample, 0) for sample in range(len(x)))
-    size = classifier.tile_for(len(x))
-    slots = _Slots(Ball.around(threat, x[:1].expand(size, *x.shape[1:]).clone()))
-    step_length = config.resolved_step(threat.eps)
-    finished = 0
-    while True:
-        started = time.perf_counter()
-        problem.refill(slots, waiting)
-        if not slots.count:
-            return result
-        if classifier.tile_for(slots.count) < len(slots.live):
-            slots.shrink(classifier.tile_for(slots.count))
-        fresh = slots.live if active_set else slots.live & ~result.found[slots.sample]
-        logits, gradient = classifier.logits_and_gradient(
-            slots.current, problem.loss(slots, classes)
-        )
-        gap = side * margin(logits, aim[slots.sample])
-        predicted = logits.argmax(1)
-        right = predicted == aim[slots.sample]
-        hit = fresh & gap.isfinite() & (right if targets is not None else ~right)
-        if confirm is not None and bool(hit.any()):
-            rows = hit.nonzero()[:, 0]
-            sure = confirm(slots.current[rows], y[slots.sample[rows]])
-            result.rounding[slots.sample[rows[~sure]]] = True
-            hit = hit.index_put((rows,), sure)
-        moved = slots.ball.step(slots.current, gradient, step_length)
-        last = slots.step >= config.steps
-        over = last | slots.repeats(moved) if classifier.invariant else last
-        leaving = slots.live & ((hit | over) if active_set else over)
-        live, count = slots.live, slots.count
-        if bool((hit | leaving).any()):
-            result.record(
-                slots.sample[hit], slots.current[hit], slots.restart[hit], slots.step[hit]
-            )
-            left, restart = slots.leave(leaving)
-            again = ~result.found[left] & (restart + 1 < config.restarts)
-            waiting.extend(zip(left[again].tolist(), (restart[again] + 1).tolist(), strict=True))
-            finished += int((~again).sum())
-        slots.advance(moved)
-        share = (time.perf_counter() - started) / count
-        result.count(
-            slots.sample, fresh, fresh & ~hit & ~last, gap, gradient, live.double() * share
-        )
-        if count > slots.count and progress is not None:
-            progress(finished, int(result.found.sum()))
+    return drive(problem, _PGD(config, threat.eps, targets))

@@ -77,6 +77,7 @@ class AttackResult:
         fresh: Tensor,
         moved: Tensor,
         margins: Tensor,
+        inside: Tensor,
         gradient: Tensor,
         seconds: Tensor,
     ) -> None:
@@ -87,14 +88,15 @@ class AttackResult:
             fresh: Rows whose sample was looked at, bool.
             moved: Rows whose gradient was needed, bool.
             margins: Margin of each row.
-            gradient: Gradient of each row, (tile, *shape).
+            inside: Rows whose point the attacker may choose: the margin of others tells nothing.
+            gradient: Gradient of each row, (tile, *shape); (tile, 0) where none was computed.
             seconds: Time of each row, float64.
         """
         known = fresh & margins.isfinite()
         self.forwards.index_add_(0, samples, fresh.long())
         self.backwards.index_add_(0, samples, moved.long())
         self.seconds.index_add_(0, samples, seconds)
-        margins = torch.where(known, margins, torch.inf)
+        margins = torch.where(known & inside, margins, torch.inf)
         self.lowest.scatter_reduce_(0, samples, margins, "amin")
         pull = gradient.flatten(1).abs().sum(1)
         strange = (fresh & ~known) | (moved & ~pull.isfinite())

@@ -19,6 +19,7 @@ from attack_checks import (
 from torch import Tensor
 
 import attacks.balls
+import attacks.lanes
 import attacks.pgd
 from attacks.losses import margin
 from attacks.result import AttackResult
@@ -28,7 +29,8 @@ Plant = Callable[[pytest.MonkeyPatch], None]
 Check = Callable[[Case], None]
 
 _bounds, _record, _around = ThreatModel.bounds, AttackResult.record, attacks.balls.Ball.around
-_shrink, _keys = attacks.pgd._Slots.shrink, attacks.pgd.stream_keys
+_shrink, _keys = attacks.lanes.Lanes.shrink, attacks.lanes.stream_keys
+_move = attacks.pgd._PGD.move
 
 
 def honest(case: Case) -> None:
@@ -68,16 +70,16 @@ def mask_ignored(patch: pytest.MonkeyPatch) -> None:
 
 
 def labels_shifted(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(attacks.pgd, "margin", lambda z, y: margin(z, (y + 1) % z.shape[1]))
+    patch.setattr(attacks.lanes, "margin", lambda z, y: margin(z, (y + 1) % z.shape[1]))
 
 
 def loss_upside_down(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(attacks.pgd, "margin", lambda z, y: -margin(z, y))
+    patch.setattr(attacks.lanes, "margin", lambda z, y: -margin(z, y))
 
 
 def noise_by_position(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(
-        attacks.pgd,
+        attacks.lanes,
         "stream_keys",
         lambda seed, method, ids, r: _keys(seed, method, range(len(list(ids))), r),
     )
@@ -114,21 +116,24 @@ def a_step_late(patch: pytest.MonkeyPatch) -> None:
 def places_mixed_up(patch: pytest.MonkeyPatch) -> None:
     """When the tile shrinks, the iterates stay where they were and the samples move."""
 
-    def shrink(slots: attacks.pgd._Slots, size: int) -> None:
-        current = slots.current[:size].clone()
-        _shrink(slots, size)
-        slots.current = current
+    def shrink(lanes: attacks.lanes.Lanes, size: int) -> None:
+        point = lanes.state["point"][:size].clone()
+        _shrink(lanes, size)
+        lanes.state["point"] = point
 
-    patch.setattr(attacks.pgd._Slots, "shrink", shrink)
+    patch.setattr(attacks.lanes.Lanes, "shrink", shrink)
 
 
 def ends_at_once(patch: pytest.MonkeyPatch) -> None:
     """A restart ends when half of the features repeat themselves, not only when all do."""
 
-    def repeats(slots: attacks.pgd._Slots, moved: Tensor) -> Tensor:
-        return (slots.step > 0) & ((moved == slots.older).double().flatten(1).mean(1) > 0.5)
+    def move(self: attacks.pgd._PGD, lanes: attacks.lanes.Lanes, *more: Tensor) -> Tensor:
+        older = lanes.state["older"]
+        _move(self, lanes, *more)
+        same = (lanes.state["point"] == older).double().flatten(1).mean(1)
+        return (lanes.step > 0) & (same > 0.5)
 
-    patch.setattr(attacks.pgd._Slots, "repeats", repeats)
+    patch.setattr(attacks.pgd._PGD, "move", move)
 
 
 def balls_mixed_up(patch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,300 @@
+"""The engine of the attacks: a tile of searches side by side, over a shrinking set of samples.
+
+One pass evaluates a point and gives the gradient for the next one, so a sample is known to be
+broken at no extra cost, and leaves at once; the next sample waiting takes its place in the tile.
+A search depends on its own noise, logits and gradients alone, so none of this changes a verdict.
+What an attack is made of is a `Method`: where a search starts, what it raises, how it moves.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from attacks.balls import Ball
+from attacks.classifier import TiledClassifier
+from attacks.driver import distances
+from attacks.losses import margin
+from attacks.randomness import stream_keys
+from attacks.result import AttackResult, Progress
+from attacks.threat import ThreatModel
+
+State = dict[str, Tensor]
+"""What a search remembers, one row for each lane. "point" is the input that is evaluated next."""
+CLEAR = 1e-5
+"""Margin, as a share of the largest logit, from which a find of a minimal-distance search counts:
+beyond the rounding of float32, so that it also holds in float64."""
+
+
+@dataclass(eq=False)
+class Problem:
+    """What is attacked: the same while a method runs.
+
+    Attributes:
+        classifier: The model, in tiles.
+        x: Samples inside the box, float32, (n, *shape), on the model's device.
+        y: True classes, int64, (n,).
+        ids: Sample ids that key the noise, int64, (n,).
+        threat: What the attacker may do, on the same device.
+        seed: Seed of the noise.
+        targets: A class for each sample, int64, (n,): success is this class predicted, not any
+            wrong one. None otherwise.
+        confirm: Says of inputs that are misclassified, and their true classes, which of them count
+            (float64 may disagree); the search goes on where one does not. None: all do.
+        active_set: Whether broken samples leave. Off, they are carried to the end of the run at
+            full cost, for the test that this changes no result.
+        minimal: Look for the nearest adversarial example: a sample stays to the end of its runs,
+            and `eps` only bounds what counts. The method has to be one that comes nearer.
+        queries: Most forward passes of a sample; None: as many as the method has.
+        seconds: The search stops when this time is over; None: never.
+        progress: Called with (samples finished, samples broken) as they change.
+    """
+
+    classifier: TiledClassifier
+    x: Tensor
+    y: Tensor
+    ids: Tensor
+    threat: ThreatModel
+    seed: int = 0
+    targets: Tensor | None = None
+    confirm: Callable[[Tensor, Tensor], Tensor] | None = None
+    active_set: bool = True
+    minimal: bool = False
+    queries: int | None = None
+    seconds: float | None = None
+    progress: Progress | None = None
+
+    @cached_property
+    def clean(self) -> Tensor:
+        """Logits of the samples, (n, classes)."""
+        return self.classifier.logits(self.x)
+
+    @cached_property
+    def ranked(self) -> Tensor:
+        """The other classes of each sample, the likeliest first, int64, (n, classes - 1)."""
+        ranked = self.clean.scatter(1, self.y[:, None], -torch.inf)
+        return ranked.argsort(dim=1, descending=True, stable=True)[:, :-1]
+
+
+class Lanes:
+    """The searches in flight: each row of the tile is at its own step of its own run.
+
+    Attributes:
+        problem: What is attacked.
+        ball: The legal inputs of each row.
+        state: What the method remembers.
+        sample: Position of each row's sample, int64, (tile,).
+        run: Its run, from 0, int64, (tile,).
+        step: Its step, from 0, int64, (tile,).
+        keys: Its stream of noise, int64, (tile,).
+        live: Rows that are at work; the others repeat a sample and count for nothing.
+    """
+
+    def __init__(self, problem: Problem, method: Method, size: int) -> None:
+        self.problem = problem
+        self.streams = _streams(problem, method)
+        self.sample = torch.zeros(size, dtype=torch.int64, device=problem.x.device)
+        self.run = torch.zeros_like(self.sample)
+        self.step = torch.zeros_like(self.sample)
+        self.keys = self.streams[self.sample, self.run]
+        self.live = torch.zeros(size, dtype=torch.bool, device=problem.x.device)
+        self.ball = Ball.around(problem.threat, problem.x[self.sample])
+        self.state: State = {}
+        self.count = 0
+
+    @property
+    def y(self) -> Tensor:
+        """True class of each row."""
+        return self.problem.y[self.sample]
+
+    def refill(self, method: Method, waiting: deque[tuple[int, int]]) -> None:
+        """Put the next waiting samples, at their starting points, into idle rows."""
+        if not waiting or self.count == len(self.live):
+            return
+        problem = self.problem
+        idle = (~self.live).nonzero()[: len(waiting), 0]
+        taken = [waiting.popleft() for _ in range(len(idle))]
+        # whole tiles here as well: a sum over one row can be split differently from one over 32
+        padded = taken + taken[:1] * (-len(taken) % problem.classifier.tiles[0])
+        fresh = Lanes.__new__(Lanes)
+        fresh.problem = problem
+        fresh.sample, fresh.run = torch.tensor(padded, device=problem.x.device).T
+        fresh.step = torch.zeros_like(fresh.sample)
+        fresh.keys = self.streams[fresh.sample, fresh.run]
+        fresh.ball = Ball.around(problem.threat, problem.x[fresh.sample])
+        count = len(taken)
+        state = method.begin(fresh)
+        for name, values in state.items():
+            if name not in self.state:
+                self.state[name] = values[:1].expand(len(self.live), *values.shape[1:]).clone()
+            self.state[name][idle] = values[:count]
+        self.ball.replace(idle, fresh.ball, count)
+        for name in ("sample", "run", "step", "keys"):
+            getattr(self, name)[idle] = getattr(fresh, name)[:count]
+        self.live = self.live.index_fill(0, idle, True)
+        self.count += count
+
+    def leave(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Make rows idle; returns their samples and runs."""
+        self.live = self.live & ~rows
+        self.count -= int(rows.sum())
+        return self.sample[rows], self.run[rows]
+
+    def shrink(self, size: int) -> None:
+        """Keep the live rows, padded by idle ones to `size`."""
+        order = torch.argsort(~self.live, stable=True)[:size]
+        self.ball = self.ball.select(order)
+        self.state = {name: values[order] for name, values in self.state.items()}
+        for name in ("sample", "run", "step", "keys", "live"):
+            setattr(self, name, getattr(self, name)[order])
+
+
+class Method(ABC):
+    """One attack.
+
+    Attributes:
+        name: Names its noise.
+        runs: Runs of one sample, one after the other: restarts, targets.
+        steps: Moves of one run; `steps + 1` points are evaluated.
+        gradients: Whether it needs gradients, or logits alone.
+        strays: Whether points may lie outside of the ball of radius eps (never of the box).
+    """
+
+    name: str
+    runs: int
+    steps: int
+    gradients: bool = True
+    strays: bool = False
+
+    @abstractmethod
+    def begin(self, lanes: Lanes) -> State:
+        """What a search starts with, for some lanes that are at their first step."""
+
+    @abstractmethod
+    def loss(self, lanes: Lanes, logits: Tensor) -> Tensor:
+        """What is raised (by methods without gradients: looked at), (tile,)."""
+
+    @abstractmethod
+    def move(self, lanes: Lanes, logits: Tensor, loss: Tensor, gradient: Tensor) -> Tensor | None:
+        """Replace `lanes.state` by that of the next step.
+
+        Args:
+            lanes: Before the move.
+            logits: At the present point, (tile, classes).
+            loss: Its loss there, (tile,).
+            gradient: Of the loss there, (tile, *shape); empty where `gradients` is false.
+
+        Returns:
+            Rows whose run may end here, since all that follows is known to be in vain; or None.
+        """
+
+
+def drive(problem: Problem, method: Method) -> AttackResult:
+    """Attack each sample until it breaks or its runs are used up.
+
+    Returns:
+        What was found. The caller re-checks it (`attacks.driver`) before it counts.
+    """
+    x, classifier = problem.x, problem.classifier
+    result = AttackResult.empty(x)
+    if len(x) == 0:
+        return result
+    leaves = problem.active_set and not problem.minimal
+    waiting = deque((sample, 0) for sample in range(len(x)))
+    lanes = Lanes(problem, method, classifier.tile_for(len(x)))
+    nearest = torch.full((len(x),), torch.inf, dtype=torch.float64, device=x.device)
+    finished, began = 0, time.perf_counter()
+    while True:
+        started = time.perf_counter()
+        lanes.refill(method, waiting)
+        if not lanes.count or (problem.seconds is not None and started - began >= problem.seconds):
+            return result
+        if classifier.tile_for(lanes.count) < len(lanes.live):
+            lanes.shrink(classifier.tile_for(lanes.count))
+        samples, live, count, point = lanes.sample, lanes.live, lanes.count, lanes.state["point"]
+        fresh = live if leaves or problem.minimal else live & ~result.found[samples]
+        logits, loss, gradient = _evaluate(lanes, method)
+        gap, missed = _margins(lanes, logits)
+        hit, inside = fresh & missed, torch.ones_like(fresh)
+        if method.strays or problem.minimal:
+            apart = distances(lanes.ball.x, point, problem.threat)
+            inside = apart <= problem.threat.eps
+            hit = hit & inside
+        if problem.minimal:
+            hit = hit & (gap < -CLEAR * logits.abs().amax(1)) & (apart < nearest[samples])
+            nearest[samples[hit]] = apart[hit]  # no two rows are about one sample
+        else:
+            hit = _confirm(lanes, hit, result)
+        if bool(hit.any()):
+            result.record(samples[hit], point[hit], lanes.run[hit], lanes.step[hit])
+        last = lanes.step >= method.steps
+        if problem.queries is not None:
+            last = last | (result.forwards[samples] + 1 >= problem.queries)
+        early = method.move(lanes, logits, loss, gradient)
+        over = last if early is None or not classifier.invariant else last | early
+        leaving = live & ((hit | over) if leaves else over)
+        if bool(leaving.any()):
+            left, run = lanes.leave(leaving)
+            again = (~result.found[left] | problem.minimal) & (run + 1 < method.runs)
+            if problem.queries is not None:
+                again &= result.forwards[left] + 1 < problem.queries
+            waiting.extend(zip(left[again].tolist(), (run[again] + 1).tolist(), strict=True))
+            finished += int((~again).sum())
+        lanes.step = lanes.step + 1
+        share = (time.perf_counter() - started) / count
+        moved = fresh & ~last & (~hit | problem.minimal) & method.gradients
+        result.count(samples, fresh, moved, gap, inside, gradient, live.double() * share)
+        if count > lanes.count and problem.progress is not None:
+            problem.progress(finished, int(result.found.sum()))
+
+
+def _streams(problem: Problem, method: Method) -> Tensor:
+    """One stream of noise for each sample and run, (n, runs)."""
+    ids = problem.ids.tolist()
+    keys = [stream_keys(problem.seed, method.name, ids, run) for run in range(method.runs)]
+    return torch.stack(keys, 1).to(problem.x.device)
+
+
+def _evaluate(lanes: Lanes, method: Method) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits, loss and gradient at the present points."""
+    point, classifier = lanes.state["point"], lanes.problem.classifier
+    if not method.gradients:
+        logits = classifier.logits(point)
+        return logits, method.loss(lanes, logits), point.new_zeros(len(point), 0)
+    losses: list[Tensor] = []
+
+    def loss(logits: Tensor) -> Tensor:
+        losses.append(method.loss(lanes, logits))
+        return losses[-1]
+
+    logits, gradient = classifier.logits_and_gradient(point, loss)
+    return logits, losses[-1].detach(), gradient
+
+
+def _margins(lanes: Lanes, logits: Tensor) -> tuple[Tensor, Tensor]:
+    """How far each row is from an adversarial example, and whether it is one but for its place."""
+    targets = lanes.problem.targets
+    if targets is None:
+        gap = margin(logits, lanes.y)
+        return gap, (logits.argmax(1) != lanes.y) & gap.isfinite()
+    aim = targets[lanes.sample]
+    gap = -margin(logits, aim)
+    return gap, (logits.argmax(1) == aim) & gap.isfinite()
+
+
+def _confirm(lanes: Lanes, hit: Tensor, result: AttackResult) -> Tensor:
+    """Which of the hits hold in float64 too."""
+    confirm = lanes.problem.confirm
+    if confirm is None or not bool(hit.any()):
+        return hit
+    rows = hit.nonzero()[:, 0]
+    sure = confirm(lanes.state["point"][rows], lanes.y[rows])
+    result.rounding[lanes.sample[rows[~sure]]] = True
+    return hit.index_put((rows,), sure)
