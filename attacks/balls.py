@@ -65,7 +65,21 @@ class Ball:
         moved = torch.where(too_far, torch.nextafter(moved, self.x), moved)
         return torch.minimum(torch.maximum(moved, self.low), self.high)
 
-    def _ahead(self, current: Tensor, direction: Tensor, size: float) -> Tensor:
+    def project(self, points: Tensor) -> Tensor:
+        """The nearest legal inputs; the points themselves where they are legal.
+
+        Args:
+            points: Any inputs, float32 or float64, like `x`.
+        """
+        if self.threat.norm == "linf":
+            return torch.minimum(torch.maximum(points.float(), self.low), self.high)
+        return self._place((points.double() - self.x.double()) / self._unit())
+
+    def _lengths(self, size: float | Tensor) -> float | Tensor:
+        """A length for each sample, in a form that is multiplied by inputs."""
+        return size.view(-1, *[1] * (self.x.dim() - 1)) if isinstance(size, Tensor) else size
+
+    def _ahead(self, current: Tensor, direction: Tensor, size: float | Tensor) -> Tensor:
         """`current + size * direction` in units of eps, inside the bounds (float32: Linf only)."""
         if self.threat.scale is not None:
             direction = direction * self.threat.scale
@@ -96,7 +110,28 @@ class Ball:
             noise = eps * spacings * signs
         return self._place(noise.view_as(self.x))
 
-    def step(self, current: Tensor, gradient: Tensor, size: float) -> Tensor:
+    def outermost(self, keys: Tensor) -> Tensor:
+        """A random input at distance eps (nearer where the box is in the way), for each sample.
+
+        Linf: of noise that is uniform in the cube, the largest entry is scaled to eps; L2: uniform
+        on the sphere; L1: as `start`.
+
+        Args:
+            keys: int64, (n,), one stream of random numbers for each sample.
+        """
+        eps, d = self.threat.eps, self.x[0].numel()
+        if self.threat.norm == "l1":
+            return self.start(keys)
+        linf = self.threat.norm == "linf"
+        noise = 2.0 * uniform(keys, d).double() - 1.0 if linf else gaussian(keys, d).double()
+        order = torch.inf if linf else 2
+        length = torch.linalg.vector_norm(noise, order, dim=1, keepdim=True).clamp_min(1e-300)
+        noise = (eps * noise / length).view_as(self.x)
+        if linf:
+            return self.project(self.x.double() + noise * self._unit())
+        return self._place(noise)
+
+    def step(self, current: Tensor, gradient: Tensor, size: float | Tensor) -> Tensor:
         """One ascent step of length `size` (in the attack's norm), projected back.
 
         Linf moves along the sign of the gradient; L2 along the gradient; L1 along the largest
@@ -107,8 +142,9 @@ class Ball:
         Args:
             current: Legal inputs, like `x`.
             gradient: Gradient of the loss to raise, like `x`.
-            size: Length of the step in units of eps.
+            size: Length of the step in units of eps, for all or for each sample, (n,).
         """
+        size = self._lengths(size)
         if self.threat.norm == "linf":
             return self._ahead(current, gradient.sign(), size)  # the sign of NaN is 0
         gradient = gradient.nan_to_num(0.0, 0.0, 0.0)

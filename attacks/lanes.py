@@ -247,7 +247,7 @@ def drive(problem: Problem, method: Method) -> AttackResult:
                 again &= result.forwards[left] + 1 < problem.queries
             waiting.extend(zip(left[again].tolist(), (run[again] + 1).tolist(), strict=True))
             finished += int((~again).sum())
-        lanes.step = lanes.step + 1
+        lanes.step = lanes.step + lanes.live.long()
         share = (time.perf_counter() - started) / count
         moved = fresh & ~last & (~hit | problem.minimal) & method.gradients
         result.count(samples, fresh, moved, gap, inside, gradient, live.double() * share)

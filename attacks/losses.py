@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LossName = Literal["ce", "margin", "dlr"]
+LossName = Literal["ce", "margin", "dlr", "probability-margin"]
 LOSSES: tuple[LossName, ...] = get_args(LossName)
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -35,6 +35,12 @@ def _dlr_scale(logits: Tensor, targeted: bool) -> Tensor:
     return top[:, 0] - last + 1e-12
 
 
+def _softened(logits: Tensor) -> Tensor:
+    """Logits that range over more than 60, shrunk to that; others as they are."""
+    spread = (logits.amax(1, keepdim=True) - logits.amin(1, keepdim=True)).detach()
+    return logits / (spread / 60.0).clamp_min(1.0)
+
+
 def _cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     """Cross-entropy, in a form whose gradient survives a confident model.
 
@@ -43,8 +49,7 @@ def _cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     does not subtract. Logits that range over more than 60 are shrunk to that first, or `exp`
     underflows; this changes no other model.
     """
-    spread = (logits.amax(1, keepdim=True) - logits.amin(1, keepdim=True)).detach()
-    z = logits / (spread / 60.0).clamp_min(1.0)
+    z = _softened(logits)
     own, others = z.gather(1, y[:, None])[:, 0], z.scatter(1, y[:, None], -torch.inf)
     return -F.logsigmoid(own - others.logsumexp(1))
 
@@ -54,7 +59,8 @@ def attack_loss(name: LossName, classes: int, targeted: bool) -> Loss:
 
     "ce" is cross-entropy; "margin" the difference of logits (Carlini and Wagner 2017); "dlr" the
     difference of logits ratio (Croce and Hein 2020, equations 6 and 7). DLR needs three classes,
-    four when targeted, and falls back to the margin for fewer.
+    four when targeted, and falls back to the margin for fewer. "probability-margin" is the difference
+    of probabilities (Liu et al. 2024, "Towards million-scale adversarial robustness evaluation").
 
     Returns:
         A function of logits (n, classes), true classes (n,) and target classes (n,), which an
@@ -66,6 +72,8 @@ def attack_loss(name: LossName, classes: int, targeted: bool) -> Loss:
             return (logits.gather(1, target[:, None]) - logits.gather(1, y[:, None]))[:, 0]
         return -margin(logits, y)
 
+    if name == "probability-margin":
+        return lambda logits, y, target: raw(_softened(logits).softmax(1), y, target)
     if name == "ce" and targeted:
         return lambda logits, y, target: -_cross_entropy(logits, target)
     if name == "ce":
