@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -72,7 +73,7 @@ class APGD(Method):
         self.runs, self.steps = config.restarts * max(1, self.aims), config.steps
         marks = [0, *checkpoints(config.steps)]
         self.window = torch.zeros(config.steps + 2, device=threat.lower.device)
-        for before, mark in zip(marks, marks[1:], strict=False):
+        for before, mark in pairwise(marks):
             self.window[mark] = mark - before
 
     def begin(self, lanes: Lanes) -> State:
