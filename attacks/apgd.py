@@ -97,11 +97,14 @@ class APGD(Method):
             "halved": torch.zeros_like(low, dtype=torch.bool),
         }
 
+    def target(self, lanes: Lanes) -> Tensor:
+        """The class that each row raises, (tile,); the true one where it raises no certain one."""
+        return lanes.problem.ranked[lanes.sample, lanes.run % self.aims] if self.aims else lanes.y
+
     def loss(self, lanes: Lanes, logits: Tensor) -> Tensor:
         """The configured loss, towards the target of the run where there is one."""
         function = attack_loss(self.config.loss, logits.shape[1], self.aims > 0)
-        target = lanes.problem.ranked[lanes.sample, lanes.run % self.aims] if self.aims else lanes.y
-        return function(logits, lanes.y, target)
+        return function(logits, lanes.y, self.target(lanes))
 
     def move(self, lanes: Lanes, logits: Tensor, loss: Tensor, gradient: Tensor) -> None:
         """Algorithm 1: keep the best point, halve the step at checkpoints, take a step."""
