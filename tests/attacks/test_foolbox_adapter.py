@@ -40,7 +40,7 @@ SHARE = {  # of what PGD breaks, at least
     "LinfDeepFoolAttack": 0.9,
     "L2CarliniWagnerAttack": 0.8,
     "BoundaryAttack": 0.15,  # 20 steps of 25000
-    "SparseL1DescentAttack": 0.9,
+    "SparseL1DescentAttack": 0.75,
 }
 FOUND = ("seconds", "forwards", "backwards", "iteration")
 
