@@ -1,4 +1,4 @@
-"""APGD towards every other class, by successive halving: short runs first, long ones where they pay.
+"""APGD towards every class, by successive halving: short runs first, long ones where they pay.
 
 Which class falls first is not known from the clean logits. A few steps towards each show it, and
 the budget of full runs towards all of them is spent on the few that came nearest (successive
