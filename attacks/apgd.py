@@ -1,4 +1,7 @@
-"""Auto-PGD (Croce and Hein, ICML 2020): gradient ascent with momentum that sets its own steps."""
+"""Auto-PGD (Croce and Hein, ICML 2020): gradient ascent with momentum that sets its own steps.
+
+For L1, where dense steps stall, see `attacks.apgd_l1`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from attacks.apgd_l1 import APGDL1
 from attacks.classifier import TiledClassifier
 from attacks.errors import AttackError
 from attacks.lanes import Lanes, Method, Problem, State, drive
@@ -155,4 +159,5 @@ def apgd(
 ) -> AttackResult:
     """Attack each sample until it breaks or its runs are used up; see `attacks.lanes.Problem`."""
     problem = Problem(classifier, x, y, ids, threat, seed, confirm=confirm, progress=progress)
-    return drive(problem, APGD(config, threat, problem.clean.shape[1]))
+    method = APGD(config, threat, problem.clean.shape[1])
+    return drive(problem, APGDL1(method, threat) if threat.norm == "l1" else method)
