@@ -41,7 +41,7 @@ class FMNConfig:
         alpha: Length of the first step in radii of the ball (Linf: in root mean square over the
             features), > 0; by the last it has sunk to a hundredth. None: 10 for Linf and 1
             otherwise, as in the paper.
-        gamma: Share by which the ball grows or shrinks at first, in [0.001, 1); at last it is 0.001.
+        gamma: First share by which the ball grows or shrinks, in [0.001, 1); at last it is 0.001.
         targets: Other classes to aim at one after the other, the likeliest on the clean sample
             first, at most those that there are; 0: away from the true class.
     """

@@ -6,8 +6,8 @@ import pytest
 from nearest_checks import check_at_zero, check_fixed, linear_share
 
 from attacks import ddn as module
-from attacks.errors import AttackError
 from attacks.ddn import DDNConfig, ddn
+from attacks.errors import AttackError
 
 
 def attack(steps=100, targets=9, loss="margin", radius=0.1):

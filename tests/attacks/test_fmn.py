@@ -13,7 +13,7 @@ from attacks.fmn import FMNConfig, fmn
 from attacks.threat import ThreatModel
 
 
-def attack(steps=60, targets=9, **others):
+def attack(steps=40, targets=9, **others):
     config = FMNConfig(steps, targets=targets, **others)
     return lambda classifier, x, y, ids, threat, minimal: fmn(
         classifier, x, y, ids, threat, config, 3, minimal=minimal
@@ -23,13 +23,13 @@ def attack(steps=60, targets=9, **others):
 @pytest.mark.parametrize("classes", [2, 3, 5])
 @pytest.mark.parametrize("norm", NORMS)
 def test_linear_models_are_solved(norm, classes):
-    assert linear_share(attack(), norm, classes) >= 0.95
+    assert linear_share(attack(60 if norm == "l1" else 40), norm, classes) >= 0.95
 
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_away_from_the_true_class(norm):
     """The class that is likeliest on the way is not always the nearest."""
-    assert 0.5 < linear_share(attack(targets=0), norm, 5) < 1.0
+    assert 0.5 < linear_share(attack(60, targets=0), norm, 5) < 1.0
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -61,7 +61,7 @@ def test_a_planted_bug_is_seen(norm, monkeypatch):
     """A guess of the radius that takes the norm itself for its dual."""
     monkeypatch.setattr(module, "dual_length", lambda norm, rows: 1e-3 * rows[:, :1].abs())
     monkeypatch.setattr(module, "_LAST_GAMMA", 0.05)
-    assert linear_share(attack(), norm, 2) < 0.95
+    assert linear_share(attack(60), norm, 2) < 0.95
 
 
 def test_settings_are_checked():
