@@ -1,13 +1,18 @@
-"""Auto-PGD (Croce and Hein, ICML 2020): gradient ascent with momentum that sets its own steps."""
+"""Auto-PGD (Croce and Hein, ICML 2020): gradient ascent with momentum that sets its own steps.
+
+For L1, where dense steps stall, see `attacks.apgd_l1`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
+from attacks.apgd_l1 import APGDL1
 from attacks.classifier import TiledClassifier
 from attacks.errors import AttackError
 from attacks.lanes import Lanes, Method, Problem, State, drive
@@ -72,7 +77,7 @@ class APGD(Method):
         self.runs, self.steps = config.restarts * max(1, self.aims), config.steps
         marks = [0, *checkpoints(config.steps)]
         self.window = torch.zeros(config.steps + 2, device=threat.lower.device)
-        for before, mark in zip(marks, marks[1:], strict=False):
+        for before, mark in pairwise(marks):
             self.window[mark] = mark - before
 
     def begin(self, lanes: Lanes) -> State:
@@ -92,11 +97,14 @@ class APGD(Method):
             "halved": torch.zeros_like(low, dtype=torch.bool),
         }
 
+    def target(self, lanes: Lanes) -> Tensor:
+        """The class that each row raises, (tile,); the true one where it raises no certain one."""
+        return lanes.problem.ranked[lanes.sample, lanes.run % self.aims] if self.aims else lanes.y
+
     def loss(self, lanes: Lanes, logits: Tensor) -> Tensor:
         """The configured loss, towards the target of the run where there is one."""
         function = attack_loss(self.config.loss, logits.shape[1], self.aims > 0)
-        target = lanes.problem.ranked[lanes.sample, lanes.run % self.aims] if self.aims else lanes.y
-        return function(logits, lanes.y, target)
+        return function(logits, lanes.y, self.target(lanes))
 
     def move(self, lanes: Lanes, logits: Tensor, loss: Tensor, gradient: Tensor) -> None:
         """Algorithm 1: keep the best point, halve the step at checkpoints, take a step."""
@@ -151,4 +159,5 @@ def apgd(
 ) -> AttackResult:
     """Attack each sample until it breaks or its runs are used up; see `attacks.lanes.Problem`."""
     problem = Problem(classifier, x, y, ids, threat, seed, confirm=confirm, progress=progress)
-    return drive(problem, APGD(config, threat, problem.clean.shape[1]))
+    method = APGD(config, threat, problem.clean.shape[1])
+    return drive(problem, APGDL1(method, threat) if threat.norm == "l1" else method)

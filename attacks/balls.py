@@ -51,29 +51,29 @@ class Ball:
     def _unit(self) -> Tensor | float:
         return 1.0 if self.threat.scale is None else self.threat.scale.double()
 
-    def _place(self, perturbation: Tensor) -> Tensor:
+    def _place(self, perturbation: Tensor, radius: Tensor | None = None) -> Tensor:
         """Project a perturbation (float64, in units of eps) and add it to `x`, rounding to `x`."""
+        eps = self.threat.eps if radius is None else radius.view(-1, 1)
         unit, exact = self._unit(), self.x.double()
         low = ((self.low.double() - exact) / unit).flatten(1)
         high = ((self.high.double() - exact) / unit).flatten(1)
-        inside = PROJECTIONS[self.threat.norm](
-            perturbation.flatten(1), low, high, self.threat.eps * _INSIDE
-        )
+        inside = PROJECTIONS[self.threat.norm](perturbation.flatten(1), low, high, eps * _INSIDE)
         wanted = inside.view_as(exact) * unit
         moved = (exact + wanted).float()
         too_far = (moved.double() - exact).abs() > wanted.abs()
         moved = torch.where(too_far, torch.nextafter(moved, self.x), moved)
         return torch.minimum(torch.maximum(moved, self.low), self.high)
 
-    def project(self, points: Tensor) -> Tensor:
+    def project(self, points: Tensor, radius: Tensor | None = None) -> Tensor:
         """The nearest legal inputs; the points themselves where they are legal.
 
         Args:
             points: Any inputs, float32 or float64, like `x`.
+            radius: L2 and L1 only: a radius for each sample, at most eps, float64, (n,); None: eps.
         """
         if self.threat.norm == "linf":
             return torch.minimum(torch.maximum(points.float(), self.low), self.high)
-        return self._place((points.double() - self.x.double()) / self._unit())
+        return self._place((points.double() - self.x.double()) / self._unit(), radius)
 
     def _lengths(self, size: float | Tensor) -> float | Tensor:
         """A length for each sample, in a form that is multiplied by inputs."""

@@ -59,8 +59,8 @@ def attack_loss(name: LossName, classes: int, targeted: bool) -> Loss:
 
     "ce" is cross-entropy; "margin" the difference of logits (Carlini and Wagner 2017); "dlr" the
     difference of logits ratio (Croce and Hein 2020, equations 6 and 7). DLR needs three classes,
-    four when targeted, and falls back to the margin for fewer. "probability-margin" is the difference
-    of probabilities (Liu et al. 2024, "Towards million-scale adversarial robustness evaluation").
+    four when targeted, and falls back to the margin for fewer. "probability-margin" is the
+    difference of probabilities (Liu et al. 2024, arXiv 2411.15210).
 
     Returns:
         A function of logits (n, classes), true classes (n,) and target classes (n,), which an

@@ -10,13 +10,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+Radius = float | Tensor
+"""For all rows, or for each, (n, 1)."""
 
-def project_linf(v: Tensor, low: Tensor, high: Tensor, eps: float) -> Tensor:
+
+def project_linf(v: Tensor, low: Tensor, high: Tensor, eps: Radius) -> Tensor:
     """Nearest point with `|z| <= eps` and `low <= z <= high`; all (n, d)."""
-    return v.clamp(-eps, eps).clamp(low, high)
+    size = torch.as_tensor(eps, dtype=v.dtype, device=v.device)
+    return v.clamp(-size, size).clamp(low, high)
 
 
-def project_l2(v: Tensor, low: Tensor, high: Tensor, eps: float) -> Tensor:
+def project_l2(v: Tensor, low: Tensor, high: Tensor, eps: Radius) -> Tensor:
     """Nearest point with `||z||_2 <= eps` and `low <= z <= high`; all (n, d).
 
     The solution is `clip(t v, low, high)` with the largest `t` in (0, 1] that fits. Started from
@@ -24,23 +28,23 @@ def project_l2(v: Tensor, low: Tensor, high: Tensor, eps: float) -> Tensor:
     rounds, in practice a handful.
     """
     z = v.clamp(low, high)
-    if bool((z.norm(dim=1) <= eps).all()):
+    if bool((z.norm(dim=1, keepdim=True) <= eps).all()):
         return z
     cap = torch.where(v > 0, high, -low)
     size = v.abs()
     capped = torch.zeros_like(size, dtype=torch.bool)
     while True:
-        left = eps**2 - torch.where(capped, cap**2, 0.0).sum(1)
-        free = torch.where(capped, 0.0, size**2).sum(1)
+        left = eps**2 - torch.where(capped, cap**2, 0.0).sum(1, keepdim=True)
+        free = torch.where(capped, 0.0, size**2).sum(1, keepdim=True)
         t = (left.clamp_min(0.0) / free.clamp_min(1e-300)).sqrt().clamp_max(1.0)
-        grown = capped | (t[:, None] * size > cap)
+        grown = capped | (t * size > cap)
         if torch.equal(grown, capped):
             break
         capped = grown
-    return torch.where(z.norm(dim=1, keepdim=True) <= eps, z, (t[:, None] * v).clamp(low, high))
+    return torch.where(z.norm(dim=1, keepdim=True) <= eps, z, (t * v).clamp(low, high))
 
 
-def project_l1(v: Tensor, low: Tensor, high: Tensor, eps: float) -> Tensor:
+def project_l1(v: Tensor, low: Tensor, high: Tensor, eps: Radius) -> Tensor:
     """Nearest point with `||z||_1 <= eps` and `low <= z <= high`; all (n, d).
 
     The solution is `sign(v) min(max(|v| - s, 0), cap)` with the smallest `s >= 0` that fits. Its

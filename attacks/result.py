@@ -71,6 +71,21 @@ class AttackResult:
         self.restart[samples] = restart
         self.iteration[samples] = iteration
 
+    def add(self, other: AttackResult, rows: Tensor) -> None:
+        """Add what another search found of some of the samples, and its books.
+
+        Args:
+            other: About samples that are open here.
+            rows: Their places, int64, of the length of `other`.
+        """
+        hit = other.found
+        self.record(rows[hit], other.adversarial[hit], other.restart[hit], other.iteration[hit])
+        for name in ("forwards", "backwards", "seconds"):
+            getattr(self, name)[rows] += getattr(other, name)
+        for name in ("not_finite", "flat", "rounding"):
+            getattr(self, name)[rows] |= getattr(other, name)
+        self.lowest[rows] = torch.minimum(self.lowest[rows], other.lowest)
+
     def count(
         self,
         samples: Tensor,

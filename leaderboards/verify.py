@@ -90,6 +90,8 @@ def _prediction_rules(
     }
     steps, restarts = settings.get("steps"), settings.get("restarts")
     if isinstance(steps, int) and isinstance(restarts, int):
+        targets = settings.get("targets")
+        restarts *= max(1, targets) if isinstance(targets, int) else 1
         rules |= {
             "found after the last step": (frame["iteration"] > steps).fillna(False).astype(bool),
             "found after the last restart": (frame["restart"] >= restarts)

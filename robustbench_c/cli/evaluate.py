@@ -10,11 +10,14 @@ import typer
 from robustbench_c.cli import explain as explaining
 from robustbench_c.cli import options
 from robustbench_c.cli.app import new_app, run_app
-from robustbench_c.cli.known import ATTACKS, show_known, show_versions
+from robustbench_c.cli.attacks import NONE, attack_of, check_attack
+from robustbench_c.cli.known import show_known, show_versions
 from robustbench_c.cli.threats import threat_of
-from robustbench_c.errors import UsageError, did_you_mean
+from robustbench_c.errors import UsageError
 
 if TYPE_CHECKING:
+    from attacks.registry import AttackConfig
+    from attacks.suites import Suite
     from robustbench_c.evaluation import Run
     from robustbench_c.zoo.cards import Card
 
@@ -41,7 +44,9 @@ def evaluate(
     protocol: Annotated[
         str | None, typer.Option(help="Named settings of data, threat and attack, or a .toml.")
     ] = None,
-    attack: Annotated[str, typer.Option(help="pgd, or none for proofs alone.")] = "pgd",
+    attack: Annotated[
+        str, typer.Option(help="pgd, auto, autoattack, ... (--list), or none for proofs alone.")
+    ] = "pgd",
     certify: Annotated[
         str | None,
         typer.Option(help="Prove by ibp, crown-ibp, crown, alpha-crown, complete or cascade."),
@@ -99,8 +104,13 @@ def evaluate(
     step_size: Annotated[
         float | None, typer.Option(help="Length of a step [eps/4; eps/2 with --explain].")
     ] = None,
-    loss: Annotated[str, typer.Option(help="ce, margin or dlr.")] = "ce",
+    loss: Annotated[
+        str, typer.Option(help="ce, margin, dlr or probability-margin [the attack's; ce of pgd].")
+    ] = "ce",
     goal: Annotated[str, typer.Option(help="untargeted or multi-targeted.")] = "untargeted",
+    targets: Annotated[
+        int, typer.Option(max=_MOST, help="Other classes to aim at by turns, of apgd; 0: none.")
+    ] = 0,
     seed: Annotated[int, typer.Option(min=0, max=2**53, help="Seed of all noise.")] = 0,
     batch_size: Annotated[
         str, typer.Option(help="Most samples in a pass; changes no verdict.")
@@ -147,8 +157,7 @@ def evaluate(
             context, model, property_, instances, reference, timeout, out, seed, overwrite, as_json
         )
         return
-    if attack not in ATTACKS:
-        raise UsageError(f"no attack '{attack}'; {did_you_mean(attack, ATTACKS)}")
+    check_attack(attack)
     if eps_unit not in ("input", "range"):
         raise UsageError(f"--eps-unit '{eps_unit}' is neither input nor range")
     if explain is not None:
@@ -157,7 +166,7 @@ def evaluate(
     explaining.refuse_own_options(context)
     if model is None:
         raise UsageError("give a --model (robust-eval --list shows those of the zoo)")
-    if attack == "none" and certify is None and protocol is None:
+    if attack == NONE and certify is None and protocol is None:
         raise UsageError(
             "neither an attack nor a certificate: leave out --attack, or add --certify"
         )
@@ -169,7 +178,8 @@ def evaluate(
         fixed = named.model_dump(exclude={"name", "description"})
         fixed |= dict.fromkeys(("eps_unit", "immutable", "certify_seconds"))
         given = [key for key in fixed if options.is_given(context, key)]
-        given += ["attack"] if attack == "none" else []
+        given += ["attack"] if attack != "pgd" else []
+        given += ["targets"] if options.is_given(context, "targets") else []
         if given:
             option = given[0].replace("_", "-")
             raise UsageError(f"--protocol {protocol} fixes --{option}: leave one of them out")
@@ -197,13 +207,17 @@ def evaluate(
         radius,
         cross_check,
     )
-    config = PGDConfig(
-        steps=steps,
-        restarts=restarts,
-        step_size=step_size,
-        loss=loss,  # type: ignore[arg-type]
-        goal=goal,  # type: ignore[arg-type]
-    )
+    config: AttackConfig | Suite | None
+    if protocol is not None:
+        config = PGDConfig(
+            steps=steps,
+            restarts=restarts,
+            step_size=step_size,
+            loss=loss,  # type: ignore[arg-type]
+            goal=goal,  # type: ignore[arg-type]
+        )
+    else:
+        config = None if attack == NONE else attack_of(context, attack)
     card = options.card_of(model)
     dataset = options.load_data(_data_name(data, card), split, data_dir, label_column, box)
     if samples is not None:
@@ -219,7 +233,7 @@ def evaluate(
             loaded,
             dataset,
             threat=threat,
-            attack="none" if attack == "none" else config,
+            attack=config or "none",
             certify=proof or None,
             seed=seed,
             batch_size=most,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-ATTACKS = ["pgd", "none"]
-
 
 def show_known() -> None:
     """Print the models, data, protocols, attacks and certificates that there are."""
     from rich.table import Table
 
     from robustbench_c import zoo
+    from robustbench_c.cli.attacks import attack_names
     from robustbench_c.cli.console import wide_console
     from robustbench_c.data.registry import REGISTRY
     from robustbench_c.evaluation.certifying import CASCADE, METHODS
@@ -28,7 +27,7 @@ def show_known() -> None:
     for name in known_protocols():
         protocols.add_row(name, load_protocol(name).description)
     console = wide_console()
-    names = f"attacks: {', '.join(ATTACKS)}\ncertificates: {', '.join([*METHODS, CASCADE])}"
+    names = f"attacks: {', '.join(attack_names())}\ncertificates: {', '.join([*METHODS, CASCADE])}"
     for part in (models, "", sets, "", protocols, "", names):
         console.print(part)
 

@@ -8,6 +8,9 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from robustbench_c.evaluation.certifying import METHODS
+from robustbench_c.evaluation.protocol_steps import RADIUS
+
 _EVERY_SECONDS = 5.0
 
 
@@ -42,7 +45,8 @@ class RunProgress:
 
     def __call__(self, step: str, done: int, total: int, settled: int) -> None:
         """Show the state of a step."""
-        verb = "broken" if step.startswith("pgd") else self._settled
+        attack = self._settled == "settled" and step not in (*METHODS, RADIUS)
+        verb = "broken" if attack else self._settled
         if step.startswith("explain-"):
             verb = "bent" if step == "explain-attack" else "certified"
         said = f"{settled} {verb}"

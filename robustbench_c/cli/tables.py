@@ -111,7 +111,7 @@ def _attack(step: StepInfo) -> str:
     }
     try:
         shown = "{steps}x{restarts}, step {step_size}, {loss}".format(**settings)
-    except KeyError:  # an attack of others
+    except KeyError:  # not PGD
         return one_line(step.name)
     goal = settings.get("goal", "untargeted")
     return one_line(f"{step.name}-{shown}" + ("" if goal == "untargeted" else f", {goal}"))

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from attacks.classifier import TiledClassifier
 from attacks.driver import missed
-from attacks.pgd import PGDConfig, pgd
+from attacks.registry import AttackConfig, kind_of
 from leaderboards.manifest import StepInfo
 from leaderboards.verdicts import Verdict
 from robustbench_c.evaluation import artefacts
 from robustbench_c.evaluation.pictures import contact_sheet
-from robustbench_c.evaluation.protocol_steps import pgd_of
+from robustbench_c.evaluation.protocol_steps import attack_of
 from robustbench_c.evaluation.steps import Judged, attack_rows
 from robustbench_c.evaluation.task import Task, right_ids, settled_before
 
@@ -27,7 +27,7 @@ _SHARD_BYTES = 1 << 29
 
 def attack_samples(task: Task, step: StepInfo) -> None:
     """Attack every sample that is open and has no row yet, in shards of a fair length."""
-    config, name = pgd_of(step), step.name
+    config, name = attack_of(step), step.name
     there = task.store.read_step(name)
     ids = task.data.ids.numpy()
     left = np.setdiff1d(right_ids(task.store), settled_before(task.store, name).index)
@@ -57,12 +57,12 @@ def attack_samples(task: Task, step: StepInfo) -> None:
 
 
 def search(
-    task: Task, part: Tensor, config: PGDConfig, report: Callable[[int, int], None] | None = None
+    task: Task, part: Tensor, config: AttackConfig, report: Callable[[int, int], None] | None = None
 ) -> Judged:
     """Attack the samples at the places `part`, and re-check what is found."""
     ids, place = task.data.ids[part], part.to(task.x.device)
     x, y = task.x[place], task.y[place]
-    result = pgd(
+    result = kind_of(config).run(
         task.classifier,
         x,
         y,
@@ -81,8 +81,9 @@ def _misses(precise: TiledClassifier, adversarial: Tensor, y: Tensor) -> Tensor:
     return missed(precise.logits(adversarial.double()), y)
 
 
-def _shard_size(task: Task, config: PGDConfig) -> int:
-    worst = task.classifier.seconds * (config.steps + 1) * config.restarts
+def _shard_size(task: Task, config: AttackConfig) -> int:
+    classes = len(task.data.classes)
+    worst = task.classifier.seconds * kind_of(config).passes(config, classes)
     samples = max(_SHARD_SECONDS / max(worst, 1e-9), task.classifier.tiles[-1])
     return max(1, int(min(samples, _SHARD_SAMPLES, _SHARD_BYTES // task.x[0].nbytes)))
 

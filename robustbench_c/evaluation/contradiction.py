@@ -19,7 +19,7 @@ from leaderboards.verdicts import Verdict
 from robustbench_c.evaluation import artefacts, attacking
 from robustbench_c.evaluation.certificates import certify_places
 from robustbench_c.evaluation.certifying import Certifier
-from robustbench_c.evaluation.protocol_steps import Proof, pgd_of
+from robustbench_c.evaluation.protocol_steps import Proof, attack_of
 from robustbench_c.evaluation.task import Task
 
 FOLDER = "contradiction"
@@ -126,7 +126,7 @@ def _example(
             if len(at):
                 return examples.adversarial[at]
     if attack.kind == "attack":
-        again = attacking.search(task, place, pgd_of(attack))
+        again = attacking.search(task, place, attack_of(attack))
     else:
         again = certify_places(task, certifier, Proof.of(attack), place, task.seed)
     return again.adversarial if bool(again.broken.all()) else None

@@ -7,6 +7,8 @@ from typing import get_args
 
 from attacks.errors import AttackError
 from attacks.pgd import PGDConfig
+from attacks.registry import KINDS, AttackConfig, kind_of
+from attacks.suites import Suite
 from attacks.threat import ThreatModel
 from certify.errors import CertifyError
 from leaderboards.errors import RecordError
@@ -21,7 +23,7 @@ QUICK = "pgd-quick"
 RADIUS = "radius"
 """Name of the step that looks for certified radii."""
 
-PGD_VERSION = 1
+ATTACK_VERSION = 1
 CERTIFICATE_VERSION = 1
 
 TILES = {"ibp": 128, "crown-ibp": 64, "crown": 64, "alpha-crown": 32, "complete": 16}
@@ -32,23 +34,35 @@ TOLERANCE = 0.01
 """The next larger radius that was tried exceeds the one that was proved by this share."""
 
 
-def attack_step(name: str, config: PGDConfig, threat: ThreatModel) -> StepInfo:
-    """PGD as a step of a protocol: every setting, with the step size as a number."""
-    settings = asdict(config) | {"step_size": config.resolved_step(threat.eps)}
-    return StepInfo(name=name, kind="attack", version=PGD_VERSION, parameters=settings)
+def attack_step(name: str, config: AttackConfig, threat: ThreatModel) -> StepInfo:
+    """An attack as a step of a protocol: every setting, with PGD's step size as a number."""
+    kind, settings = kind_of(config), asdict(config)
+    if isinstance(config, PGDConfig):  # its records are older than the name in them
+        settings["step_size"] = config.resolved_step(threat.eps)
+    else:
+        settings = {"attack": kind.name} | settings
+    return StepInfo(name=name, kind="attack", version=ATTACK_VERSION, parameters=settings)
 
 
-def pgd_of(step: StepInfo) -> PGDConfig:
+def attack_of(step: StepInfo) -> AttackConfig:
     """Return the settings of `attack_step`.
 
     Raises:
-        RecordError: They are not those of PGD.
+        RecordError: They are not those of an attack that is known here.
     """
-    settings = step.parameters | {"step_size": step.parameters.get("step_size") or None}  # of eps 0
+    settings = dict(step.parameters)
+    name = settings.pop("attack", PGD)
+    if name not in KINDS:
+        raise RecordError(f"step {step.name} is an attack that is not known here: {name!r}")
+    if name == PGD:
+        settings["step_size"] = settings.get("step_size") or None  # of eps 0
     try:
-        return PGDConfig(**settings)  # type: ignore[arg-type]  # it says what is wrong
+        config: AttackConfig = KINDS[str(name)].config(**settings)
     except (TypeError, AttackError) as error:
-        raise RecordError(f"step {step.name} does not have the settings of PGD: {error}") from None
+        raise RecordError(
+            f"step {step.name} does not have the settings of {name}: {error}"
+        ) from None
+    return config
 
 
 @dataclass(frozen=True)
@@ -119,15 +133,26 @@ class Proof:
         return replace(self, budget=replace(self.budget, iterations=1, subproblems=1))
 
 
+def _attack_steps(attack: AttackConfig | Suite | None, threat: ThreatModel) -> tuple[StepInfo, ...]:
+    if attack is None:
+        return ()
+    parts = attack.parts if isinstance(attack, Suite) else ((kind_of(attack).name, attack),)
+    for name, config in parts:
+        if threat.norm not in kind_of(config).norms:
+            norms = ", ".join(kind_of(config).norms)
+            raise UsageError(f"the attack {name} is for {norms}, not for {threat.norm}")
+    return tuple(attack_step(name, config, threat) for name, config in parts)
+
+
 def protocol_steps(
-    attack: PGDConfig | None, certify: CertifyConfig | None, threat: ThreatModel
+    attack: AttackConfig | Suite | None, certify: CertifyConfig | None, threat: ThreatModel
 ) -> tuple[StepInfo, ...]:
     """Return the steps after `clean`, in the order they run.
 
     Raises:
         UsageError: Neither an attack nor a certificate, or a radius of a threat model of eps 0.
     """
-    strong = () if attack is None else (attack_step(PGD, attack, threat),)
+    strong = _attack_steps(attack, threat)
     if certify is None:
         if not strong:
             raise UsageError("neither an attack nor a certificate: give one of them")

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from attacks.classifier import TiledClassifier, exact_passes, prepare
 from attacks.pgd import PGDConfig
+from attacks.registry import AttackConfig
+from attacks.suites import Suite
 from attacks.threat import ThreatModel
 from leaderboards.manifest import StepInfo, explain
 from leaderboards.settle import sample_verdicts
@@ -82,7 +84,7 @@ def evaluate(
     y: Tensor | None = None,
     threat: ThreatModel | None = None,
     *,
-    attack: PGDConfig | Literal["none"] | None = None,
+    attack: AttackConfig | Suite | Literal["none"] | None = None,
     certify: CertifyConfig | None = None,
     seed: int = 0,
     batch_size: int | None = None,
@@ -110,7 +112,8 @@ def evaluate(
         threat: What the attacker may do; its box is that of the data. Where it names no immutable
             features (None), those of the data's attributes are: a mask that is false everywhere
             frees them.
-        attack: Settings of PGD; the default is PGD-40 with 5 restarts. "none" for proofs alone.
+        attack: Settings of an attack (`attacks.registry`) or several (`attacks.suites`); the
+            default is PGD-40 with 5 restarts. "none" for proofs alone.
         certify: What to prove of the samples that no attack broke; None for attacks alone.
         seed: Seed of all noise.
         batch_size: Most samples in one pass; None measures. Changes no result.

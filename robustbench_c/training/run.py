@@ -75,7 +75,8 @@ def run(
     lower, upper = train.lower.to(where), train.upper.to(where)
     settings = recipe.objective.settings
     objective = bind(recipe.objective.name, settings, lower, upper)
-    attack = short_attack(settings, lower, upper, derive(recipe.train.seed, "validation"))
+    noise = derive(recipe.train.seed, "validation")
+    attack = short_attack(recipe.objective.threat, lower, upper, noise)
     sparsify = bind_sparse(recipe.sparse) if recipe.sparse else None
     start = _start(recipe) if recipe.start else None
     draft = _draft(recipe, train, mean_std, start)
@@ -164,8 +165,7 @@ def _draft(
     start: zoo.LoadedModel | None,
 ) -> zoo.Draft:
     """The card without what is measured; made before training, so that no error comes after it."""
-    settings = recipe.objective.settings
-    threat = {key: settings[key] for key in ("norm", "eps") if key in settings}
+    threat = recipe.objective.threat
     try:
         return zoo.Draft(
             name=recipe.name,
@@ -182,7 +182,7 @@ def _draft(
             seed=recipe.train.seed,
             epochs=recipe.train.epochs,
             start=start.name if start else None,
-            threat=zoo.TrainedFor(**threat) if len(threat) == 2 else None,
+            threat=zoo.TrainedFor(**threat) if threat else None,
             licence=recipe.licence,
         )
     except ValidationError as error:

@@ -139,7 +139,7 @@ def test_another_seed_is_another_run(linear, tmp_path):
 def test_complete_run_is_returned_as_it_is(linear, tmp_path, monkeypatch, hashes):
     first = linear.evaluate(tmp_path)
     before = {p: p.read_bytes() for p in first.folder.rglob("*") if p.is_file()}
-    monkeypatch.setattr("robustbench_c.evaluation.attacking.pgd", None)  # it is not called
+    monkeypatch.setattr("robustbench_c.evaluation.attacking.search", None)  # it is not called
     again = linear.evaluate(tmp_path)
     assert again.resumed
     assert hashes(again) == hashes(first)

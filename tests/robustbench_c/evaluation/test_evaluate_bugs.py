@@ -7,11 +7,14 @@ import dataclasses
 import pytest
 import torch
 
+from attacks.registry import KINDS
 from leaderboards.store import RunStore
 from leaderboards.summary import summarise
 from robustbench_c.errors import CheckFailedError
 from robustbench_c.evaluation import attacking, steps
 from robustbench_c.evaluation.verify import verify
+
+PGD = KINDS["pgd"]
 
 
 @pytest.fixture
@@ -19,13 +22,12 @@ def cheat(monkeypatch):
     """Replace what PGD found by something else."""
 
     def plant(change):
-        real = attacking.pgd
-
         def pgd(classifier, x, y, *rest, **options):
-            result = real(classifier, x, y, *rest, **options)
+            result = PGD.run(classifier, x, y, *rest, **options)
             return dataclasses.replace(result, **change(result, x))
 
-        monkeypatch.setattr(attacking, "pgd", pgd)
+        planted = dataclasses.replace(PGD, run=pgd)
+        monkeypatch.setattr(attacking, "kind_of", lambda config: planted)
 
     return plant
 

@@ -1,0 +1,44 @@
+"""Attacks that run one after the other, each on the samples that those before it left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from attacks.apgd import APGDConfig
+from attacks.halving import HalvingConfig
+from attacks.registry import AttackConfig
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A sequence of attacks.
+
+    Attributes:
+        name: Of the suite.
+        parts: Name and settings of each attack, in the order they run.
+    """
+
+    name: str
+    parts: tuple[tuple[str, AttackConfig], ...]
+
+
+AUTO = Suite(
+    "auto",
+    (
+        ("apgd", APGDConfig(steps=20, loss="margin")),
+        ("apgd-halving", HalvingConfig(steps=8)),
+    ),
+)
+"""Cheapest breaks first: nearly all that falls at all falls within a few steps, and what is left
+gets a search that puts its gradients where the margin is smallest."""
+
+AUTOATTACK = Suite(
+    "autoattack",
+    (
+        ("apgd-ce", APGDConfig()),
+        ("apgd-t", APGDConfig(loss="dlr", targets=9)),
+    ),
+)
+"""The standard suite of AutoAttack (Croce and Hein, ICML 2020) in its published form."""
+
+SUITES = {suite.name: suite for suite in (AUTO, AUTOATTACK)}

@@ -1,0 +1,205 @@
+"""The exact distance of the nearest adversarial example, by other means than the attacks'.
+
+Linear models: by bisection on the largest change a perturbation of a given norm can make. Small
+ReLU nets: one linear or quadratic programme for each pattern of active neurons and each class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import product
+
+import numpy as np
+import torch
+from attack_checks import Case, Norm, check_inside, check_same, reach
+from scipy.optimize import linprog, minimize
+from torch import Tensor, nn
+
+from attacks.classifier import TiledClassifier
+from attacks.driver import recheck
+from attacks.result import AttackResult
+from attacks.threat import ThreatModel
+
+Array = np.ndarray
+
+
+def linear_distance(
+    norm: Norm, weight: Array, bias: Array, x: Array, y: int, low: Array, high: Array, unit: Array
+) -> float:
+    """For logits `weight @ x + bias`, in units; infinite where the box lets no class win."""
+    best = np.inf
+    for other in range(len(weight)):
+        if other == y:
+            continue
+        pull = (weight[other] - weight[y]) * unit
+        gap = (weight[y] - weight[other]) @ x + bias[y] - bias[other]
+        cap = np.where(pull > 0, high - x, x - low) / unit
+        near, far = 0.0, float(cap.sum()) + 1.0
+        if reach(norm, np.abs(pull), cap, far) < gap:
+            continue
+        for _ in range(60):
+            middle = (near + far) / 2
+            beyond = reach(norm, np.abs(pull), cap, middle) >= gap
+            near, far = (near, middle) if beyond else (middle, far)
+        best = min(best, far)
+    return best
+
+
+def relu_distance(
+    norm: Norm,
+    hidden: tuple[Array, Array],
+    last: tuple[Array, Array],
+    x: Array,
+    y: int,
+    low: Array,
+    high: Array,
+) -> float:
+    """For logits `V relu(W x + b) + c`; infinite where the box lets no class win."""
+    (W, b), (V, c) = hidden, last
+    best = np.inf
+    centre, half = (low + high) / 2, (high - low) / 2
+    middle, spread = W @ centre + b, np.abs(W) @ half
+    free = np.abs(middle) < spread  # neurons that can be on and off in the box
+    for signs in product((0.0, 1.0), repeat=int(free.sum())):
+        on = (middle > 0).astype(float)
+        on[free] = signs
+        sign = (2 * on - 1)[free, None]
+        M, m = V @ (on[:, None] * W), V @ (on * b) + c
+        for other in range(len(V)):
+            if other != y:
+                A = np.vstack([-sign * W[free], (M[y] - M[other])[None]])
+                r = np.concatenate([sign[:, 0] * b[free], [m[other] - m[y]]]) - A @ x
+                best = min(best, _shortest(norm, A, r, low - x, high - x, best))
+    return best
+
+
+def _shortest(norm: Norm, A: Array, r: Array, low: Array, high: Array, cut: float) -> float:
+    """Least norm of `z` with `A z <= r` and `low <= z <= high`; infinite where there is none."""
+    d, rows = A.shape[1], len(A)
+    bounds = list(zip(low, high, strict=True))
+    if norm == "linf":
+        eye, one = np.eye(d), np.ones((d, 1))
+        block = np.block([[A, np.zeros((rows, 1))], [eye, -one], [-eye, -one]])
+        cost, limits = np.r_[np.zeros(d), 1.0], [*bounds, (0, None)]
+    else:
+        eye = np.eye(d)
+        block = np.block([[A, np.zeros((rows, d))], [eye, -eye], [-eye, -eye]])
+        cost, limits = np.r_[np.zeros(d), np.ones(d)], [*bounds, *[(0, None)] * d]
+    right = np.r_[r, np.zeros(len(block) - rows)]
+    found = linprog(cost, block, right, bounds=limits)
+    if found.status != 0:
+        return np.inf
+    if norm != "l2" or found.fun / np.sqrt(d) >= cut:  # l2 >= l1 / sqrt(d)
+        return found.fun if norm != "l2" else np.inf
+    solved = minimize(
+        lambda z: z @ z,
+        found.x[:d],
+        jac=lambda z: 2 * z,
+        bounds=bounds,
+        method="SLSQP",
+        constraints={"type": "ineq", "fun": lambda z: r - A @ z, "jac": lambda z: -A},
+        options={"ftol": 1e-14, "maxiter": 200},
+    )
+    if not solved.success or (A @ solved.x - r).max() > 1e-9:
+        raise AssertionError(f"the quadratic programme was not solved: {solved.message}")
+    return float(np.linalg.norm(solved.x))
+
+
+# what each attack promises -----------------------------------------------------------------------
+
+Attack = Callable[[TiledClassifier, Tensor, Tensor, Tensor, ThreatModel, bool], AttackResult]
+"""An attack with its settings: classifier, x, y, ids, threat, whether the nearest is looked for."""
+FAR = 1e6
+
+
+def frozen_linear(weight: Array, bias: Array) -> nn.Linear:
+    module = nn.Linear(weight.shape[1], len(weight)).eval().requires_grad_(False)
+    module.weight.copy_(torch.tensor(weight))
+    module.bias.copy_(torch.tensor(bias))
+    return module
+
+
+def nearest(attack: Attack, module: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel) -> Array:
+    """Distances that the attack finds, measured by the judge; infinite where it finds nothing."""
+    classifier = TiledClassifier(module)
+    result = attack(classifier, x, y, torch.arange(len(x)), threat, True)
+    check_inside(threat, x, result.adversarial)
+    judged = recheck(classifier, None, x, result.adversarial, y, threat)
+    assert torch.equal(judged.broken, result.found), "the judge disagrees"
+    return torch.where(result.found, judged.distance, torch.inf).numpy()
+
+
+def share_within(found: Array, exact: Array) -> float:
+    """Share of samples within 1% of the exact distance; raises if any is below it."""
+    assert np.isinf(found[np.isinf(exact)]).all(), "found where there is nothing"
+    found, exact = found[np.isfinite(exact)], exact[np.isfinite(exact)]
+    assert len(exact) > 20
+    assert (found >= exact * (1 - 1e-6)).all(), "nearer than possible"
+    return float((found <= 1.01 * exact).mean())
+
+
+def linear_share(attack: Attack, norm: Norm, classes: int, d: int = 12, n: int = 32) -> float:
+    """On a linear model whose features have units, a box of their own, and one that is held."""
+    rng = np.random.default_rng(10 * classes + d)
+    weight = rng.normal(size=(classes, d)).astype(np.float32)
+    bias = 0.3 * rng.normal(size=classes).astype(np.float32)
+    low = rng.uniform(-2.0, 0.0, d).astype(np.float32)
+    high = (low + rng.uniform(0.5, 4.0, d)).astype(np.float32)
+    unit, held = high - low, np.arange(d) == 1
+    x = np.clip((low + unit * rng.uniform(size=(n, d))).astype(np.float32), low, high)
+    module = frozen_linear(weight, bias)
+    samples = torch.tensor(x)
+    y = TiledClassifier(module).logits(samples).argmax(1)
+    lower, upper, mask, scale = (torch.tensor(part) for part in (low, high, held, unit))
+    threat = ThreatModel.box(norm, FAR, lower, upper, mask, scale)
+    weight, bias, x, unit = (part.astype(np.float64) for part in (weight, bias, x, unit))
+    exact = [
+        linear_distance(
+            norm,
+            weight,
+            bias,
+            row,
+            int(own),
+            np.where(held, row, low),
+            np.where(held, row, high),
+            unit,
+        )
+        for row, own in zip(x, y, strict=True)
+    ]
+    return share_within(nearest(attack, module, samples, y, threat), np.array(exact))
+
+
+def check_fixed(attack: Attack, norm: Norm) -> None:
+    """At a fixed eps: legal finds alone, the same for any subset, order and tile; some survive."""
+    case = Case.make("cnn-small", norm, 50)
+    shape = case.x.shape[1:]
+    scale = 0.5 + torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    held = torch.rand(shape, generator=torch.Generator().manual_seed(1)) < 0.2
+    threat = ThreatModel.box(norm, 1.5 * case.threat.eps, -0.3, 1.2, held, scale)
+    x = 1.5 * case.x - 0.3
+    classifier = TiledClassifier(case.module)
+    y = classifier.logits(x).argmax(1)
+    whole = attack(classifier, x, y, case.ids, threat, False)
+    check_inside(threat, x, whole.adversarial)
+    assert 5 < int(whole.found.sum()) < len(x)
+    judged = recheck(classifier, None, x, whole.adversarial, y, threat)
+    assert torch.equal(judged.broken, whole.found)
+    rows = torch.randperm(len(x), generator=torch.Generator().manual_seed(2))[:31]
+    wide = TiledClassifier(case.module, (32, 64))
+    for minimal in (False, True):
+        one = whole if not minimal else attack(classifier, x, y, case.ids, threat, True)
+        other = attack(wide, x[rows], y[rows], case.ids[rows], threat, minimal)
+        check_same(one, other, rows)
+    assert (one.found | ~whole.found).all(), "what breaks at eps is within eps"
+
+
+def check_at_zero(attack: Attack, norm: Norm) -> None:
+    """eps = 0 breaks exactly what is misclassified; a sample that is has distance 0."""
+    case = Case.make("mlp", norm, 32)
+    y = torch.where(torch.arange(32) < 5, (case.y + 1) % 3, case.y)
+    classifier, wrong = TiledClassifier(case.module), torch.arange(32) < 5
+    none = attack(classifier, case.x, y, case.ids, ThreatModel.box(norm, 0.0), False)
+    assert torch.equal(none.found, wrong)
+    assert torch.equal(none.adversarial, case.x)
+    far = nearest(attack, case.module, case.x, y, ThreatModel.box(norm, FAR))
+    assert np.array_equal(far == 0, wrong.numpy())
