@@ -9,6 +9,7 @@ trusted, and no one has to notice that by hand.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -73,7 +74,7 @@ class _Probe:
         size, parts = self.classifier.tiles[0], []
         for start in range(0, len(self.x), size):
             x, y = (self.classifier.pad(t[start : start + size], size) for t in (self.x, self.y))
-            _, gradient = self.classifier.logits_and_gradient(x, lambda z, y=y: margin(z, y))
+            _, gradient = self.classifier.logits_and_gradient(x, partial(margin, y=y))
             parts.append(gradient[: len(self.x) - start])
         return torch.cat(parts)
 
