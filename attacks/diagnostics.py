@@ -16,16 +16,18 @@ from torch import Tensor
 
 from attacks.balls import Ball
 from attacks.classifier import TiledClassifier
+from attacks.halving import HalvingConfig
 from attacks.losses import margin
-from attacks.pgd import PGDConfig, pgd
+from attacks.pgd import PGDConfig
 from attacks.randomness import advance, stream_keys
+from attacks.registry import AttackConfig, kind_of
 from attacks.threat import ThreatModel
 
 SAMPLES = 64
 _EXPLODED = 1e10
 _DRAWS = 10
 _SHORT = PGDConfig(steps=10, restarts=1, loss="margin")
-_LONG = PGDConfig(steps=30, restarts=2, loss="margin")
+_LONG = HalvingConfig(steps=8)
 
 
 @dataclass(frozen=True)
@@ -63,10 +65,10 @@ class _Probe:
     seed: int
     logits: Tensor
 
-    def attack(self, eps: float, config: PGDConfig) -> tuple[Tensor, Tensor]:
-        """Which samples PGD breaks at `eps`, and the lowest margin it meets."""
-        threat = replace(self.threat, eps=eps)
-        found = pgd(self.classifier, self.x, self.y, self.ids, threat, config, self.seed)
+    def attack(self, eps: float, config: AttackConfig) -> tuple[Tensor, Tensor]:
+        """Which samples an attack breaks at `eps`, and the lowest margin it meets."""
+        threat, run = replace(self.threat, eps=eps), kind_of(config).run
+        found = run(self.classifier, self.x, self.y, self.ids, threat, config, self.seed)
         return found.found, found.lowest
 
     def gradient(self) -> Tensor:
@@ -123,7 +125,7 @@ def _of_gradients(probe: _Probe) -> list[Flag]:
     size = probe.gradient().flatten(1).double().abs().amax(1)
     finite = size.isfinite()
     return [
-        Flag("zero-gradient", _share(size == 0), 0.05, "the margin has no gradient at the sample"),
+        Flag("zero-gradient", _share(size == 0), 0.1, "the margin has no gradient at the sample"),
         Flag("exploding-gradient", _share(~finite | (size > _EXPLODED)), 0.0,
              "a gradient is Inf, NaN or above 1e10"),
         Flag("quantised-input", _share(_quantised(probe)), 0.5,

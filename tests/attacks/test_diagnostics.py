@@ -63,7 +63,8 @@ CASES = [
     (lambda: {"after": lambda z: 1e4 * z}, {"saturated-logits"}),
     (lambda: {"after": lambda z: z + 0.01 * torch.randn_like(z)}, {"random-output"}),
     (lambda: {"before": shattered}, {"noise-beats-gradient"}),
-    (lambda: {"before": lambda x: x.detach() + 0 * x}, {"zero-gradient", "holds-at-any-eps"}),
+    (lambda: {"before": lambda x: x.detach() + 0 * x}, {"zero-gradient"}),
+    (lambda: {"after": lambda z: torch.eye(5)[:1] + 0 * z}, {"holds-at-any-eps"}),
     (lambda: {"after": lambda z: z + 0 * (z - z.detach()).abs().sqrt()}, {"exploding-gradient"}),
 ]
 
