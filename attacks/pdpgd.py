@@ -29,7 +29,7 @@ from attacks.threat import ThreatModel
 
 _STEP, _STEP_LEFT = 0.3, 0.01  # of the perturbation, in ranges of a feature; what is left at last
 _RATE, _RATE_LEFT = 0.3, 0.1  # of the weight's logarithm
-_WEIGHT = 0.01  # at first
+_WEIGHT = 0.3  # at first; at 1 the steepest feature is worth its price, were it the widest
 _AVERAGE = 0.999  # of squared slopes, over the steps
 _FLATTEST = 1e-12  # root of that average, as a share of the steepest slope
 
@@ -102,7 +102,8 @@ class PDPGD(Method):
         metric = (square / (1 - _AVERAGE ** (step + 1))).sqrt().clamp_min(_FLATTEST)
         pace = _STEP * _STEP_LEFT**share / metric
         onward = s["perturbation"] + span * pace * slope
-        threshold = span * span * pace / log_weight.exp()
+        share_of_widest = span / span.amax(1, keepdim=True).clamp_min(TINY)
+        threshold = span * pace * share_of_widest / log_weight.exp()
         onward = onward.sign() * (onward.abs() - threshold).clamp_min(0.0)
         onward = torch.minimum(torch.maximum(onward, frame.low), frame.high)
         lanes.state = {

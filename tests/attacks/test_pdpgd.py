@@ -29,7 +29,7 @@ def test_without_targets_it_goes_to_the_class_that_is_likeliest_there():
 
 
 def test_at_a_fixed_eps():
-    check_fixed(attack(30, targets=2), "l1")
+    check_fixed(attack(25, targets=2), "l1")
 
 
 def test_eps_zero():
