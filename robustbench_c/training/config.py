@@ -25,6 +25,21 @@ class Augmentation(Frozen):
     flip: bool = False
 
 
+class Federation(Frozen):
+    """How a training is shared out to simulated clients.
+
+    Attributes:
+        clients: How many.
+        alpha: Concentration of the Dirichlet split by label: small, and each client has few
+            classes; large, and all have the same share of each.
+        local_epochs: Epochs of a client between two averages; a round.
+    """
+
+    clients: int = Field(ge=1)
+    alpha: float = Field(0.5, gt=0)
+    local_epochs: int = Field(1, ge=1)
+
+
 class TrainConfig(Frozen):
     """Settings of `fit`; those of the objective are kept apart.
 

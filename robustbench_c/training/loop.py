@@ -116,9 +116,7 @@ def fit(
     sparsifier = sparsify(model, partial(generator, config.seed)) if sparsify else Dense(model)
     if config.keep == "best-robust":
         _check_can_choose(held, attack, sparsify)
-    trainer = _Trainer(
-        model, train, held, objective, config, attack, verifier, sparsifier, progress
-    )
+    trainer = Trainer(model, train, held, objective, config, attack, verifier, sparsifier, progress)
     whole: dict[str, Any] = {
         "config": config.content(),
         "data": describe(data),
@@ -167,7 +165,7 @@ def best_robust(rows: Sequence[EpochRow]) -> int:
     return best.epoch
 
 
-class _Trainer:
+class Trainer:
     """The state that training moves forward, one epoch at a time."""
 
     def __init__(
@@ -220,6 +218,7 @@ class _Trainer:
             yield from repeat(batch, self.replays)
 
     def epoch(self, epoch: int) -> EpochRow:
+        """Train one epoch, counted from 1, and measure."""
         noise = self._generator("attack", epoch, self.device)
         if isinstance(self.objective, Replaying):
             self.objective.begin()
@@ -331,6 +330,7 @@ class _Trainer:
         return generator(self.config.seed, purpose, epoch, device)
 
     def checkpoint(self, identity: dict[str, Any]) -> Checkpoint:
+        """What a resume needs."""
         return Checkpoint(
             identity=identity,
             model=self.model.state_dict(),
@@ -343,6 +343,7 @@ class _Trainer:
         )
 
     def restore(self, checkpoint: Checkpoint, folder: Path) -> None:
+        """Go on from a checkpoint."""
         try:
             self.model.load_state_dict(checkpoint.model)
             if self.ema and checkpoint.ema is not None:

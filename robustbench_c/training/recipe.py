@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from robustbench_c.errors import UsageError, did_you_mean
-from robustbench_c.training.config import Frozen, TrainConfig
+from robustbench_c.training.config import Federation, Frozen, TrainConfig
 
 
 class Normalisation(Frozen):
@@ -73,6 +73,7 @@ class Recipe(Frozen):
         start: A trained model to start from, by name or path; its architecture is the recipe's.
         objective: What to minimise.
         sparse: How the model is made and kept sparse; None for a dense one.
+        federated: The simulated clients that train it; None for training on all data.
         train: The numbers of the training.
         licence: Licence of the weights.
         description: What it is, in one line.
@@ -86,15 +87,22 @@ class Recipe(Frozen):
     start: str | None = None
     objective: ObjectiveChoice
     sparse: SparseChoice | None = None
+    federated: Federation | None = None
     train: TrainConfig
     licence: str = "MIT"
     description: str = ""
+
+    @model_validator(mode="after")
+    def _is_dense_where_federated(self) -> Self:
+        if self.federated and self.sparse:
+            raise ValueError("federated training is of dense models: leave out federated or sparse")
+        return self
 
     @property
     def sha256(self) -> str:
         """Hash of every setting; one that recipes did not have at first counts where it is set."""
         content = self.model_dump(mode="json")
-        for later in ("initialise", "start", "sparse"):
+        for later in ("initialise", "start", "sparse", "federated"):
             if content[later] is None:
                 del content[later]
         content["train"] = self.train.content()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,8 +17,9 @@ from robustbench_c import zoo
 from robustbench_c.data import Dataset
 from robustbench_c.errors import ModelError, RunError, UsageError
 from robustbench_c.training.checkpoint import CHECKPOINT
+from robustbench_c.training.federated import fit_federated
 from robustbench_c.training.log import EpochRow
-from robustbench_c.training.loop import fit
+from robustbench_c.training.loop import FitResult, fit
 from robustbench_c.training.measure import accuracy
 from robustbench_c.training.objectives import bind, short_attack, verifier
 from robustbench_c.training.progress import Progress
@@ -87,8 +89,15 @@ def run(
     if start is not None:
         _begin_at(model, start, recipe)
     _claim(folder, recipe.name, resume, overwrite)
+    later = {"federated"} if recipe.federated is None else set()
+    trainer: Callable[..., FitResult]
+    if recipe.federated is None:
+        proof = verifier(recipe.objective.name, settings, lower, upper)
+        trainer = partial(fit, verifier=proof, sparsify=sparsify)
+    else:
+        trainer = partial(fit_federated, federation=recipe.federated)
     try:
-        result = fit(
+        result = trainer(
             model,
             train,
             objective,
@@ -97,10 +106,8 @@ def run(
             resume=resume,
             device=where,
             attack=attack,
-            verifier=verifier(recipe.objective.name, settings, lower, upper),
-            sparsify=sparsify,
             identity={
-                "recipe": recipe.model_dump(mode="json", exclude={"train", "description"}),
+                "recipe": recipe.model_dump(mode="json", exclude={"train", "description", *later}),
                 "start": start.sha256 if start else None,
             },
             title=recipe.name,
