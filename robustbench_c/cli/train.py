@@ -117,7 +117,7 @@ def train(
         print(f"clean accuracy on the test split of {chosen.data}: {trained.clean_accuracy:.2%}")
     print(f"wrote {trained.weights} with its card, log.csv, log.jsonl and training.png/.svg")
     folder_of_data = f" --data-dir {data_dir}" if data_dir else ""
-    radius = "" if "eps" in chosen.objective.settings else " --eps 0.1"
+    radius = "" if chosen.objective.threat else " --eps 0.1"
     print(
         f"next: robust-eval --model {trained.weights} --data {chosen.data}{folder_of_data}{radius}"
     )
@@ -132,8 +132,8 @@ def _show_recipes() -> None:
     table = Table("recipe", "data", "architecture", "objective", "epochs", "what it is", box=None)
     for key in known_recipes():
         recipe = load_recipe(key)
-        settings = recipe.objective.settings
-        threat = f" ({settings['norm']} {settings['eps']:g})" if "eps" in settings else ""
+        known = recipe.objective.threat
+        threat = f" ({known['norm']} {known['eps']:g})" if known else ""
         table.add_row(
             key,
             recipe.data,

@@ -31,6 +31,7 @@ class Checkpoint:
         ema: State dict of the averaged model, or None.
         optimiser: State dict of the optimiser.
         sparsifier: State of the sparse training method.
+        best: State dict of the best epoch's model so far, where that is kept.
         rows: The log so far, one row for each epoch done.
         torch_version: Under which it was written.
     """
@@ -42,6 +43,7 @@ class Checkpoint:
     sparsifier: dict[str, Any]
     rows: list[EpochRow]
     torch_version: str
+    best: dict[str, Any] | None = None
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
@@ -50,7 +52,8 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     Raises:
         RunError: It cannot be written; the one before is still there.
     """
-    content = {field: getattr(checkpoint, field) for field in ("model", "ema", "sparsifier")} | {
+    tensors = ("model", "ema", "best", "sparsifier")
+    content = {field: getattr(checkpoint, field) for field in tensors} | {
         "format": _FORMAT,
         "identity": json.dumps(checkpoint.identity),
         "optimiser": checkpoint.optimiser,
@@ -88,6 +91,7 @@ def load_checkpoint(
             sparsifier=content["sparsifier"],
             rows=[EpochRow(**row) for row in content["rows"]],
             torch_version=content["torch"],
+            best=content.get("best"),
         )
         known = content["format"] == _FORMAT
     except (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -23,6 +23,21 @@ class Augmentation(Frozen):
 
     shift: int = Field(0, ge=0)
     flip: bool = False
+
+
+class Federation(Frozen):
+    """How a training is shared out to simulated clients.
+
+    Attributes:
+        clients: How many.
+        alpha: Concentration of the Dirichlet split by label: small, and each client has few
+            classes; large, and all have the same share of each.
+        local_epochs: Epochs of a client between two averages; a round.
+    """
+
+    clients: int = Field(ge=1)
+    alpha: float = Field(0.5, gt=0)
+    local_epochs: int = Field(1, ge=1)
 
 
 class TrainConfig(Frozen):
@@ -46,6 +61,9 @@ class TrainConfig(Frozen):
         augmentation: For images, or None.
         validation: Samples held out of the training data, drawn by the seed; below 1, the share of
             the data.
+        keep: Which epoch's model is returned: "last", or "best-robust", the first of those with the
+            highest accuracy under the short attack on the held-out samples (early stopping against
+            robust overfitting: Rice et al., ICML 2020).
         seed: Seeds the held-out samples, shuffling, augmentation, attack noise and dropout.
     """
 
@@ -64,7 +82,15 @@ class TrainConfig(Frozen):
     eps_warmup_epochs: float = Field(0.0, ge=0)
     augmentation: Augmentation | None = None
     validation: float = Field(0, ge=0)
+    keep: Literal["last", "best-robust"] = "last"
     seed: int = Field(0, ge=0)
+
+    def content(self) -> dict[str, Any]:
+        """The settings as JSON values; one that came later counts where it is set."""
+        content = self.model_dump(mode="json")
+        if self.keep == "last":
+            del content["keep"]
+        return content
 
     @model_validator(mode="after")
     def _is_coherent(self) -> Self:

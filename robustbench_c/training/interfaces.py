@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +50,21 @@ class Objective(Protocol):
         self, model: nn.Module, x: Tensor, y: Tensor, *, generator: torch.Generator, scale: float
     ) -> Tensor:
         """The batch's mean loss, a scalar; `scale` in [0, 1] multiplies eps (warm-up)."""
+        ...
+
+
+@runtime_checkable
+class Replaying(Protocol):
+    """What an objective that takes several steps on each batch has as well.
+
+    Attributes:
+        replays: Steps on each batch in a row.
+    """
+
+    replays: int
+
+    def begin(self) -> None:
+        """An epoch begins: what was kept from the last one is forgotten, so that it can resume."""
         ...
 
 

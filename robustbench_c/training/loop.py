@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,14 @@ from robustbench_c.training.augment import augment
 from robustbench_c.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from robustbench_c.training.config import TrainConfig
 from robustbench_c.training.ema import Ema
-from robustbench_c.training.interfaces import Attack, Objective, Sparsify, TrainingData, Verifier
+from robustbench_c.training.interfaces import (
+    Attack,
+    Objective,
+    Replaying,
+    Sparsify,
+    TrainingData,
+    Verifier,
+)
 from robustbench_c.training.log import EpochRow, write_log
 from robustbench_c.training.measure import accuracy, check_fits, verified_accuracy
 from robustbench_c.training.plot import draw
@@ -94,8 +102,8 @@ def fit(
         ModelError: Model and data do not fit, or the loss or a weight is not finite.
         DataError: No samples are left to train on.
         RunError: The folder cannot be written, or its checkpoint is damaged or of another training.
-        UsageError: Augmentation is asked for, but the samples are no images; or the sparse method
-            does not fit the training.
+        UsageError: Augmentation is asked for, but the samples are no images; the sparse method
+            does not fit the training; or the best epoch is to be kept, but nothing is measured.
     """
     device = torch.device(device)
     progress = progress or Progress()
@@ -106,11 +114,11 @@ def fit(
         raise UsageError(f"augmentation needs images: '{data.name}' has none; leave it out")
     check_fits(model.to(device), train.x, len(data.classes))
     sparsifier = sparsify(model, partial(generator, config.seed)) if sparsify else Dense(model)
-    trainer = _Trainer(
-        model, train, held, objective, config, attack, verifier, sparsifier, progress
-    )
+    if config.keep == "best-robust":
+        _check_can_choose(held, attack, sparsify)
+    trainer = Trainer(model, train, held, objective, config, attack, verifier, sparsifier, progress)
     whole: dict[str, Any] = {
-        "config": config.model_dump(mode="json"),
+        "config": config.content(),
         "data": describe(data),
         "validation": describe(validation) if validation else None,
         **(identity or {}),
@@ -135,10 +143,29 @@ def fit(
             drawn = time.perf_counter()
         progress.epoch(row)
     draw(folder, trainer.rows, title)
-    return FitResult(trainer.settle().eval(), tuple(trainer.rows))
+    return FitResult(trainer.chosen().eval(), tuple(trainer.rows))
 
 
-class _Trainer:
+def _check_can_choose(held: Samples, attack: Attack | None, sparsify: Sparsify | None) -> None:
+    if not len(held) or attack is None:
+        raise UsageError(
+            'keep = "best-robust" needs held-out samples (validation) and an objective with a norm '
+            "and an eps"
+        )
+    if sparsify is not None:
+        raise UsageError(
+            'keep = "best-robust" is for dense models: an early epoch of a sparse training may '
+            "have too many weights"
+        )
+
+
+def best_robust(rows: Sequence[EpochRow]) -> int:
+    """The first of the epochs with the highest accuracy under attack on the held-out samples."""
+    best = max(rows, key=lambda row: row.validation_robust_accuracy or 0.0)
+    return best.epoch
+
+
+class Trainer:
     """The state that training moves forward, one epoch at a time."""
 
     def __init__(
@@ -158,12 +185,14 @@ class _Trainer:
         self.attack, self.verifier, self.progress = attack, verifier, progress
         self.sparsifier = sparsifier
         self.device = train.x.device
-        self.steps = math.ceil(len(train) / config.batch_size)
+        self.replays = objective.replays if isinstance(objective, Replaying) else 1
+        self.steps = math.ceil(len(train) / config.batch_size) * self.replays
         self.cycle = config.epochs // config.cycles * self.steps
         self.optimiser = _optimiser(model, config)
         self.ema = _average(model, config)
         self.measured = model
         self.rows: list[EpochRow] = []
+        self.best: dict[str, Any] | None = None
 
     def settle(self) -> nn.Module:
         """Set `measured`, and return it: what would be used if training ended here."""
@@ -171,15 +200,30 @@ class _Trainer:
         self.measured = self.sparsifier.settle(trained, self._part().x)
         return self.measured
 
-    def epoch(self, epoch: int) -> EpochRow:
+    def chosen(self) -> nn.Module:
+        """What is returned: `measured`, as it was after the epoch that is kept."""
+        measured = self.settle()
+        if self.best is not None:
+            measured.load_state_dict(self.best)
+        return measured
+
+    def _batches(self, epoch: int) -> Iterator[Samples]:
+        """The batch of each step of an epoch; one that replays batches gets each several times."""
         order = torch.randperm(len(self.train), generator=self._generator("shuffle", epoch))
-        noise = self._generator("attack", epoch, self.device)
         changes = self._generator("augmentation", epoch, self.device)
-        total, seen, started = 0.0, 0, time.perf_counter()
-        for step, index in enumerate(order.to(self.device).tensor_split(self.steps)):
+        for index in order.to(self.device).tensor_split(self.steps // self.replays):
             batch = self.train.at(index)
             if self.config.augmentation:
                 batch = Samples(augment(batch.x, self.config.augmentation, changes), batch.y)
+            yield from repeat(batch, self.replays)
+
+    def epoch(self, epoch: int) -> EpochRow:
+        """Train one epoch, counted from 1, and measure."""
+        noise = self._generator("attack", epoch, self.device)
+        if isinstance(self.objective, Replaying):
+            self.objective.begin()
+        total, seen, started = 0.0, 0, time.perf_counter()
+        for step, batch in enumerate(self._batches(epoch)):
             position = (epoch - 1) * self.steps + step
             in_cycle = position % self.cycle
             rate = learning_rate(self.config, in_cycle, self.cycle)
@@ -212,6 +256,9 @@ class _Trainer:
             sparsity=self._sparsity(),
         )
         self.rows.append(row)
+        if self.config.keep == "best-robust" and best_robust(self.rows) == epoch:
+            state = self.measured.state_dict()
+            self.best = {name: value.clone() for name, value in state.items()}
         return row
 
     def _prepare(self, at: Position) -> None:
@@ -283,6 +330,7 @@ class _Trainer:
         return generator(self.config.seed, purpose, epoch, device)
 
     def checkpoint(self, identity: dict[str, Any]) -> Checkpoint:
+        """What a resume needs."""
         return Checkpoint(
             identity=identity,
             model=self.model.state_dict(),
@@ -291,9 +339,11 @@ class _Trainer:
             sparsifier=self.sparsifier.state(),
             rows=self.rows,
             torch_version=str(torch.__version__),
+            best=self.best,
         )
 
     def restore(self, checkpoint: Checkpoint, folder: Path) -> None:
+        """Go on from a checkpoint."""
         try:
             self.model.load_state_dict(checkpoint.model)
             if self.ema and checkpoint.ema is not None:
@@ -304,7 +354,7 @@ class _Trainer:
             raise RunError(
                 f"the checkpoint in {folder} is of another architecture: give another folder"
             ) from error
-        self.rows = list(checkpoint.rows)
+        self.rows, self.best = list(checkpoint.rows), checkpoint.best
         if checkpoint.torch_version != torch.__version__:
             self.progress.note(
                 f"the checkpoint was written by torch {checkpoint.torch_version}, this is "

@@ -1,8 +1,8 @@
 """The training objectives that recipes know by name, and what binds them to a recipe's settings.
 
-An objective is a plain function `(model, x, y, *, generator, scale, **settings) -> loss`. To add
-one, write it in `attacks` (or `certify`), and enter it in `OBJECTIVES`. One that takes `base` adds
-to another objective.
+An objective is a plain function `(model, x, y, *, generator, scale, **settings) -> loss`, or a
+class that is made of its settings and called with the rest. To add one, write it in `attacks` (or
+`certify`), and enter it in `OBJECTIVES`. One that takes `base` adds to another objective.
 """
 
 from __future__ import annotations
@@ -16,12 +16,18 @@ import torch
 from pydantic import ConfigDict, ValidationError, create_model
 from torch import Tensor, nn
 
+from attacks.adversarial import PGDTraining
+from attacks.awp import AWP
 from attacks.classifier import TiledClassifier
 from attacks.explanation_objectives import align, hessian, ig_norm
-from attacks.objectives import pgd, standard
+from attacks.fast import GradAlign, NoisyFGSM
+from attacks.free import Free
+from attacks.mart import Mart
+from attacks.objectives import standard
 from attacks.pgd import PGDConfig
 from attacks.pgd import pgd as pgd_attack
 from attacks.threat import ThreatModel
+from attacks.trades import Trades
 from certify.training import cc_ibp, crown_ibp, explanation_box, ibp, mtl_ibp, nrs, sabr, verified
 from robustbench_c.errors import UsageError, did_you_mean
 from robustbench_c.training.interfaces import Attack, Objective, Verifier
@@ -35,9 +41,15 @@ CERTIFIED: dict[str, Callable[..., Tensor]] = {
     "sabr": sabr,
     "nrs": nrs,
 }
-OBJECTIVES: dict[str, Callable[..., Tensor]] = {
+OBJECTIVES: dict[str, Callable[..., Any]] = {
     "standard": standard,
-    "pgd": pgd,
+    "pgd": PGDTraining,
+    "trades": Trades,
+    "mart": Mart,
+    "n-fgsm": NoisyFGSM,
+    "gradalign": GradAlign,
+    "free": Free,
+    "awp": AWP,
     **CERTIFIED,
     "explain": explanation_box,
     "align": align,
@@ -54,6 +66,7 @@ def bind(name: str, settings: Mapping[str, Any], lower: Tensor, upper: Tensor) -
     Raises:
         UsageError: No such objective, or it has no such setting, or misses one, or a value is not
             legal for its type.
+        AttackError: A value is out of its range.
     """
     if name not in OBJECTIVES:
         raise UsageError(f"no objective '{name}'; {did_you_mean(name, list(OBJECTIVES))}")
@@ -77,7 +90,11 @@ def bind(name: str, settings: Mapping[str, Any], lower: Tensor, upper: Tensor) -
     except ValidationError as error:
         raise UsageError(f"the objective '{name}': setting {first_fault(error)}") from error
     box = {"lower": lower, "upper": upper}
-    return partial(function, **chosen, **{k: v for k, v in box.items() if k in keywords})
+    given = {**chosen, **{k: v for k, v in box.items() if k in keywords}}
+    if isinstance(function, type):
+        made: Objective = function(**given)
+        return made
+    return partial(function, **given)
 
 
 def _with_base(
@@ -97,21 +114,21 @@ def _with_base(
 
 
 def short_attack(
-    settings: Mapping[str, Any], lower: Tensor, upper: Tensor, seed: int
+    threat: Mapping[str, Any], lower: Tensor, upper: Tensor, seed: int
 ) -> Attack | None:
-    """PGD-10, one restart, at the eps that is trained for; None where the objective has none.
+    """PGD-10, one restart, at the norm and eps that is trained for; None where there is none.
 
     It watches training, with the same noise after every epoch. It is no evaluation.
     """
-    if "eps" not in settings or "norm" not in settings:
+    if not threat:
         return None
-    threat = ThreatModel.box(settings["norm"], settings["eps"], lower, upper)
+    model_of = ThreatModel.box(threat["norm"], threat["eps"], lower, upper)
     config = PGDConfig(steps=10, restarts=1)
 
     def attack(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         classifier = TiledClassifier(model, (32, 256))
         ids = torch.arange(len(x))
-        return pgd_attack(classifier, x, y, ids, threat.to(x.device), config, seed).found
+        return pgd_attack(classifier, x, y, ids, model_of.to(x.device), config, seed).found
 
     return attack
 

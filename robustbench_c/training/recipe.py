@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from robustbench_c.errors import UsageError, did_you_mean
-from robustbench_c.training.config import Frozen, TrainConfig
+from robustbench_c.training.config import Federation, Frozen, TrainConfig
 
 
 class Normalisation(Frozen):
@@ -44,6 +44,14 @@ class ObjectiveChoice(Frozen):
     name: str
     settings: dict[str, Any] = Field({})
 
+    @property
+    def threat(self) -> dict[str, Any]:
+        """Its norm and eps, or those of its base where it has none; empty where none has both."""
+        for settings in (self.settings, _base_settings(self.settings)):
+            if settings.keys() >= {"norm", "eps"}:
+                return {key: settings[key] for key in ("norm", "eps")}
+        return {}
+
 
 class SparseChoice(Frozen):
     """A sparse training method and its settings (for all: sparsity, allocation, structure)."""
@@ -65,6 +73,7 @@ class Recipe(Frozen):
         start: A trained model to start from, by name or path; its architecture is the recipe's.
         objective: What to minimise.
         sparse: How the model is made and kept sparse; None for a dense one.
+        federated: The simulated clients that train it; None for training on all data.
         train: The numbers of the training.
         licence: Licence of the weights.
         description: What it is, in one line.
@@ -78,17 +87,25 @@ class Recipe(Frozen):
     start: str | None = None
     objective: ObjectiveChoice
     sparse: SparseChoice | None = None
+    federated: Federation | None = None
     train: TrainConfig
     licence: str = "MIT"
     description: str = ""
+
+    @model_validator(mode="after")
+    def _is_dense_where_federated(self) -> Self:
+        if self.federated and self.sparse:
+            raise ValueError("federated training is of dense models: leave out federated or sparse")
+        return self
 
     @property
     def sha256(self) -> str:
         """Hash of every setting; one that recipes did not have at first counts where it is set."""
         content = self.model_dump(mode="json")
-        for later in ("initialise", "start", "sparse"):
+        for later in ("initialise", "start", "sparse", "federated"):
             if content[later] is None:
                 del content[later]
+        content["train"] = self.train.content()
         if self.train.cycles == 1:
             del content["train"]["cycles"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -151,17 +168,23 @@ def override(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
         content["objective"] = other.objective.model_dump()
         content["initialise"] = other.initialise
     settings = content["objective"]["settings"]
-    own = dict(settings)
+    inner = _base_settings(settings)
+    before, before_inner = dict(settings), dict(inner)
     for key in [key for key in given if key in ("norm", "eps", "steps", "step_size")]:
-        if key not in settings:
+        owner = next((each for each in (settings, inner) if key in each), None)
+        if owner is None:
             raise UsageError(
                 f"the objective '{content['objective']['name']}' has no {key}: "
                 "leave it out, or choose another recipe (robust-train --list)"
             )
-        settings[key] = given.pop(key)
-    if "step_size" in settings and options.get("step_size") is None:
-        settings["step_size"] = _scaled_step(own, settings)
-    _take_along(own, settings)
+        owner[key] = given.pop(key)
+    for key in ("norm", "eps"):  # a base that had the same is trained on: take it along
+        if key in settings and key in inner and before[key] == before_inner[key]:
+            inner[key] = settings[key]
+    for old, new in ((before, settings), (before_inner, inner)):
+        fixed = old.get("step_size") != new.get("step_size")
+        if new.keys() >= {"eps", "steps", "step_size"} and not fixed:
+            new["step_size"] = _scaled_step(old, new)
     for key in [key for key in given if key in ("sparsity", "allocation", "structure")]:
         if content["sparse"] is None:
             raise UsageError(
@@ -175,18 +198,11 @@ def override(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
     return _checked(content, f"recipe '{recipe.name}' with these options")
 
 
-def _take_along(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """Give the new norm and eps to a base that had the old ones: else it would be trained on."""
-    base = new.get("base")
+def _base_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of an objective's base, to change; an empty table where there are none."""
+    base = settings.get("base")
     inner = base.get("settings") if isinstance(base, dict) else None
-    if not isinstance(inner, dict):
-        return
-    before = dict(inner)
-    for key in ("norm", "eps"):
-        if key in inner and inner[key] == old.get(key):
-            inner[key] = new[key]
-    if inner.keys() >= {"eps", "steps", "step_size"}:
-        inner["step_size"] = _scaled_step(before, inner)
+    return inner if isinstance(inner, dict) else {}
 
 
 def _scaled_step(old: Mapping[str, Any], new: Mapping[str, Any]) -> Any:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,8 +17,9 @@ from robustbench_c import zoo
 from robustbench_c.data import Dataset
 from robustbench_c.errors import ModelError, RunError, UsageError
 from robustbench_c.training.checkpoint import CHECKPOINT
+from robustbench_c.training.federated import fit_federated
 from robustbench_c.training.log import EpochRow
-from robustbench_c.training.loop import fit
+from robustbench_c.training.loop import FitResult, fit
 from robustbench_c.training.measure import accuracy
 from robustbench_c.training.objectives import bind, short_attack, verifier
 from robustbench_c.training.progress import Progress
@@ -75,7 +77,8 @@ def run(
     lower, upper = train.lower.to(where), train.upper.to(where)
     settings = recipe.objective.settings
     objective = bind(recipe.objective.name, settings, lower, upper)
-    attack = short_attack(settings, lower, upper, derive(recipe.train.seed, "validation"))
+    noise = derive(recipe.train.seed, "validation")
+    attack = short_attack(recipe.objective.threat, lower, upper, noise)
     sparsify = bind_sparse(recipe.sparse) if recipe.sparse else None
     start = _start(recipe) if recipe.start else None
     draft = _draft(recipe, train, mean_std, start)
@@ -86,8 +89,15 @@ def run(
     if start is not None:
         _begin_at(model, start, recipe)
     _claim(folder, recipe.name, resume, overwrite)
+    later = {"federated"} if recipe.federated is None else set()
+    trainer: Callable[..., FitResult]
+    if recipe.federated is None:
+        proof = verifier(recipe.objective.name, settings, lower, upper)
+        trainer = partial(fit, verifier=proof, sparsify=sparsify)
+    else:
+        trainer = partial(fit_federated, federation=recipe.federated)
     try:
-        result = fit(
+        result = trainer(
             model,
             train,
             objective,
@@ -96,10 +106,8 @@ def run(
             resume=resume,
             device=where,
             attack=attack,
-            verifier=verifier(recipe.objective.name, settings, lower, upper),
-            sparsify=sparsify,
             identity={
-                "recipe": recipe.model_dump(mode="json", exclude={"train", "description"}),
+                "recipe": recipe.model_dump(mode="json", exclude={"train", "description", *later}),
                 "start": start.sha256 if start else None,
             },
             title=recipe.name,
@@ -164,8 +172,7 @@ def _draft(
     start: zoo.LoadedModel | None,
 ) -> zoo.Draft:
     """The card without what is measured; made before training, so that no error comes after it."""
-    settings = recipe.objective.settings
-    threat = {key: settings[key] for key in ("norm", "eps") if key in settings}
+    threat = recipe.objective.threat
     try:
         return zoo.Draft(
             name=recipe.name,
@@ -182,7 +189,7 @@ def _draft(
             seed=recipe.train.seed,
             epochs=recipe.train.epochs,
             start=start.name if start else None,
-            threat=zoo.TrainedFor(**threat) if len(threat) == 2 else None,
+            threat=zoo.TrainedFor(**threat) if threat else None,
             licence=recipe.licence,
         )
     except ValidationError as error:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from attacks.classifier import TiledClassifier
 from attacks.pgd import PGDConfig, pgd
+from attacks.registry import AttackConfig, kind_of
 from attacks.result import AttackResult
 from attacks.threat import NORMS, Norm, ThreatModel
 
@@ -83,7 +84,9 @@ class Case:
     y: Tensor
     ids: Tensor
     threat: ThreatModel
-    config: PGDConfig = field(default_factory=lambda: PGDConfig(steps=5, restarts=2, loss="margin"))
+    config: AttackConfig = field(
+        default_factory=lambda: PGDConfig(steps=5, restarts=2, loss="margin")
+    )
     tiles: tuple[int, ...] = (32,)
     active_set: bool = True
     invariant: bool = True  # False: no restart ends before its last step
@@ -117,6 +120,9 @@ class Case:
 
     def run(self) -> AttackResult:
         classifier = TiledClassifier(self.module, self.tiles, self.invariant)
+        if not isinstance(self.config, PGDConfig):
+            given = (self.x, self.y, self.ids, self.threat, self.config, self.seed)
+            return kind_of(self.config).run(classifier, *given)
         return pgd(
             classifier,
             self.x,
@@ -175,6 +181,15 @@ def check_honest(case: Case, result: AttackResult) -> None:
         assert torch.equal(result.forwards, spent), "forward passes miscounted"
         assert torch.equal(result.backwards, spent - tries), "gradients miscounted"
     assert not result.not_finite.any()
+
+
+def check_legal(case: Case, result: AttackResult) -> None:
+    """A find is legal and misclassified, and the rest is untouched: of any attack."""
+    check_inside(case.threat, case.x, result.adversarial)
+    logits = TiledClassifier(case.module).logits(result.adversarial)
+    assert (logits.argmax(1) != case.y)[result.found].all(), "a find is classified rightly"
+    assert torch.equal(result.adversarial[~result.found], case.x[~result.found])
+    assert torch.equal(result.lowest < 0, result.found), "found is: a margin below 0 was met"
 
 
 def check_same(

@@ -10,7 +10,8 @@ import torch
 from attack_checks import NORMS, check_inside
 from torch import Generator, Tensor, nn
 
-from attacks.objectives import pgd, standard
+from attacks.adversarial import PGDTraining
+from attacks.objectives import standard
 from attacks.threat import ThreatModel
 
 
@@ -42,9 +43,9 @@ def net(fails_at: int = -1) -> Net:
 
 
 def call(module: nn.Module, x: Tensor, y: Tensor, **changes: Any) -> Tensor:
+    generator = changes.pop("generator", Generator().manual_seed(0))
+    scale = changes.pop("scale", 1.0)
     settings = {
-        "generator": Generator().manual_seed(0),
-        "scale": 1.0,
         "norm": "linf",
         "eps": 0.1,
         "steps": 3,
@@ -52,7 +53,8 @@ def call(module: nn.Module, x: Tensor, y: Tensor, **changes: Any) -> Tensor:
         "lower": torch.tensor(0.0),
         "upper": torch.tensor(1.0),
     }
-    return pgd(module, x, y, **(settings | changes))
+    objective = PGDTraining(**(settings | changes))
+    return objective(module, x, y, generator=generator, scale=scale)
 
 
 @pytest.fixture

@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
+from attacks.adversarial import PGDTraining
 from attacks.balls import Ball
-from attacks.objectives import pgd, standard, worst
+from attacks.objectives import standard, worst
 from attacks.threat import ThreatModel
 from certify.errors import UnsupportedError
 from certify.training import cc_ibp, crown_ibp, ibp, ibp_initialisation, mtl_ibp, sabr, verified
@@ -240,10 +241,8 @@ def test_what_has_no_linear_bound_is_taken_by_its_interval(batch):
 def test_alpha_goes_from_the_attack_to_the_bound(batch):
     model, (x, y) = net(), batch
     proved = call("ibp", model, x, y)
-    attack = pgd(
-        model, x, y, generator=Generator().manual_seed(0), scale=1.0, norm="linf", eps=EPS,
-        lower=LOWER, upper=UPPER, **ATTACK,
-    )  # fmt: skip
+    pgd = PGDTraining(norm="linf", eps=EPS, lower=LOWER, upper=UPPER, **ATTACK)
+    attack = pgd(model, x, y, generator=Generator().manual_seed(0), scale=1.0)
     for name in ("mtl-ibp", "cc-ibp"):
         torch.testing.assert_close(call(name, model, x, y, alpha=1.0), proved)
         torch.testing.assert_close(call(name, model, x, y, alpha=0.0), attack)
