@@ -73,7 +73,9 @@ class Problem:
 
     @cached_property
     def clean(self) -> Tensor:
-        """Logits of the samples, (n, classes)."""
+        """Logits of the samples, (n, classes); of no samples (0, 2)."""
+        if len(self.x) == 0:
+            return self.x.new_zeros(0, 2)
         return self.classifier.logits(self.x)
 
     @cached_property

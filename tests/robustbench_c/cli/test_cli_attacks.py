@@ -1,0 +1,62 @@
+"""`--attack` by name, with its settings, in records that verify."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+SAMPLES = ("--model", "breast-cancer-mlp", "--norm", "linf", "--eps", 0.05, "--eps-unit", "range")
+
+
+@pytest.fixture
+def attack(command, tmp_path):
+    """Run robust-eval on a table of two classes, with the record in `tmp_path / "runs"`."""
+
+    def run(*words):
+        given = ("--samples", 30, "--device", "cpu", "--out", tmp_path / "runs", "--json")
+        return command("robust-eval", *SAMPLES, *given, "--attack", *words)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("auto",),
+        ("apgd", "--steps", 5, "--targets", 3),
+        ("fab", "--set", "steps=10"),
+        ("square", "--set", "queries=30"),
+        ("foolbox:LinfDeepFoolAttack", "--set", "steps=5"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_an_attack_is_recorded_resumed_and_verified(attack, robust_runs, tmp_path, words):
+    first = attack(*words, "--save-adversarial")
+    assert first.code == 0, first.err
+    found = json.loads(first.out)
+    assert 0 < found["robust_accuracy"]["value"] < found["clean_accuracy"]["value"]
+    assert attack(*words, "--save-adversarial").out == first.out
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert robust_runs("verify", folder).code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("sqare",), "did you mean 'square'"),
+        (("foolbox:LinfDepFool",), "did you mean 'LinfDeepFoolAttack'"),
+        (("square", "--steps", 3), "the attack 'square' has no 'steps'"),
+        (("square", "--set", "queries=abc"), "queries of the attack 'square' is a number"),
+        (("square", "--set", "queries"), "is not of the form KEY=VALUE"),
+        (("auto", "--steps", 3), "--steps is no setting of the suite 'auto'"),
+        (("ddn",), "the attack ddn is for l2, not for linf"),
+        (("apgd", "--steps", 0), "must be at least 1"),
+        (("foolbox:L2DeepFoolAttack",), "is an attack in l2"),
+    ],
+)
+def test_wrong_words_are_one_line(attack, words, told):
+    ended = attack(*words)
+    assert ended.code in (2, 5)
+    assert told in ended.lines[-1]
+    assert ended.out == ""
