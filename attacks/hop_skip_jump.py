@@ -24,6 +24,7 @@ from attacks.threat import ThreatModel
 
 START, SEARCH, ESTIMATE, WALK = range(4)
 _FINEST = 2.0**-20  # share of a distance that float32 still shows
+_COARSEST = 1e-3  # the paper's precision of few features is a good part of the distance
 _FIRST = 0.1  # radius of the first estimate, as a share of the box
 
 
@@ -96,7 +97,7 @@ class HopSkipJump(Method):
         frame = Offsets.around(self.threat, lanes.ball.x)
         here, d = frame.of(s["point"]), frame.low.shape[1]
         wrong, phase = loss[:, None] > 0, s["phase"][:, None]
-        theta = max(d**-2.0 if self.linf else d**-1.5, _FINEST)
+        theta = min(max(d**-2.0 if self.linf else d**-1.5, _FINEST), _COARSEST)
 
         # a start, or a walk, that is adversarial is where a binary search begins
         begun = wrong & ((phase == START) | (phase == WALK))
