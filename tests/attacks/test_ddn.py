@@ -1,4 +1,4 @@
-"""DDN: near exact on linear models of two classes, and what every attack promises."""
+"""DDN: near exact on linear models towards each class, and what every attack promises."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """How often each search finds the exact distance, to 1%, on small ReLU nets of random weights.
 
 These have many local minima for their size. The floors are the measured shares, less one or two of
-the 48 samples; together the searches find 46. Nets of other seeds are harder: there the share of
-all together fell to 0.97 in Linf, 1.0 in L2 and 0.87 in L1, whose nearest point is often at a kink.
+the 48 samples; together the searches find 46. Nets of other seeds can be harder: of one the share
+of all together was 0.87 in Linf and L1, whose nearest point is often at a kink, and 1 in L2.
 """
 
 from __future__ import annotations
