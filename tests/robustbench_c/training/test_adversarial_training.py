@@ -212,6 +212,31 @@ def test_the_first_most_robust_epoch_is_kept(tmp_path, blobs):
     assert torch.equal(last.model.state_dict()["1.weight"], states[3]["1.weight"])
 
 
+def test_the_kept_epoch_survives_a_resume(tmp_path, blobs, noisy):
+    config = TrainConfig(epochs=3, learning_rate=0.01, validation=20, keep="best-robust")
+    kept = []
+
+    class Stop(Progress):
+        def epoch(self, row):
+            kept.extend(value.clone() for value in model.state_dict().values())
+            raise StoppedError
+
+    def linear():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
+
+    def train(model, rates, **options):
+        return fit(model, blobs, noisy, config, folder=tmp_path, attack=scripted(rates), **options)
+
+    model = linear()
+    with pytest.raises(StoppedError):
+        train(model, [1.0], progress=Stop())
+    resumed = train(linear(), [0.0, 0.0], resume=True)
+    assert resumed.rows[0].validation_robust_accuracy > 0
+    for value, wanted in zip(resumed.model.state_dict().values(), kept, strict=True):
+        assert torch.equal(value, wanted)
+
+
 def test_nothing_to_choose_by_is_refused(tmp_path, blobs, make_model, noisy):
     config = TrainConfig(epochs=1, learning_rate=0.01, validation=20, keep="best-robust")
     with pytest.raises(UsageError, match=r"best-robust\" needs held-out samples"):
