@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from attacks.errors import AttackError
 from attacks.projections import PROJECTIONS
 from attacks.randomness import gaussian, uniform
 from attacks.threat import ThreatModel
@@ -57,7 +58,8 @@ class Ball:
         unit, exact = self._unit(), self.x.double()
         low = ((self.low.double() - exact) / unit).flatten(1)
         high = ((self.high.double() - exact) / unit).flatten(1)
-        inside = PROJECTIONS[self.threat.norm](perturbation.flatten(1), low, high, eps * _INSIDE)
+        eps = eps if self.threat.norm == "l0" else eps * _INSIDE
+        inside = PROJECTIONS[self.threat.norm](perturbation.flatten(1), low, high, eps)
         wanted = inside.view_as(exact) * unit
         moved = (exact + wanted).float()
         too_far = (moved.double() - exact).abs() > wanted.abs()
@@ -69,11 +71,15 @@ class Ball:
 
         Args:
             points: Any inputs, float32 or float64, like `x`.
-            radius: L2 and L1 only: a radius for each sample, at most eps, float64, (n,); None: eps.
+            radius: Not for Linf: a radius for each sample, at most eps, float64, (n,); None: eps.
         """
         if self.threat.norm == "linf":
             return torch.minimum(torch.maximum(points.float(), self.low), self.high)
         return self._place((points.double() - self.x.double()) / self._unit(), radius)
+
+    def _not_for_l0(self) -> None:
+        if self.threat.norm == "l0":
+            raise AttackError("a ball of l0 has no random starts and steps: use sigma-zero")
 
     def _lengths(self, size: float | Tensor) -> float | Tensor:
         """A length for each sample, in a form that is multiplied by inputs."""
@@ -92,6 +98,7 @@ class Ball:
         Args:
             keys: int64, (n,), one stream of random numbers for each sample.
         """
+        self._not_for_l0()
         eps, d = self.threat.eps, self.x[0].numel()
         if self.threat.norm == "linf":
             noise = (2.0 * uniform(keys, d) - 1.0).view_as(self.x)
@@ -119,6 +126,7 @@ class Ball:
         Args:
             keys: int64, (n,), one stream of random numbers for each sample.
         """
+        self._not_for_l0()
         eps, d = self.threat.eps, self.x[0].numel()
         if self.threat.norm == "l1":
             return self.start(keys)
@@ -144,6 +152,7 @@ class Ball:
             gradient: Gradient of the loss to raise, like `x`.
             size: Length of the step in units of eps, for all or for each sample, (n,).
         """
+        self._not_for_l0()
         size = self._lengths(size)
         if self.threat.norm == "linf":
             return self._ahead(current, gradient.sign(), size)  # the sign of NaN is 0

@@ -18,7 +18,9 @@ from attacks.threat import ThreatModel
 
 
 def distances(x: Tensor, other: Tensor, threat: ThreatModel) -> Tensor:
-    """Norm of `other - x` in units of eps, float64, (n,)."""
+    """Norm of `other - x` in units of eps (of L0: features that differ), float64, (n,)."""
+    if threat.norm == "l0":
+        return (other != x).flatten(1).double().sum(1)
     difference = other.double() - x.double()
     if threat.scale is not None:
         difference = difference / threat.scale.double()

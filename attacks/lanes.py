@@ -21,10 +21,11 @@ from torch import Tensor
 from attacks.balls import Ball
 from attacks.classifier import TiledClassifier
 from attacks.driver import distances
+from attacks.errors import AttackError
 from attacks.losses import margin
 from attacks.randomness import stream_keys
 from attacks.result import AttackResult, Progress
-from attacks.threat import ThreatModel
+from attacks.threat import NORMS, Norm, ThreatModel
 
 State = dict[str, Tensor]
 """What a search remembers, one row for each lane. "point" is the input that is evaluated next."""
@@ -167,6 +168,7 @@ class Method(ABC):
         steps: Moves of one run; `steps + 1` points are evaluated.
         gradients: Whether it needs gradients, or logits alone.
         strays: Whether points may lie outside of the ball of radius eps (never of the box).
+        norms: The norms it is for.
     """
 
     name: str
@@ -174,6 +176,7 @@ class Method(ABC):
     steps: int
     gradients: bool = True
     strays: bool = False
+    norms: tuple[Norm, ...] = NORMS
 
     @abstractmethod
     def begin(self, lanes: Lanes) -> State:
@@ -203,8 +206,14 @@ def drive(problem: Problem, method: Method) -> AttackResult:
 
     Returns:
         What was found. The caller re-checks it (`attacks.driver`) before it counts.
+
+    Raises:
+        AttackError: The method is not for the threat model's norm.
     """
     x, classifier = problem.x, problem.classifier
+    if problem.threat.norm not in method.norms:
+        norms = ", ".join(method.norms)
+        raise AttackError(f"the attack {method.name} is for {norms}, not for {problem.threat.norm}")
     result = AttackResult.empty(x)
     if len(x) == 0:
         return result

@@ -59,10 +59,9 @@ class PDPGD(Method):
     """PDPGD as a `Method`; any wrong class counts, whatever the target of the run."""
 
     strays = True
+    norms = ("l1",)
 
     def __init__(self, config: PDPGDConfig, threat: ThreatModel, classes: int) -> None:
-        if threat.norm != "l1":
-            raise AttackError(f"PDPGD is for l1, not for {threat.norm}")
         self.threat, self.aims = threat, min(config.targets, classes - 1)
         self.name = "pdpgd" + ("-t" if self.aims else "")
         self.runs, self.steps = max(1, self.aims), config.steps

@@ -73,4 +73,17 @@ def project_l1(v: Tensor, low: Tensor, high: Tensor, eps: Radius) -> Tensor:
     return torch.where(z.abs().sum(1, keepdim=True) <= eps, z, shrunk)
 
 
-PROJECTIONS = {"linf": project_linf, "l2": project_l2, "l1": project_l1}
+def project_l0(v: Tensor, low: Tensor, high: Tensor, eps: Radius) -> Tensor:
+    """Nearest point with at most `eps` entries that are not 0 and `low <= z <= high`; all (n, d).
+
+    Those are kept that come nearest by being kept, of equals the first.
+    """
+    z = v.clamp(low, high)
+    gain = v**2 - (v - z) ** 2
+    order = gain.argsort(dim=1, descending=True, stable=True)
+    rank = torch.arange(v.shape[1], device=v.device).expand_as(order)
+    kept = torch.zeros_like(order).scatter(1, order, rank) < torch.as_tensor(eps).floor()
+    return torch.where(kept, z, 0.0)
+
+
+PROJECTIONS = {"linf": project_linf, "l2": project_l2, "l1": project_l1, "l0": project_l0}

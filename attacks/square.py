@@ -94,6 +94,8 @@ class Square(Method):
         self.height, self.width = (1, *shape)[-2:]
         self.size = torch.Size(shape).numel()
         self.channels = self.size // max(self.height * self.width, 1)
+        if threat.norm == "l0":
+            raise AttackError("the Square Attack is for linf, l2, l1, not for l0")
         self.power = {"linf": 0, "l2": 2, "l1": 1}[threat.norm]
         held = threat.immutable
         held = torch.zeros(shape, dtype=torch.bool) if held is None else held

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from attacks.errors import AttackError
 
-Norm = Literal["linf", "l2", "l1"]
-NORMS: tuple[Norm, ...] = get_args(Norm)
+Norm = Literal["linf", "l2", "l1", "l0"]
+NORMS: tuple[Norm, ...] = ("linf", "l2", "l1")
+"""What proofs, records, training and most attacks are about; "l0" is for attacks made for it."""
 
 
 def feature_ranges(lower: Tensor, upper: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -31,7 +32,8 @@ class ThreatModel:
     `{x' : norm((x' - x) / scale) <= eps, lower <= x' <= upper, x' = x where immutable}`.
 
     Attributes:
-        norm: "linf", "l2" or "l1", over all features of a sample.
+        norm: "linf", "l2" or "l1", over all features of a sample; or "l0", the number of features
+            that differ (of an image: entries, so that a pixel of three channels counts up to 3).
         eps: Radius in the units of the input (of `scale` where one is given), finite, >= 0.
         lower: Lower end of the input box, a scalar or of the shape of a sample.
         upper: Upper end of the input box, likewise.
@@ -49,8 +51,8 @@ class ThreatModel:
     scale: Tensor | None = None
 
     def __post_init__(self) -> None:
-        if self.norm not in NORMS:
-            raise AttackError(f"unknown norm '{self.norm}': use one of {', '.join(NORMS)}")
+        if self.norm not in get_args(Norm):
+            raise AttackError(f"unknown norm '{self.norm}': use one of {', '.join(get_args(Norm))}")
         if not 0 <= self.eps <= torch.finfo(torch.float32).max:
             raise AttackError(
                 f"eps is {self.eps}: it must be finite and not negative, and at most 3e38"
@@ -109,7 +111,8 @@ class ThreatModel:
         """Smallest and largest legal value of each feature, rounded inward.
 
         Computed in float64 and rounded to float32 towards `x`, so that a clamped input exceeds
-        neither eps nor the box by even one bit. (For L2 and L1 this is the enclosing box.)
+        neither eps nor the box by even one bit. (For L2, L1 and L0 this is the enclosing box: of
+        L0 all of the box, where eps lets a feature change.)
 
         Args:
             x: Samples, float32, (n, *shape), inside the box.
@@ -119,7 +122,9 @@ class ThreatModel:
         """
         exact = x.double()
         radius: float | Tensor = self.eps
-        if self.scale is not None:
+        if self.norm == "l0":
+            radius = torch.inf if self.eps >= 1 else 0.0
+        elif self.scale is not None:
             # rounded down: measured in units of `scale`, it may be eps and one bit otherwise
             unit = self.scale.double()
             radius = torch.nextafter(self.eps * unit, torch.zeros_like(unit))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from attacks.threat import Norm, ThreatModel
+from certify.errors import CertifyError
 from certify.interval import Interval
 
 
@@ -34,7 +35,12 @@ class InputSet:
         """What an attacker may choose instead of each of the samples (n, *shape).
 
         Computed in float64 and rounded outwards: no legal input, real or float, is left out.
+
+        Raises:
+            CertifyError: The norm is l0.
         """
+        if threat.norm == "l0":
+            raise CertifyError("no proof is about l0: use linf, l2 or l1")
         exact = x.double()
         radius = torch.as_tensor(threat.eps, dtype=torch.float64, device=x.device)
         if threat.scale is not None:

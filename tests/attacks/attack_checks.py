@@ -20,13 +20,15 @@ from attacks.threat import NORMS, Norm, ThreatModel
 
 __all__ = ["MODELS", "NORMS", "Case", "Norm"]
 
-_ORDER = {"linf": np.inf, "l2": 2, "l1": 1}
+_ORDER = {"linf": np.inf, "l2": 2, "l1": 1, "l0": 0}
 
 
 def reach(norm: Norm, slope: np.ndarray, cap: np.ndarray, eps: float) -> float:
     """Largest value of `slope . z` with norm(z) <= eps, 0 <= z <= cap, for `slope >= 0`."""
     if norm == "linf":
         return float(slope @ np.minimum(cap, eps))
+    if norm == "l0":
+        return float(np.sort(slope * cap)[::-1][: int(eps)].sum())
     if norm == "l1":  # greedy: the steepest feature first, up to its cap
         order = np.argsort(-slope, kind="stable")
         before = np.concatenate([[0.0], np.cumsum(cap[order])[:-1]])
@@ -67,9 +69,9 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "cnn-gelu": (lambda: _cnn(nn.GELU), (1, 12, 12)),
 }
 _EPS: dict[str, dict[Norm, float]] = {  # a part of the samples breaks, a part does not
-    "cnn-small": {"linf": 0.012, "l2": 0.1, "l1": 0.6},
+    "cnn-small": {"linf": 0.012, "l2": 0.1, "l1": 0.6, "l0": 1.0},
     "cnn-batch-norm": {"linf": 0.012, "l2": 0.1, "l1": 0.6},
-    "mlp": {"linf": 0.08, "l2": 0.2, "l1": 0.3},
+    "mlp": {"linf": 0.08, "l2": 0.2, "l1": 0.3, "l0": 1.0},
     "mlp-sigmoid": {"linf": 0.08, "l2": 0.2, "l1": 0.3},
     "cnn-gelu": {"linf": 0.012, "l2": 0.1, "l1": 0.6},
 }

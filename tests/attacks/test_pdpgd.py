@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from attack_checks import Case
 from nearest_checks import check_at_zero, check_fixed, linear_share
 
 from attacks import pdpgd as module
+from attacks.classifier import TiledClassifier
 from attacks.errors import AttackError
 from attacks.pdpgd import PDPGDConfig, pdpgd
-from attacks.threat import ThreatModel
 
 
 def attack(steps=200, targets=9):
@@ -49,5 +50,6 @@ def test_settings_are_checked():
     for wrong in ({"steps": 0}, {"targets": -1}):
         with pytest.raises(AttackError):
             PDPGDConfig(**wrong)
-    with pytest.raises(AttackError, match="l1"):
-        module.PDPGD(PDPGDConfig(), ThreatModel.box("l2", 1.0), 3)
+    case = Case.make("mlp", "l2", 5)
+    with pytest.raises(AttackError, match="for l1, not for l2"):
+        attack()(TiledClassifier(case.module), case.x, case.y, case.ids, case.threat, True)
