@@ -40,7 +40,7 @@ _REACH = 1.5, 6.0  # radius of a disk, from and to, in standard deviations of it
 _SPREAD = 3.0  # standard deviation of its place, likewise
 _DEPTH = 8  # moves below the root
 _BOUND = 0.5  # weight of the upper confidence bound, values being in [0, 1]
-_STEP = 0.5  # length of a move in units of eps, for L2 and L1
+_STEP = 0.25  # length of a move in units of eps, for L2 and L1
 
 
 @dataclass(frozen=True)
