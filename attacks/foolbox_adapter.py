@@ -96,6 +96,13 @@ def foolbox_attacks(norm: Norm | None = None) -> list[str]:
     return [name for name, kind in _classes().items() if wanted & set(_norms(kind))]
 
 
+def check_name(name: str) -> None:
+    """Raise AttackError, with a hint, unless foolbox is there and has this attack."""
+    classes = _classes()
+    if name not in classes:
+        raise _unknown("foolbox has no attack", name, list(classes))
+
+
 def _fits(value: object, hint: Any) -> bool:
     """Whether a plain value is of an annotated type."""
     origin = typing.get_origin(hint)
@@ -130,9 +137,8 @@ class FoolboxConfig:
         if self.restarts < 1:
             raise AttackError(f"restarts is {self.restarts}: it must be at least 1")
         object.__setattr__(self, "name", self.name.removeprefix("foolbox:"))
+        check_name(self.name)
         classes = _classes()
-        if self.name not in classes:
-            raise _unknown("foolbox has no attack", self.name, list(classes))
         parameters = inspect.signature(classes[self.name]).parameters
         hints = typing.get_type_hints(classes[self.name].__init__)
         known = [name for name in parameters if name not in _OURS]

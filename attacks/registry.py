@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from attacks.apgd import APGDConfig, apgd
+from attacks.fab import FABConfig, fab
+from attacks.foolbox_adapter import FoolboxConfig, foolbox_attack
 from attacks.halving import HalvingConfig, halving
 from attacks.pgd import PGDConfig, pgd
 from attacks.result import AttackResult
+from attacks.square import SquareConfig, square
 from attacks.threat import NORMS, Norm
+from attacks.transform_search import TransformConfig, transformations
 
 Knowledge = Literal["white-box", "score", "decision", "none"]
 """What an attacker knows: gradients, logits, the predicted class, or nothing of the model."""
-AttackConfig = PGDConfig | APGDConfig | HalvingConfig
+AttackConfig = (
+    PGDConfig
+    | APGDConfig
+    | HalvingConfig
+    | FABConfig
+    | SquareConfig
+    | TransformConfig
+    | FoolboxConfig
+)
 """Settings of an attack; their type says which."""
+Plain = int | float | str | bool | None
+_OPTION = "option."
 
 
 @dataclass(frozen=True)
@@ -26,7 +40,8 @@ class Kind:
         name: Its name in records and on the command line.
         config: Type of its settings.
         run: `run(classifier, x, y, ids, threat, config, seed, confirm=, progress=)`.
-        passes: Most forward passes of a sample, from its settings and the number of classes.
+        passes: Most forward passes of a sample, from its settings and the number of classes: as far
+            as it is known beforehand.
         knowledge: What it needs to know.
         norms: The norms it is for.
     """
@@ -39,13 +54,25 @@ class Kind:
     norms: tuple[Norm, ...] = NORMS
 
 
-def _of_runs(config: PGDConfig | APGDConfig, classes: int) -> int:
-    targets = config.targets if isinstance(config, APGDConfig) else 0
+def _of_runs(config: PGDConfig | APGDConfig | FABConfig, classes: int) -> int:
+    targets = 0 if isinstance(config, PGDConfig) else config.targets
     return (config.steps + 1) * config.restarts * max(1, min(targets, classes - 1))
 
 
 def _of_rounds(config: HalvingConfig, classes: int) -> int:
     return sum(targets * (steps + 1) for targets, steps in config.plan(classes))
+
+
+def _of_queries(config: SquareConfig, classes: int) -> int:
+    return config.queries * config.restarts
+
+
+def _of_grid(config: TransformConfig, classes: int) -> int:
+    return 30 * config.levels + config.draws  # families have a few variants of each strength
+
+
+def _of_others(config: FoolboxConfig, classes: int) -> int:
+    return 100 * config.restarts
 
 
 KINDS = {
@@ -54,6 +81,10 @@ KINDS = {
         Kind("pgd", PGDConfig, pgd, _of_runs),
         Kind("apgd", APGDConfig, apgd, _of_runs),
         Kind("apgd-halving", HalvingConfig, halving, _of_rounds),
+        Kind("fab", FABConfig, fab, _of_runs),
+        Kind("square", SquareConfig, square, _of_queries, "score"),
+        Kind("transformations", TransformConfig, transformations, _of_grid, "none"),
+        Kind("foolbox", FoolboxConfig, foolbox_attack, _of_others),
     )
 }
 
@@ -61,3 +92,30 @@ KINDS = {
 def kind_of(config: AttackConfig) -> Kind:
     """The attack that settings are for."""
     return next(kind for kind in KINDS.values() if type(config) is kind.config)
+
+
+def to_plain(config: AttackConfig) -> dict[str, Plain]:
+    """Every setting of an attack as a plain value, for a record."""
+    settings: dict[str, Any] = asdict(config)
+    if isinstance(config, FoolboxConfig):
+        options = settings.pop("options")
+        settings |= {f"{_OPTION}{name}": value for name, value in options.items()}
+    return {k: ",".join(v) if isinstance(v, tuple) else v for k, v in settings.items()}
+
+
+def from_plain(name: str, settings: dict[str, Plain]) -> AttackConfig:
+    """The settings of an attack from those that `to_plain` gave.
+
+    Raises:
+        AttackError: A value is not legal.
+        KeyError: No attack has this name.
+        TypeError: It has no such setting.
+    """
+    kind, given = KINDS[name], dict[str, Any](settings)
+    if kind.config is FoolboxConfig:
+        options = {key: given.pop(key) for key in list(given) if key.startswith(_OPTION)}
+        given["options"] = {key.removeprefix(_OPTION): value for key, value in options.items()}
+    if kind.config is TransformConfig and isinstance(given.get("families"), str):
+        given["families"] = tuple(given["families"].split(","))
+    config: AttackConfig = kind.config(**given)
+    return config

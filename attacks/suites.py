@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from attacks.apgd import APGDConfig
+from attacks.fab import FABConfig
 from attacks.halving import HalvingConfig
 from attacks.registry import AttackConfig
+from attacks.square import SquareConfig
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ AUTOATTACK = Suite(
     (
         ("apgd-ce", APGDConfig()),
         ("apgd-t", APGDConfig(loss="dlr", targets=9)),
+        ("fab-t", FABConfig(targets=9)),
+        ("square", SquareConfig()),
     ),
 )
 """The standard suite of AutoAttack (Croce and Hein, ICML 2020) in its published form."""

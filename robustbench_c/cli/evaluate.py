@@ -45,7 +45,7 @@ def evaluate(
         str | None, typer.Option(help="Named settings of data, threat and attack, or a .toml.")
     ] = None,
     attack: Annotated[
-        str, typer.Option(help="pgd, auto, autoattack, ... (--list), or none for proofs alone.")
+        str, typer.Option(help="pgd, auto, foolbox:NAME, ... (--list); none: proofs alone.")
     ] = "pgd",
     certify: Annotated[
         str | None,
@@ -111,6 +111,9 @@ def evaluate(
     targets: Annotated[
         int, typer.Option(max=_MOST, help="Other classes to aim at by turns, of apgd; 0: none.")
     ] = 0,
+    set_: Annotated[
+        list[str], typer.Option("--set", help="A setting of the attack, KEY=VALUE; repeatable.")
+    ] = [],  # noqa: B006  # typer copies it
     seed: Annotated[int, typer.Option(min=0, max=2**53, help="Seed of all noise.")] = 0,
     batch_size: Annotated[
         str, typer.Option(help="Most samples in a pass; changes no verdict.")
@@ -179,9 +182,9 @@ def evaluate(
         fixed |= dict.fromkeys(("eps_unit", "immutable", "certify_seconds"))
         given = [key for key in fixed if options.is_given(context, key)]
         given += ["attack"] if attack != "pgd" else []
-        given += ["targets"] if options.is_given(context, "targets") else []
+        given += [key for key in ("targets", "set_") if options.is_given(context, key)]
         if given:
-            option = given[0].replace("_", "-")
+            option = given[0].strip("_").replace("_", "-")
             raise UsageError(f"--protocol {protocol} fixes --{option}: leave one of them out")
         data, norm, eps = named.data, named.norm, named.eps
         steps, restarts, step_size = named.steps, named.restarts, named.step_size
@@ -217,7 +220,7 @@ def evaluate(
             goal=goal,  # type: ignore[arg-type]
         )
     else:
-        config = None if attack == NONE else attack_of(context, attack)
+        config = None if attack == NONE else attack_of(context, attack, set_)
     card = options.card_of(model)
     dataset = options.load_data(_data_name(data, card), split, data_dir, label_column, box)
     if samples is not None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
+import re
+from dataclasses import dataclass, fields, replace
 from typing import get_args
 
 from attacks.errors import AttackError
+from attacks.foolbox_adapter import FoolboxConfig
 from attacks.pgd import PGDConfig
-from attacks.registry import KINDS, AttackConfig, kind_of
+from attacks.registry import KINDS, AttackConfig, from_plain, kind_of, to_plain
 from attacks.suites import Suite
 from attacks.threat import ThreatModel
 from certify.errors import CertifyError
@@ -36,11 +38,11 @@ TOLERANCE = 0.01
 
 def attack_step(name: str, config: AttackConfig, threat: ThreatModel) -> StepInfo:
     """An attack as a step of a protocol: every setting, with PGD's step size as a number."""
-    kind, settings = kind_of(config), asdict(config)
+    kind, settings = kind_of(config), to_plain(config)
     if isinstance(config, PGDConfig):  # its records are older than the name in them
         settings["step_size"] = config.resolved_step(threat.eps)
     else:
-        settings = {"attack": kind.name} | settings
+        settings = {"attack": kind.name, "knowledge": kind.knowledge, **settings}
     return StepInfo(name=name, kind="attack", version=ATTACK_VERSION, parameters=settings)
 
 
@@ -52,17 +54,17 @@ def attack_of(step: StepInfo) -> AttackConfig:
     """
     settings = dict(step.parameters)
     name = settings.pop("attack", PGD)
+    settings.pop("knowledge", None)
     if name not in KINDS:
         raise RecordError(f"step {step.name} is an attack that is not known here: {name!r}")
     if name == PGD:
         settings["step_size"] = settings.get("step_size") or None  # of eps 0
     try:
-        config: AttackConfig = KINDS[str(name)].config(**settings)
+        return from_plain(str(name), settings)
     except (TypeError, AttackError) as error:
         raise RecordError(
             f"step {step.name} does not have the settings of {name}: {error}"
         ) from None
-    return config
 
 
 @dataclass(frozen=True)
@@ -133,10 +135,18 @@ class Proof:
         return replace(self, budget=replace(self.budget, iterations=1, subproblems=1))
 
 
+def _name(attack: AttackConfig) -> str:
+    """Name of the step of one attack."""
+    if not isinstance(attack, FoolboxConfig):
+        return kind_of(attack).name
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", attack.name).lower()
+    return f"foolbox-{words.removesuffix('-attack')}"
+
+
 def _attack_steps(attack: AttackConfig | Suite | None, threat: ThreatModel) -> tuple[StepInfo, ...]:
     if attack is None:
         return ()
-    parts = attack.parts if isinstance(attack, Suite) else ((kind_of(attack).name, attack),)
+    parts = attack.parts if isinstance(attack, Suite) else ((_name(attack), attack),)
     for name, config in parts:
         if threat.norm not in kind_of(config).norms:
             norms = ", ".join(kind_of(config).norms)

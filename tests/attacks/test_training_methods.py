@@ -22,6 +22,7 @@ from attacks.trades import Trades
 LOWER, UPPER = torch.tensor([-1.0, 0.0, 0.0, -2.0, 0.0]), torch.tensor([1.0, 1.0, 3.0, 2.0, 0.5])
 BOX: dict[str, Any] = {"norm": "linf", "eps": 0.1, "lower": LOWER, "upper": UPPER}
 STEPS = BOX | {"steps": 3, "step_size": 0.05}
+FAR = STEPS | {"eps": 1.0, "step_size": 0.5}  # so far that KL and KL the other way round differ
 MAKE = {
     "pgd": lambda **k: PGDTraining(**(STEPS | k)),
     "trades": lambda **k: Trades(**(STEPS | k)),
@@ -71,7 +72,7 @@ def log(p: float) -> float:
 @pytest.mark.parametrize("classes", [2, 3])
 def test_trades_is_its_formula(classes):
     model, (x, y) = net(classes), batch(classes)
-    objective = Trades(**STEPS, beta=3.0)
+    objective = Trades(**FAR, beta=3.0)
     near = probabilities(model, craft(objective, model, x, y))
     clean = probabilities(model, x)
     rows = zip(clean, near, y.tolist(), strict=True)
@@ -82,7 +83,7 @@ def test_trades_is_its_formula(classes):
 @pytest.mark.parametrize("classes", [2, 3])
 def test_mart_is_its_formula(classes):
     model, (x, y) = net(classes), batch(classes)
-    objective = Mart(**STEPS, beta=3.0)
+    objective = Mart(**FAR, beta=3.0)
     near = probabilities(model, craft(objective, model, x, y))
     clean = probabilities(model, x)
     wanted = 0.0
@@ -173,6 +174,29 @@ def test_gradalign_is_its_formula():
     assert value(objective, model, x, y).item() == pytest.approx(wanted, rel=1e-4)
 
 
+def test_both_gradients_of_gradalign_are_trained():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 3))
+    objective, (x, y) = GradAlign(**(BOX | {"eps": 0.5})), batch()
+
+    def turned() -> Tensor:
+        drawn = Generator().manual_seed(2)
+        return objective.turned(model, x, y, generator=drawn, scale=1.0)
+
+    turned().backward()
+    weight, step = model[0].weight, 0.01
+    assert isinstance(weight, Tensor)
+    assert weight.grad is not None
+    slope, uphill = weight.grad.norm().item(), weight.grad / weight.grad.norm()
+    with torch.no_grad():
+        weight += step * uphill
+    above = turned().item()
+    with torch.no_grad():
+        weight -= 2 * step * uphill
+    assert (above - turned().item()) / (2 * step) == pytest.approx(slope, rel=0.02)
+
+
 def test_the_gradient_of_a_linear_model_does_not_turn():
     x, y = batch(2)
     linear = nn.Linear(5, 2)  # of two classes: of more, the softmax turns it
@@ -241,6 +265,19 @@ def test_awp_is_the_loss_at_the_moved_weights_and_leaves_the_weights():
         torch.testing.assert_close(weight.grad, other.grad)
     for name, buffer in model.named_buffers():  # one forward pass in training mode, not two
         torch.testing.assert_close(buffer, moved.state_dict()[name])
+
+
+def test_awp_takes_both_losses_under_the_same_noise():
+    drawn = []
+
+    class Drawing(PGDTraining):
+        def value(self, model, x, points, y, *, generator, scale):
+            drawn.append(torch.rand(3, generator=generator))
+            return super().value(model, x, points, y, generator=generator, scale=scale)
+
+    value(AWP(base=Drawing(**STEPS)), net(), *batch())
+    assert len(drawn) == 2
+    assert torch.equal(*drawn)
 
 
 @pytest.mark.parametrize("name", CRAFTING)
