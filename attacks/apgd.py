@@ -70,8 +70,11 @@ def checkpoints(steps: int) -> list[int]:
 class APGD(Method):
     """APGD for Linf and L2 as a `Method`."""
 
-    def __init__(self, config: APGDConfig, threat: ThreatModel, classes: int) -> None:
-        self.config, self.eps = config, threat.eps
+    def __init__(
+        self, config: APGDConfig, threat: ThreatModel, classes: int, table: Tensor | None = None
+    ) -> None:
+        """Run `r` is towards column `r` of `table` (n, targets); without it by the clean logits."""
+        self.config, self.eps, self.table = config, threat.eps, table
         self.aims = min(config.targets, classes - 1)
         self.name = f"apgd-{config.loss}" + ("-t" if self.aims else "")
         self.runs, self.steps = config.restarts * max(1, self.aims), config.steps
@@ -99,7 +102,10 @@ class APGD(Method):
 
     def target(self, lanes: Lanes) -> Tensor:
         """The class that each row raises, (tile,); the true one where it raises no certain one."""
-        return lanes.problem.ranked[lanes.sample, lanes.run % self.aims] if self.aims else lanes.y
+        if not self.aims:
+            return lanes.y
+        table = lanes.problem.ranked if self.table is None else self.table
+        return table[lanes.sample, lanes.run % self.aims]
 
     def loss(self, lanes: Lanes, logits: Tensor) -> Tensor:
         """The configured loss, towards the target of the run where there is one."""
@@ -146,6 +152,14 @@ def _wide(rows: Tensor, like: Tensor) -> Tensor:
     return rows.view(-1, *[1] * (like.dim() - 1))
 
 
+def method_of(
+    config: APGDConfig, threat: ThreatModel, classes: int, table: Tensor | None = None
+) -> Method:
+    """APGD for any norm; see `APGD` for the arguments."""
+    method = APGD(config, threat, classes, table)
+    return APGDL1(method, threat) if threat.norm == "l1" else method
+
+
 def apgd(
     classifier: TiledClassifier,
     x: Tensor,
@@ -159,5 +173,4 @@ def apgd(
 ) -> AttackResult:
     """Attack each sample until it breaks or its runs are used up; see `attacks.lanes.Problem`."""
     problem = Problem(classifier, x, y, ids, threat, seed, confirm=confirm, progress=progress)
-    method = APGD(config, threat, problem.clean.shape[1])
-    return drive(problem, APGDL1(method, threat) if threat.norm == "l1" else method)
+    return drive(problem, method_of(config, threat, problem.clean.shape[1]))

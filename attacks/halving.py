@@ -15,10 +15,11 @@ from math import ceil
 import torch
 from torch import Tensor
 
-from attacks.apgd import APGD, APGDConfig
+from attacks.apgd import APGDConfig, method_of
 from attacks.classifier import TiledClassifier
+from attacks.driver import distances
 from attacks.errors import AttackError
-from attacks.lanes import Lanes, Problem, drive
+from attacks.lanes import Lanes, Method, Problem, State, drive
 from attacks.losses import LOSSES, LossName
 from attacks.result import AttackResult, Progress
 from attacks.threat import ThreatModel
@@ -59,30 +60,43 @@ class HalvingConfig:
         return found
 
 
-class _Round(APGD):
-    """One round: run `k` of a sample is towards column `k` of its targets."""
+class _Round(Method):
+    """One round: APGD, run `k` of a sample towards column `k` of its targets; how near they came.
+
+    Attributes:
+        reached: Largest logit of each target less that of the true class, float64, like `targets`.
+    """
 
     def __init__(
         self, config: HalvingConfig, number: int, steps: int, targets: Tensor, threat: ThreatModel
     ) -> None:
-        apgd = APGDConfig(steps=steps, loss=config.loss, targets=targets.shape[1])
-        super().__init__(apgd, threat, targets.shape[1] + 1)
-        self.name = f"apgd-halving-{number}"
-        self.targets = targets
+        count = targets.shape[1]
+        apgd = APGDConfig(steps=steps, loss=config.loss, targets=count)
+        self.apgd = method_of(apgd, threat, count + 1, targets)
+        self.name, self.runs, self.steps = f"apgd-halving-{number}", count, steps
+        self.strays, self.targets = self.apgd.strays, targets
         self.reached = torch.full(
             targets.shape, -torch.inf, dtype=torch.float64, device=targets.device
         )
 
-    def target(self, lanes: Lanes) -> Tensor:
-        """Of the round."""
-        return self.targets[lanes.sample, lanes.run]
+    def begin(self, lanes: Lanes) -> State:
+        """As APGD."""
+        return self.apgd.begin(lanes)
+
+    def loss(self, lanes: Lanes, logits: Tensor) -> Tensor:
+        """As APGD."""
+        return self.apgd.loss(lanes, logits)
 
     def move(self, lanes: Lanes, logits: Tensor, loss: Tensor, gradient: Tensor) -> None:
-        """Also notes how near each target came: logit of the target less that of the true class."""
-        gap = logits.gather(1, self.target(lanes)[:, None]) - logits.gather(1, lanes.y[:, None])
-        rows, live = (lanes.sample[lanes.live], lanes.run[lanes.live]), gap[lanes.live, 0].double()
-        self.reached[rows] = torch.maximum(self.reached[rows], live.nan_to_num(-torch.inf))
-        super().move(lanes, logits, loss, gradient)
+        """As APGD; notes how near the target came at points that count."""
+        counts, threat = lanes.live, lanes.problem.threat
+        if self.strays:
+            counts = counts & (distances(lanes.ball.x, lanes.state["point"], threat) <= threat.eps)
+        target = self.targets[lanes.sample, lanes.run]
+        gap = logits.gather(1, target[:, None]) - logits.gather(1, lanes.y[:, None])
+        rows, near = (lanes.sample[counts], lanes.run[counts]), gap[counts, 0].double()
+        self.reached[rows] = torch.maximum(self.reached[rows], near.nan_to_num(-torch.inf))
+        self.apgd.move(lanes, logits, loss, gradient)
 
 
 def halving(

@@ -7,9 +7,13 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from attacks.apgd import APGDConfig, apgd
+from attacks.ddn import DDNConfig, ddn
 from attacks.fab import FABConfig, fab
+from attacks.fmn import FMNConfig, fmn
 from attacks.foolbox_adapter import FoolboxConfig, foolbox_attack
 from attacks.halving import HalvingConfig, halving
+from attacks.hop_skip_jump import HopSkipJumpConfig, hop_skip_jump
+from attacks.pdpgd import PDPGDConfig, pdpgd
 from attacks.pgd import PGDConfig, pgd
 from attacks.result import AttackResult
 from attacks.square import SquareConfig, square
@@ -23,7 +27,11 @@ AttackConfig = (
     | APGDConfig
     | HalvingConfig
     | FABConfig
+    | FMNConfig
+    | DDNConfig
+    | PDPGDConfig
     | SquareConfig
+    | HopSkipJumpConfig
     | TransformConfig
     | FoolboxConfig
 )
@@ -54,16 +62,17 @@ class Kind:
     norms: tuple[Norm, ...] = NORMS
 
 
-def _of_runs(config: PGDConfig | APGDConfig | FABConfig, classes: int) -> int:
-    targets = 0 if isinstance(config, PGDConfig) else config.targets
-    return (config.steps + 1) * config.restarts * max(1, min(targets, classes - 1))
+def _of_runs(config: Any, classes: int) -> int:
+    """Of attacks whose runs are restarts or targets or both."""
+    restarts, targets = getattr(config, "restarts", 1), getattr(config, "targets", 0)
+    return int((config.steps + 1) * restarts * max(1, min(targets, classes - 1)))
 
 
 def _of_rounds(config: HalvingConfig, classes: int) -> int:
     return sum(targets * (steps + 1) for targets, steps in config.plan(classes))
 
 
-def _of_queries(config: SquareConfig, classes: int) -> int:
+def _of_queries(config: SquareConfig | HopSkipJumpConfig, classes: int) -> int:
     return config.queries * config.restarts
 
 
@@ -82,7 +91,18 @@ KINDS = {
         Kind("apgd", APGDConfig, apgd, _of_runs),
         Kind("apgd-halving", HalvingConfig, halving, _of_rounds),
         Kind("fab", FABConfig, fab, _of_runs),
+        Kind("fmn", FMNConfig, fmn, _of_runs),
+        Kind("ddn", DDNConfig, ddn, _of_runs, norms=("l2",)),
+        Kind("pdpgd", PDPGDConfig, pdpgd, _of_runs, norms=("l1",)),
         Kind("square", SquareConfig, square, _of_queries, "score"),
+        Kind(
+            "hop-skip-jump",
+            HopSkipJumpConfig,
+            hop_skip_jump,
+            _of_queries,
+            "decision",
+            ("linf", "l2"),
+        ),
         Kind("transformations", TransformConfig, transformations, _of_grid, "none"),
         Kind("foolbox", FoolboxConfig, foolbox_attack, _of_others),
     )

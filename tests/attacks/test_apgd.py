@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from attack_checks import Case, Norm, check_legal, check_order_free, check_same, reach
+from attack_checks import NORMS, Case, Norm, check_legal, check_order_free, check_same, reach
 from torch import Tensor, nn
 
 import attacks.apgd
@@ -20,7 +20,6 @@ from attacks.pgd import PGDConfig
 from attacks.registry import AttackConfig
 from attacks.threat import ThreatModel
 
-DENSE: tuple[Norm, ...] = ("linf", "l2")
 CONFIGS = [
     *(APGDConfig(steps=8, loss=loss) for loss in LOSSES),
     APGDConfig(steps=8, loss="dlr", targets=3, restarts=2),
@@ -33,7 +32,7 @@ def test_checkpoints_are_those_of_the_paper():
     assert checkpoints(1) == [1]
 
 
-@pytest.mark.parametrize("norm", DENSE)
+@pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
 def test_finds_are_legal_and_hang_on_nothing_but_the_sample(norm, config):
     case = replace(Case.make("cnn-small", norm), config=config)
@@ -83,7 +82,7 @@ def breakable(case: Case) -> Tensor:
 
 
 @pytest.mark.parametrize("classes", [2, 3, 5])
-@pytest.mark.parametrize("norm", DENSE)
+@pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize(
     "config", [APGDConfig(loss="margin", targets=9), HalvingConfig()], ids=["apgd", "halving"]
 )
@@ -92,7 +91,7 @@ def test_all_that_can_be_broken_of_a_linear_model_is(config, norm, classes):
     module = Lines(12, classes).eval()
     x = torch.tensor(np.random.default_rng(8).uniform(-1, 2, (200, 12))).float()
     y = TiledClassifier(module).logits(x).argmax(1)
-    threat = ThreatModel.box(norm, {"linf": 0.25, "l2": 0.8}[norm], -1.0, 2.0)
+    threat = ThreatModel.box(norm, {"linf": 0.25, "l2": 0.8, "l1": 2.0}[norm], -1.0, 2.0)
     case = Case(module, x, y, torch.arange(200), threat, config)
     gain = breakable(case)
     result = case.run()
@@ -108,7 +107,7 @@ def broken(config: AttackConfig, norm: Norm) -> tuple[Tensor, float]:
     return result.found, float(result.backwards.double().mean())
 
 
-@pytest.mark.parametrize("norm", DENSE)
+@pytest.mark.parametrize("norm", NORMS)
 def test_as_strong_as_pgd_and_halving_for_fewer_gradients(norm):
     usual, _ = broken(PGDConfig(restarts=4, loss="margin", goal="multi-targeted"), norm)
     full, spent = broken(APGDConfig(steps=50, loss="margin", targets=4), norm)
