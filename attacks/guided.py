@@ -5,9 +5,9 @@ done to that feature. They work together here (the "cooperative" game), and a Mo
 search plays for both. It asks for logits alone.
 
 Features of images are blobs, as SIFT finds them: peaks of a difference of Gaussians over place and
-scale; one is picked by its salience, a point near it by a Gaussian of its size, and a
-disk of that size is raised or lowered, in whole or in halves. Features of tables are the columns,
-and their salience is the room which the threat model leaves them.
+scale; one is picked by its salience, a point near it by a Gaussian, and a disk there, of a radius
+by its size, is raised or lowered, in whole or in halves. Features of tables are the columns, and
+their salience is the room which the threat model leaves them.
 
 Of the paper's choices three are changed, since queries are few. A game is not played out at random
 to its end: what counts is the margin at the position itself, which one query tells. Where a move
@@ -36,10 +36,11 @@ from attacks.result import AttackResult, Progress
 from attacks.threat import ThreatModel
 
 _FEATURES = 32  # keypoints of an image
-_REACH = 1.5  # radius of a disk in standard deviations
+_REACH = 1.5, 6.0  # radius of a disk, from and to, in standard deviations of its blob
+_SPREAD = 3.0  # standard deviation of its place, likewise
 _DEPTH = 8  # moves below the root
 _BOUND = 0.5  # weight of the upper confidence bound, values being in [0, 1]
-_STEP = 0.5  # length of a move in units of eps, for L2 and L1
+_STEP = 0.25  # length of a move in units of eps, for L2 and L1
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,7 @@ class Guided(Method):
         """Pick a feature and what is done to it."""
         channels = position.shape[1] if self.image else 0
         keys = advance(lanes.keys, lanes.step * (16 + channels))
-        numbers = uniform(keys, 4 + channels, offset=6)
+        numbers = uniform(keys, 5 + channels, offset=6)
         weight = self.weight[lanes.sample]
         feature = (weight < numbers[:, :1].double() * weight[:, -1:]).sum(1)
         s["by"] = torch.where(again, s["by"], feature.clamp_max(weight.shape[1] - 1))
@@ -196,28 +197,19 @@ class Guided(Method):
 
     def _disk(self, lanes: Lanes, feature: Tensor, jitter: Tensor, numbers: Tensor) -> Tensor:
         """A disk near the keypoint, in one piece or in two halves of opposite sign."""
-        shape = lanes.ball.x.shape
+        height, width = lanes.ball.x.shape[2:]
         place = self.places[lanes.sample, feature]
-        size = place[:, 2, None, None]
-        down = torch.arange(shape[2], device=feature.device)[:, None]
-        right = torch.arange(shape[3], device=feature.device)[None, :]
-        y = (
-            down
-            - (place[:, 0] + jitter[:, 0] * place[:, 2])
-            .round()
-            .clamp(0, shape[2] - 1)[:, None, None]
-        )
-        x = (
-            right
-            - (place[:, 1] + jitter[:, 1] * place[:, 2])
-            .round()
-            .clamp(0, shape[3] - 1)[:, None, None]
-        )
-        disk = (y * y + x * x <= (_REACH * size) ** 2).float()
+        share = numbers[:, 4] * numbers[:, 4]  # no power: it may round otherwise at other places
+        radius = place[:, 2] * (_REACH[0] + (_REACH[1] - _REACH[0]) * share)
+        centre = (place[:, :2] + _SPREAD * jitter * place[:, 2:3]).round()
+        down, right = centre[:, 0].clamp(0, height - 1), centre[:, 1].clamp(0, width - 1)
+        y = torch.arange(height, device=place.device)[:, None] - down[:, None, None]
+        x = torch.arange(width, device=place.device) - right[:, None, None]
+        disk = (y * y + x * x <= radius[:, None, None] ** 2).float()
         kind = (numbers[:, 2] * 3).long()[:, None, None]
         half = torch.where(kind == 1, y, torch.where(kind == 2, x, 0.0))
         disk = disk * torch.where(half >= 0, 1.0, -1.0)
-        apart = (numbers[:, 3] < 0.5)[:, None] & (numbers[:, 4:] < 0.5)
+        apart = (numbers[:, 3] < 0.5)[:, None] & (numbers[:, 5:] < 0.5)
         return disk[:, None] * torch.where(apart, -1.0, 1.0)[:, :, None, None]
 
 

@@ -75,14 +75,14 @@ def check_company(case: Case) -> None:
 
 
 def check_strength(norm: str) -> None:
-    """Half as many again as chance, of which it misses none but by luck."""
+    """Half as many again as chance, and much of what PGD breaks."""
     case = Case.make("cnn-small", norm, n=32)
-    result, luck = run(case), chance(case)
-    pgd = replace(case, config=PGDConfig(steps=30, restarts=2, loss="margin")).run()
+    result = run(case)
     check_found(case, result)
-    ours, theirs = int(result.found.sum()), int(luck.found.sum())
-    assert ours >= 1.5 * theirs + 1
-    assert ours >= 0.4 * int(pgd.found.sum())
+    ours = int(result.found.sum())
+    assert ours >= 1.5 * int(chance(case).found.sum()) + 1
+    pgd = replace(case, config=PGDConfig(steps=30, restarts=1, loss="margin")).run()
+    assert ours >= 0.45 * int(pgd.found.sum())
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
@@ -208,7 +208,7 @@ def test_a_column_without_room_is_not_picked():
     )
     share = torch.diff(method.weight, dim=1, prepend=torch.zeros(4, 1).double())
     assert (share[:, 1] < 1e-5 * share[:, 0]).all()
-    torch.testing.assert_close(share[:, 0], share[:, 2])
+    assert torch.allclose(share[:, 0], share[:, 2])
 
 
 # settings and planted bugs -----------------------------------------------------------------------
