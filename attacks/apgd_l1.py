@@ -46,26 +46,26 @@ def sparse_direction(gradient: Tensor, keep: Tensor) -> Tensor:
 class APGDL1(Method):
     """APGD for L1 as a `Method`.
 
-    A run is of three stages, of radius 3, 2 and 1 times eps; between two of them the best point is
-    projected onto the smaller ball, which takes a move. Only points within eps count.
+    A run is of three stages, of radius 3, 2 and 1 times eps. The move between two of them projects
+    the best point onto the smaller ball; of `steps` moves all others are gradient steps. Only
+    points within eps count.
     """
 
     strays = True
 
     def __init__(self, plain: Method, threat: ThreatModel) -> None:
-        """Runs, gradient steps and loss are those of `plain`."""
-        self.plain, self.name, self.runs = plain, plain.name, plain.runs
-        lengths = [int(share * plain.steps) for _, share in _RADII]
-        lengths[-1] = plain.steps - sum(lengths[:-1])
+        """Runs, steps and loss are those of `plain`."""
+        self.plain, self.name = plain, plain.name
+        self.runs, self.steps = plain.runs, plain.steps
+        lengths = [int(share * self.steps) for _, share in _RADII]
+        lengths[-1] = self.steps + 1 - sum(lengths[:-1])
         self.wide = replace(threat, eps=threat.eps * _RADII[0][0])
         radius: list[float] = []
         check: list[bool] = []
         for (factor, _), length in zip(_RADII, lengths, strict=True):
-            if length:
-                window = max(int(_WINDOW * length), 1)
-                radius += [factor * threat.eps] * (length + 1)
-                check += [at > 0 and at % window == 0 for at in range(length + 1)]
-        self.steps = len(radius) - 1
+            window = max(int(_WINDOW * length), 1)
+            radius += [factor * threat.eps] * length
+            check += [at > 0 and at % window == 0 for at in range(length)]
         device = threat.lower.device
         self.radius = torch.tensor([*radius, threat.eps], dtype=torch.float64, device=device)
         self.check = torch.tensor(check, device=device)

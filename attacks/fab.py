@@ -3,6 +3,11 @@
 It walks to the decision boundary: linearised where the search stands, the boundary is a hyperplane,
 and the nearest points of (hyperplane intersected with box) from there and from the clean sample
 pull together. It looks for the nearest adversarial example, whatever eps is.
+
+Two departures from Algorithm 1. After a step back from an adversarial point the boundary is that
+seen from the adversarial point, not from the point stepped back to: so each pass serves both to
+look and to linearise, and at equal passes the distances found are smaller. And the boundary is
+where a find counts (`attacks.lanes.CLEAR`), a rounding error beyond that of the classes.
 """
 
 from __future__ import annotations
@@ -16,7 +21,7 @@ from torch import Tensor
 from attacks.classifier import TiledClassifier
 from attacks.errors import AttackError
 from attacks.hyperplanes import onto_hyperplane
-from attacks.lanes import Lanes, Method, Problem, State, drive
+from attacks.lanes import CLEAR, Lanes, Method, Problem, State, drive
 from attacks.losses import margin
 from attacks.offsets import TINY, Offsets, length
 from attacks.randomness import gaussian, uniform
@@ -35,8 +40,7 @@ class FABConfig:
     """Settings of FAB; every one of them is part of the protocol.
 
     Attributes:
-        steps: Moves of one run, > 3: the last three search between the best find and the sample,
-            and a step back from an adversarial point is a move as well.
+        steps: Moves of one run, > 3: the last three search between the best find and the sample.
         restarts: Runs (for each target, where there are some), >= 1; the first starts at the
             sample, the others at random points within half of `min(eps, best distance so far)`.
         targets: Other classes whose boundary is walked to one after the other, the likeliest on the
@@ -82,7 +86,8 @@ class FAB(Method):
         radius = torch.minimum(radius, frame.farthest())
         noise = noise / length(threat.norm, noise).clamp_min(TINY) * radius / 2
         first = (lanes.run < max(1, self.aims)).view(-1, *[1] * (x.dim() - 1))
-        gap = -margin(lanes.problem.clean[sample], lanes.y).double()[:, None]
+        clean = lanes.problem.clean[sample]
+        gap = _beyond(clean, -margin(clean, lanes.y))
         return {
             "point": torch.where(first, x, frame.place(noise)),
             "outer": torch.zeros_like(noise),
@@ -100,12 +105,12 @@ class FAB(Method):
         return (logits.gather(1, target[:, None]) - logits.gather(1, lanes.y[:, None]))[:, 0]
 
     def move(self, lanes: Lanes, logits: Tensor, loss: Tensor, gradient: Tensor) -> None:
-        """Algorithm 1: step to the boundary, or back from beyond it; at last the final search."""
+        """Algorithm 1: back from beyond the boundary, then a step to it; at last a final search."""
         s, norm = lanes.state, self.threat.norm
         frame = Offsets.around(self.threat, lanes.ball.x)
         here = frame.of(s["point"])
-        gap = -margin(logits, lanes.y).double()[:, None]
-        beyond = (gap > 0) & gap.isfinite()
+        gap = _beyond(logits, -margin(logits, lanes.y))
+        beyond = gap > 0
         away = length(norm, here)
         better = beyond & (away < s["distance"])
         distance = torch.where(better, away, s["distance"])
@@ -124,7 +129,10 @@ class FAB(Method):
         inner_gap = torch.where(closer, gap, s["inner_gap"])
         share = _SHORT * outer_gap / (outer_gap - inner_gap).clamp_min(TINY)
         secant = outer + share.clamp(0.0, 1.0) * (inner - outer)
-        walked = torch.where(beyond, _BETA * here, self._walk(frame, here, loss, gradient))
+        slope = frame.slope(gradient)
+        base = torch.where(beyond, _BETA * here, here)
+        rise = -_beyond(logits, loss) - (slope * (base - here)).sum(1, keepdim=True)
+        walked = self._walk(frame, base, slope, rise)
         lanes.state = {
             "point": frame.place(torch.where(final, secant, walked)),
             "outer": outer,
@@ -134,21 +142,30 @@ class FAB(Method):
             "inner_gap": inner_gap,
         }
 
-    def _walk(self, frame: Offsets, here: Tensor, loss: Tensor, gradient: Tensor) -> Tensor:
-        """The biased step: beyond the linearised boundary, bent towards the sample."""
-        norm, slope = self.threat.norm, frame.slope(gradient)
-        rise = -loss.double()[:, None].nan_to_num(0.0, 0.0, 0.0)
-        low, high = frame.low, frame.high
-        # how far the boundary is for the sample, which is at 0
-        there = rise + (slope * here).sum(1, keepdim=True)
-        ahead = onto_hyperplane(
-            norm, slope, rise, (low - here).clamp_max(0.0), (high - here).clamp_min(0.0)
-        )
-        direct = onto_hyperplane(norm, slope, there, low, high)
+    def _walk(self, frame: Offsets, base: Tensor, slope: Tensor, rise: Tensor) -> Tensor:
+        """The biased step: beyond the linearised boundary, bent towards the sample.
+
+        Args:
+            frame: The box.
+            base: Where from, (n, d).
+            slope: Of the difference of logits, (n, d).
+            rise: What it lacks at `base`, (n, 1).
+        """
+        norm, low, high = self.threat.norm, frame.low, frame.high
+        down, up = (low - base).clamp_max(0.0), (high - base).clamp_min(0.0)
+        ahead = onto_hyperplane(norm, slope, rise, down, up)
+        lacking = rise + (slope * base).sum(1, keepdim=True)  # at the sample, which is at 0
+        direct = onto_hyperplane(norm, slope, lacking, low, high)
         one, two = length(norm, ahead), length(norm, direct)
         bias = (one / (one + two).clamp_min(TINY)).clamp_max(_ALPHA_MAX)
-        target = (1 - bias) * (here + _ETA * ahead) + bias * _ETA * direct
+        target = (1 - bias) * (base + _ETA * ahead) + bias * _ETA * direct
         return torch.minimum(torch.maximum(target, low), high)
+
+
+def _beyond(logits: Tensor, difference: Tensor) -> Tensor:
+    """How far a difference of logits is beyond what counts as a find, float64, (n, 1)."""
+    short = difference.double() - CLEAR * logits.double().abs().amax(1)
+    return short[:, None].nan_to_num(0.0, 0.0, 0.0)
 
 
 def fab(

@@ -1,7 +1,7 @@
 """The exact distance of the nearest adversarial example, by other means than the attacks'.
 
 Linear models: by bisection on the largest change a perturbation of a given norm can make. Small
-ReLU nets: one linear or quadratic programme for each pattern of active neurons and each class.
+ReLU nets: by one linear or quadratic programme for each pattern of active neurons and each class.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from itertools import product
 import numpy as np
 import torch
 from attack_checks import Case, Norm, check_inside, check_same, reach
-from scipy.optimize import linprog, minimize
+from scipy.optimize import linprog, nnls
 from torch import Tensor, nn
 
 from attacks.classifier import TiledClassifier
@@ -21,6 +21,9 @@ from attacks.result import AttackResult
 from attacks.threat import ThreatModel
 
 Array = np.ndarray
+Net = tuple[Array, Array, Array, Array]
+"""W, b, V, c of the logits `V relu(W x + b) + c`."""
+ORDER = {"linf": np.inf, "l2": 2, "l1": 1}
 
 
 def linear_distance(
@@ -45,64 +48,69 @@ def linear_distance(
     return best
 
 
-def relu_distance(
-    norm: Norm,
-    hidden: tuple[Array, Array],
-    last: tuple[Array, Array],
-    x: Array,
-    y: int,
-    low: Array,
-    high: Array,
-) -> float:
-    """For logits `V relu(W x + b) + c`; infinite where the box lets no class win."""
-    (W, b), (V, c) = hidden, last
-    best = np.inf
-    centre, half = (low + high) / 2, (high - low) / 2
-    middle, spread = W @ centre + b, np.abs(W) @ half
-    free = np.abs(middle) < spread  # neurons that can be on and off in the box
+def relu_distance(norm: Norm, net: Net, x: Array, y: int, low: Array, high: Array) -> float:
+    """Exact distance, one programme for each pattern of active neurons and each other class.
+
+    Patterns are those of the box around `x` that holds the nearest of some adversarial examples.
+    """
+    W, b, V, c = net
+    rng = np.random.default_rng(0)
+    best = _some_distance(norm, net, x, y, low + (high - low) * rng.uniform(size=(2000, len(x))))
+    low, high = np.maximum(low, x - best) - x, np.minimum(high, x + best) - x
+    b = W @ x + b
+    middle, spread = b + W @ (low + high) / 2, np.abs(W) @ (high - low) / 2
+    free = np.abs(middle) < spread
     for signs in product((0.0, 1.0), repeat=int(free.sum())):
         on = (middle > 0).astype(float)
         on[free] = signs
-        sign = (2 * on - 1)[free, None]
+        flip = 1 - 2 * on[free, None]
         M, m = V @ (on[:, None] * W), V @ (on * b) + c
-        for other in range(len(V)):
-            if other != y:
-                A = np.vstack([-sign * W[free], (M[y] - M[other])[None]])
-                r = np.concatenate([sign[:, 0] * b[free], [m[other] - m[y]]]) - A @ x
-                best = min(best, _shortest(norm, A, r, low - x, high - x, best))
+        for other in set(range(len(V))) - {y}:
+            A = np.vstack([flip * W[free], (M[y] - M[other])[None]])
+            r = np.append(-flip[:, 0] * b[free], m[other] - m[y])
+            best = min(best, _shortest(norm, A, r, low, high, best))
     return best
 
 
-def _shortest(norm: Norm, A: Array, r: Array, low: Array, high: Array, cut: float) -> float:
-    """Least norm of `z` with `A z <= r` and `low <= z <= high`; infinite where there is none."""
-    d, rows = A.shape[1], len(A)
-    bounds = list(zip(low, high, strict=True))
-    if norm == "linf":
-        eye, one = np.eye(d), np.ones((d, 1))
-        block = np.block([[A, np.zeros((rows, 1))], [eye, -one], [-eye, -one]])
-        cost, limits = np.r_[np.zeros(d), 1.0], [*bounds, (0, None)]
-    else:
-        eye = np.eye(d)
-        block = np.block([[A, np.zeros((rows, d))], [eye, -eye], [-eye, -eye]])
-        cost, limits = np.r_[np.zeros(d), np.ones(d)], [*bounds, *[(0, None)] * d]
-    right = np.r_[r, np.zeros(len(block) - rows)]
-    found = linprog(cost, block, right, bounds=limits)
-    if found.status != 0:
+def _some_distance(norm: Norm, net: Net, x: Array, y: int, points: Array) -> float:
+    """Distance of an adversarial example, from lines between `points` and `x`."""
+    W, b, V, c = net
+
+    def wrong(inputs: Array) -> Array:
+        return (np.maximum(inputs @ W.T + b, 0.0) @ V.T + c).argmax(1) != y
+
+    far = points[wrong(points)]
+    near = np.broadcast_to(x, far.shape)
+    for _ in range(12):
+        middle = (near + far) / 2
+        beyond = wrong(middle)[:, None]
+        near, far = np.where(beyond, near, middle), np.where(beyond, middle, far)
+    return float(np.linalg.norm(far - x, ORDER[norm], axis=1).min(initial=np.inf))
+
+
+def _shortest(norm: Norm, A: Array, r: Array, low: Array, high: Array, best: float) -> float:
+    """Least norm of `z` with `A z <= r` and `low <= z <= high`; infinite if that is not < `best`.
+
+    L2 by least-distance programming (Lawson and Hanson, Solving least squares problems, ch. 23),
+    Linf and L1 by linear programming, where the L2 norm allows it to be smaller.
+    """
+    d = len(low)
+    G, h = np.vstack([-A, np.eye(d), -np.eye(d)]), np.concatenate([-r, low, -high])
+    E = np.vstack([G.T, h])
+    residual = E @ nnls(E, np.eye(d + 1)[d])[0] - np.eye(d + 1)[d]
+    if np.linalg.norm(residual) < 1e-9:
         return np.inf
-    if norm != "l2" or found.fun / np.sqrt(d) >= cut:  # l2 >= l1 / sqrt(d)
-        return found.fun if norm != "l2" else np.inf
-    solved = minimize(
-        lambda z: z @ z,
-        found.x[:d],
-        jac=lambda z: 2 * z,
-        bounds=bounds,
-        method="SLSQP",
-        constraints={"type": "ineq", "fun": lambda z: r - A @ z, "jac": lambda z: -A},
-        options={"ftol": 1e-14, "maxiter": 200},
+    euclidean = float(np.linalg.norm(residual[:d] / residual[d]))
+    if norm == "l2" or euclidean / (np.sqrt(d) if norm == "linf" else 1.0) >= best:
+        return euclidean if norm == "l2" else np.inf
+    pick = np.ones((d, 1)) if norm == "linf" else np.eye(d)
+    sides = np.block(
+        [[A, np.zeros((len(A), pick.shape[1]))], [np.eye(d), -pick], [-np.eye(d), -pick]]
     )
-    if not solved.success or (A @ solved.x - r).max() > 1e-9:
-        raise AssertionError(f"the quadratic programme was not solved: {solved.message}")
-    return float(np.linalg.norm(solved.x))
+    bounds = [*zip(low, high, strict=True), *[(0.0, None)] * pick.shape[1]]
+    cost = np.append(np.zeros(d), np.ones(pick.shape[1]))
+    found = linprog(cost, sides, np.append(r, np.zeros(2 * d)), bounds=bounds)
+    return float(found.fun) if found.status == 0 else np.inf
 
 
 # what each attack promises -----------------------------------------------------------------------
