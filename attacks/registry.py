@@ -11,6 +11,7 @@ from attacks.ddn import DDNConfig, ddn
 from attacks.fab import FABConfig, fab
 from attacks.fmn import FMNConfig, fmn
 from attacks.foolbox_adapter import FoolboxConfig, foolbox_attack
+from attacks.guided import GuidedConfig, guided
 from attacks.halving import HalvingConfig, halving
 from attacks.hop_skip_jump import HopSkipJumpConfig, hop_skip_jump
 from attacks.pdpgd import PDPGDConfig, pdpgd
@@ -32,6 +33,7 @@ AttackConfig = (
     | PDPGDConfig
     | SquareConfig
     | HopSkipJumpConfig
+    | GuidedConfig
     | TransformConfig
     | FoolboxConfig
 )
@@ -72,7 +74,7 @@ def _of_rounds(config: HalvingConfig, classes: int) -> int:
     return sum(targets * (steps + 1) for targets, steps in config.plan(classes))
 
 
-def _of_queries(config: SquareConfig | HopSkipJumpConfig, classes: int) -> int:
+def _of_queries(config: SquareConfig | HopSkipJumpConfig | GuidedConfig, classes: int) -> int:
     return config.queries * config.restarts
 
 
@@ -95,6 +97,7 @@ KINDS = {
         Kind("ddn", DDNConfig, ddn, _of_runs, norms=("l2",)),
         Kind("pdpgd", PDPGDConfig, pdpgd, _of_runs, norms=("l1",)),
         Kind("square", SquareConfig, square, _of_queries, "score"),
+        Kind("guided", GuidedConfig, guided, _of_queries, "score"),
         Kind(
             "hop-skip-jump",
             HopSkipJumpConfig,

@@ -16,6 +16,7 @@ from attacks.errors import AttackError
 from attacks.fab import FABConfig
 from attacks.fmn import FMNConfig
 from attacks.foolbox_adapter import FoolboxConfig
+from attacks.guided import GuidedConfig
 from attacks.halving import HalvingConfig
 from attacks.hop_skip_jump import HopSkipJumpConfig
 from attacks.pdpgd import PDPGDConfig
@@ -35,6 +36,7 @@ SMALL: list[AttackConfig] = [
     PDPGDConfig(steps=40),
     SquareConfig(queries=40),
     HopSkipJumpConfig(queries=120, batch=10),
+    GuidedConfig(queries=40),
     TransformConfig(levels=2, draws=3, families=("rotate", "noise")),
     FoolboxConfig("LinfDeepFoolAttack", {"steps": 5}),
 ]
