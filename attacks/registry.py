@@ -18,7 +18,7 @@ from attacks.pdpgd import PDPGDConfig, pdpgd
 from attacks.pgd import PGDConfig, pgd
 from attacks.result import AttackResult
 from attacks.square import SquareConfig, square
-from attacks.threat import NORMS, Norm
+from attacks.threat import NORMS, AnyNorm
 from attacks.transform_search import TransformConfig, transformations
 
 Knowledge = Literal["white-box", "score", "decision", "none"]
@@ -61,7 +61,7 @@ class Kind:
     run: Callable[..., AttackResult]
     passes: Callable[[Any, int], int]
     knowledge: Knowledge = "white-box"
-    norms: tuple[Norm, ...] = NORMS
+    norms: tuple[AnyNorm, ...] = NORMS
 
 
 def _of_runs(config: Any, classes: int) -> int:

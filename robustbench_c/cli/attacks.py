@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from attacks.registry import AttackConfig
     from attacks.suites import Suite
 
+KINDS = (
+    *("pgd", "apgd", "apgd-halving", "fab", "fmn", "ddn", "pdpgd", "square", "guided"),
+    *("hop-skip-jump", "transformations", "foolbox"),
+)
+"""Names in `attacks.registry`, which imports torch: help and wrong usage must not wait for it."""
+SUITES = ("auto", "autoattack")
+"""Names in `attacks.suites`."""
 NONE = "none"
 _FOOLBOX = "foolbox:"
 SETTINGS = ("steps", "restarts", "step_size", "loss", "goal", "targets")
@@ -23,9 +30,6 @@ SETTINGS = ("steps", "restarts", "step_size", "loss", "goal", "targets")
 
 def attack_names() -> list[str]:
     """Everything that `--attack` takes, but for the attacks of foolbox."""
-    from attacks.registry import KINDS
-    from attacks.suites import SUITES
-
     return [*(name for name in KINDS if name != "foolbox"), *SUITES, NONE]
 
 
@@ -51,28 +55,27 @@ def attack_of(context: typer.Context, name: str, more: list[str]) -> AttackConfi
         UsageError: A setting was given that this attack does not have.
         AttackError: A setting is not legal.
     """
-    from attacks.registry import KINDS
-    from attacks.suites import SUITES
+    from attacks import registry, suites
 
     given = {key: context.params[key] for key in SETTINGS if options.is_given(context, key)}
     given |= dict(map(_pair, more))
     if name in SUITES:
         if given:
             raise UsageError(f"--{_option(next(iter(given)))} is no setting of the suite '{name}'")
-        return SUITES[name]
+        return suites.SUITES[name]
     config: Any
     if name.startswith(_FOOLBOX):
         own = {key: given.pop(key) for key in ("restarts",) if key in given}
-        config = KINDS["foolbox"].config(name.removeprefix(_FOOLBOX), given, **own)
+        config = registry.KINDS["foolbox"].config(name.removeprefix(_FOOLBOX), given, **own)
     else:
-        known = {field.name: field.default for field in fields(KINDS[name].config)}
+        known = {field.name: field.default for field in fields(registry.KINDS[name].config)}
         for key, value in given.items():
             if key not in known:
                 hint = did_you_mean(key, list(known))
                 raise UsageError(f"the attack '{name}' has no '{key}'; {hint}")
             if isinstance(known[key], int | float) and not isinstance(value, int | float):
                 raise UsageError(f"{key} of the attack '{name}' is a number, not '{value}'")
-        config = KINDS[name].config(**given)
+        config = registry.KINDS[name].config(**given)
     made: AttackConfig = config
     return made
 
