@@ -91,7 +91,7 @@ def test_all_that_can_be_broken_of_a_linear_model_is(config, norm, classes):
     module = Lines(12, classes).eval()
     x = torch.tensor(np.random.default_rng(8).uniform(-1, 2, (200, 12))).float()
     y = TiledClassifier(module).logits(x).argmax(1)
-    threat = ThreatModel.box(norm, {"linf": 0.25, "l2": 0.8, "l1": 2.0}[norm], -1.0, 2.0)
+    threat = ThreatModel.box(norm, {"linf": 0.25, "l2": 0.8, "l1": 1.2}[norm], -1.0, 2.0)
     case = Case(module, x, y, torch.arange(200), threat, config)
     gain = breakable(case)
     result = case.run()
@@ -100,6 +100,19 @@ def test_all_that_can_be_broken_of_a_linear_model_is(config, norm, classes):
     assert 20 < int((gain > 0).sum()) < 180
     assert not result.found[gain < -1e-6 * scale].any()
     assert result.found[gain > 1e-3 * scale].all()
+
+
+def test_runs_of_halving_are_numbered_from_round_to_round():
+    case = replace(Case.make("cnn-small", "l1"), config=HalvingConfig(steps=1))
+    result = case.run()
+    before = [0]
+    for targets, steps in case.config.plan(5):
+        before += [before[-1] + (run + 1) * (steps + 1) for run in range(targets)]
+    found = result.found
+    passes = torch.tensor(before)[result.restart[found]] + result.iteration[found] + 1
+    assert torch.equal(result.forwards[found], passes)
+    assert int(result.restart.max()) >= 4
+    assert (result.restart[~found] == -1).all()
 
 
 def broken(config: AttackConfig, norm: Norm) -> tuple[Tensor, float]:
