@@ -40,7 +40,7 @@ from attacks.lanes import Problem
 from attacks.losses import margin
 from attacks.randomness import gaussian, stream_keys, uniform
 from attacks.result import AttackResult, Progress
-from attacks.threat import NORMS, Norm, ThreatModel
+from attacks.threat import NORMS, AnyNorm, ThreatModel
 
 _OURS = ("distance", "init_attack", "tensorboard")  # options that are set here, or not at all
 _CHUNK = 1 << 20  # numbers drawn at once
@@ -84,7 +84,7 @@ def _norms(kind: Any) -> tuple[str, ...]:
     return (f"l{kind.__new__(kind).distance.p:g}",)
 
 
-def foolbox_attacks(norm: Norm | None = None) -> list[str]:
+def foolbox_attacks(norm: AnyNorm | None = None) -> list[str]:
     """Names of the attacks of foolbox that can be run here.
 
     Args:
@@ -153,7 +153,7 @@ class FoolboxConfig:
             if parameters[name].default is inspect.Parameter.empty and name not in self.options:
                 raise AttackError(f"{self.name} needs the option '{name}'")
 
-    def build(self, norm: Norm) -> Any:
+    def build(self, norm: AnyNorm) -> Any:
         """The attack, for one norm.
 
         Raises:

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from attacks.offsets import TINY
-from attacks.threat import Norm
+from attacks.threat import AnyNorm
 
 
-def onto_hyperplane(norm: Norm, slope: Tensor, rise: Tensor, low: Tensor, high: Tensor) -> Tensor:
+def onto_hyperplane(
+    norm: AnyNorm, slope: Tensor, rise: Tensor, low: Tensor, high: Tensor
+) -> Tensor:
     """Shortest `z` with `slope . z = rise` and `low <= z <= high`.
 
     Each feature gains `|slope|` per unit up to its cap, the end of its range on the side of the
@@ -46,7 +48,7 @@ def _fill_one_by_one(steep: Tensor, rise: Tensor, cap: Tensor) -> Tensor:
     return torch.zeros_like(cap).scatter(1, order, torch.minimum(needed, room))
 
 
-def _fill(norm: Norm, steep: Tensor, rise: Tensor, cap: Tensor) -> Tensor:
+def _fill(norm: AnyNorm, steep: Tensor, rise: Tensor, cap: Tensor) -> Tensor:
     speed = torch.ones_like(steep) if norm == "linf" else steep
     # each feature is full at its own t; sorted by it, those behind an index still gain there
     full, order = (cap / speed.clamp_min(TINY)).sort(dim=1, stable=True)

@@ -25,7 +25,7 @@ from attacks.errors import AttackError
 from attacks.losses import margin
 from attacks.randomness import stream_keys
 from attacks.result import AttackResult, Progress
-from attacks.threat import NORMS, Norm, ThreatModel
+from attacks.threat import NORMS, AnyNorm, ThreatModel
 
 State = dict[str, Tensor]
 """What a search remembers, one row for each lane. "point" is the input that is evaluated next."""
@@ -172,7 +172,7 @@ class Method(ABC):
     steps: int
     gradients: bool = True
     strays: bool = False
-    norms: tuple[Norm, ...] = NORMS
+    norms: tuple[AnyNorm, ...] = NORMS
 
     @abstractmethod
     def begin(self, lanes: Lanes) -> State:

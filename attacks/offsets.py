@@ -11,20 +11,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attacks.threat import Norm, ThreatModel
+from attacks.threat import AnyNorm, ThreatModel
 
 TINY = 1e-300
 _ORDER = {"linf": torch.inf, "l2": 2.0, "l1": 1.0}
 _DUAL = {"linf": 1.0, "l2": 2.0, "l1": torch.inf}
 
 
-def length(norm: Norm, rows: Tensor) -> Tensor:
+def length(norm: AnyNorm, rows: Tensor) -> Tensor:
     """Norm of each row, (n, d) to (n, 1)."""
     found: Tensor = torch.linalg.vector_norm(rows, _ORDER[norm], dim=1, keepdim=True)
     return found
 
 
-def dual_length(norm: Norm, rows: Tensor) -> Tensor:
+def dual_length(norm: AnyNorm, rows: Tensor) -> Tensor:
     """Dual norm of each row, (n, d) to (n, 1): what a gain of 1 per unit of `norm` costs."""
     found: Tensor = torch.linalg.vector_norm(rows, _DUAL[norm], dim=1, keepdim=True)
     return found

@@ -20,7 +20,7 @@ from attacks.pdpgd import PDPGDConfig, pdpgd
 from attacks.pgd import PGDConfig, pgd
 from attacks.result import AttackResult
 from attacks.square import SquareConfig, square
-from attacks.threat import NORMS, Norm
+from attacks.threat import NORMS, AnyNorm
 from attacks.transform_search import TransformConfig, transformations
 from attacks.transformations import FAMILIES, FAMILY
 
@@ -65,7 +65,7 @@ class Kind:
     run: Callable[..., AttackResult]
     passes: Callable[[Any, int], int]
     knowledge: Knowledge = "white-box"
-    norms: tuple[Norm, ...] = NORMS
+    norms: tuple[AnyNorm, ...] = NORMS
 
 
 def _of_runs(config: Any, classes: int) -> int:

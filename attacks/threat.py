@@ -11,9 +11,11 @@ from torch import Tensor
 
 from attacks.errors import AttackError
 
-Norm = Literal["linf", "l2", "l1", "l0"]
-NORMS: tuple[Norm, ...] = ("linf", "l2", "l1")
-"""What proofs, records, training and most attacks are about; "l0" is for attacks made for it."""
+Norm = Literal["linf", "l2", "l1"]
+"""What proofs, records, training and most attacks are about."""
+NORMS: tuple[Norm, ...] = get_args(Norm)
+AnyNorm = Literal["linf", "l2", "l1", "l0"]
+"""With "l0", for attacks that are made for it."""
 
 
 def feature_ranges(lower: Tensor, upper: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -43,7 +45,7 @@ class ThreatModel:
             0.1 is a tenth of each feature's range.
     """
 
-    norm: Norm
+    norm: AnyNorm
     eps: float
     lower: Tensor
     upper: Tensor
@@ -51,8 +53,9 @@ class ThreatModel:
     scale: Tensor | None = None
 
     def __post_init__(self) -> None:
-        if self.norm not in get_args(Norm):
-            raise AttackError(f"unknown norm '{self.norm}': use one of {', '.join(get_args(Norm))}")
+        if self.norm not in get_args(AnyNorm):
+            known = ", ".join(get_args(AnyNorm))
+            raise AttackError(f"unknown norm '{self.norm}': use one of {known}")
         if not 0 <= self.eps <= torch.finfo(torch.float32).max:
             raise AttackError(
                 f"eps is {self.eps}: it must be finite and not negative, and at most 3e38"
@@ -71,7 +74,7 @@ class ThreatModel:
     @classmethod
     def box(
         cls,
-        norm: Norm,
+        norm: AnyNorm,
         eps: float,
         lower: float | Tensor = 0.0,
         upper: float | Tensor = 1.0,

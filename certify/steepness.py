@@ -19,7 +19,7 @@ from torch.func import functional_call
 
 from attacks.classifier import exact_passes
 from attacks.explanations import Explanation, attribute
-from attacks.threat import Norm, ThreatModel
+from attacks.threat import AnyNorm, ThreatModel
 from certify.ball import InputSet
 from certify.bind import bind
 from certify.crown import analyse
@@ -126,7 +126,7 @@ class Steepness:
         return found
 
 
-def _traced(model: nn.Module, x: Tensor, seed: Tensor, unit: Tensor, norm: Norm) -> Graph:
+def _traced(model: nn.Module, x: Tensor, seed: Tensor, unit: Tensor, norm: AnyNorm) -> Graph:
     state = state_of(model)
 
     def value(values: dict[str, Tensor]) -> Tensor:

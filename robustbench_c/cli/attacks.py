@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from attacks.registry import AttackConfig
     from attacks.suites import Suite
 
+KINDS = (
+    *("pgd", "apgd", "apgd-halving", "fab", "fmn", "ddn", "pdpgd", "square", "guided"),
+    *("hop-skip-jump", "transformations", "foolbox"),
+)
+"""Names in `attacks.registry`, which imports torch: help and wrong usage must not wait for it."""
+SUITES = ("auto", "autoattack")
+"""Names in `attacks.suites`."""
 NONE = "none"
 _FOOLBOX = "foolbox:"
 _MOST = 1_000_000
@@ -24,9 +31,6 @@ SETTINGS = ("steps", "restarts", "step_size", "loss", "goal", "targets")
 
 def attack_names() -> list[str]:
     """Everything that `--attack` takes, but for the attacks of foolbox."""
-    from attacks.registry import KINDS
-    from attacks.suites import SUITES
-
     return [*(name for name in KINDS if name != "foolbox"), *SUITES, NONE]
 
 
@@ -52,23 +56,25 @@ def attack_of(context: typer.Context, name: str, more: list[str]) -> AttackConfi
         UsageError: A setting was given that this attack does not have.
         AttackError: A setting is not legal.
     """
-    from attacks.registry import KINDS, OPTION, from_plain
-    from attacks.suites import SUITES
+    from attacks import registry, suites
 
     given = {key: context.params[key] for key in SETTINGS if options.is_given(context, key)}
     given |= dict(map(_pair, more))
     if name in SUITES:
         if given:
             raise UsageError(f"--{_option(next(iter(given)))} is no setting of the suite '{name}'")
-        return SUITES[name]
+        return suites.SUITES[name]
     if name.startswith(_FOOLBOX):
-        own = {key if key == "restarts" else OPTION + key: value for key, value in given.items()}
-        return from_plain("foolbox", {"name": name.removeprefix(_FOOLBOX), **own})
-    known = [field.name for field in fields(KINDS[name].config)]
+        own = {
+            key if key == "restarts" else registry.OPTION + key: value
+            for key, value in given.items()
+        }
+        return registry.from_plain("foolbox", {"name": name.removeprefix(_FOOLBOX), **own})
+    known = [field.name for field in fields(registry.KINDS[name].config)]
     for key in given:
         if key not in known:
             raise UsageError(f"the attack '{name}' has no '{key}'; {did_you_mean(key, known)}")
-    return from_plain(name, given)
+    return registry.from_plain(name, given)
 
 
 def _pair(text: str) -> tuple[str, Any]:

@@ -8,8 +8,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from robustbench_c.evaluation.certifying import METHODS
-from robustbench_c.evaluation.protocol_steps import RADIUS
+from robustbench_c.cli.attacks import KINDS
 
 _EVERY_SECONDS = 5.0
 
@@ -45,8 +44,7 @@ class RunProgress:
 
     def __call__(self, step: str, done: int, total: int, settled: int) -> None:
         """Show the state of a step."""
-        attack = self._settled == "settled" and step not in (*METHODS, RADIUS)
-        verb = "broken" if attack else self._settled
+        verb = "broken" if step.startswith(KINDS) else self._settled
         if step.startswith("explain-"):
             verb = "bent" if step == "explain-attack" else "certified"
         said = f"{settled} {verb}"

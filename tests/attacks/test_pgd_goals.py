@@ -77,7 +77,7 @@ def test_a_target_out_of_reach_is_not_found_though_another_class_is():
     assert pgd(classifier, x, y, y, threat, config, 0).found.all()
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", ["ce", "margin", "dlr"])  # a probability falls with any other's
 def test_multi_targeted_raises_the_classes_in_the_order_of_their_logits(loss):
     x, y = torch.zeros(5, 4), torch.zeros(5, dtype=torch.int64)
     for reachable in (1, 2, 3):

@@ -6,6 +6,9 @@ import json
 
 import pytest
 
+from attacks import registry, suites
+from robustbench_c.cli import attacks
+
 SAMPLES = ("--model", "breast-cancer-mlp", "--norm", "linf", "--eps", 0.05, "--eps-unit", "range")
 
 
@@ -18,6 +21,11 @@ def attack(command, tmp_path):
         return command("robust-eval", *SAMPLES, *given, "--attack", *words)
 
     return run
+
+
+def test_the_names_are_those_of_the_attacks():
+    assert tuple(registry.KINDS) == attacks.KINDS
+    assert tuple(suites.SUITES) == attacks.SUITES
 
 
 @pytest.mark.parametrize(

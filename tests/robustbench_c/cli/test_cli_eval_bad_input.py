@@ -44,7 +44,7 @@ def refused(robust_eval, tmp_path):
         (MODEL, "no such file", ("--model", "nowhere/model.pt", "--data", "digits", "--eps", 1)),
         (DATA, "did you mean 'digits'?", (*STANDARD, "--data", "digit")),
         (DATA, "no such file or folder", (*STANDARD, "--data", "nowhere/data.npz")),
-        (USAGE, "did you mean 'pgd'?", (*STANDARD, "--attack", "pdg")),
+        (USAGE, "did you mean 'apgd'?", (*STANDARD, "--attack", "apdg")),
         (USAGE, "no split 'tset'; did you mean 'test'?", (*STANDARD, "--split", "tset")),
         (DATA, "has no split 'train'", (*STANDARD, "--split", "train")),
         (USAGE, "no norm 'l3'", (*STANDARD, "--norm", "l3")),
