@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from attacks.balls import Ball
 from attacks.classifier import TiledClassifier
 from attacks.convolution import FastInputGradients
+from attacks.driver import missed
 from attacks.errors import AttackError, ClassifierError
 from attacks.lanes import Problem
 from attacks.losses import margin
@@ -103,14 +104,14 @@ def check_name(name: str) -> None:
         raise _unknown("foolbox has no attack", name, list(classes))
 
 
-def _fits(value: object, hint: Any) -> bool:
+def fits(value: object, hint: Any) -> bool:
     """Whether a plain value is of an annotated type."""
     origin = typing.get_origin(hint)
     if origin in (typing.Union, UnionType, tuple):
         parts = [part for part in typing.get_args(hint) if part is not ...]
         if origin is tuple:
-            return isinstance(value, list | tuple) and all(_fits(v, parts[0]) for v in value)
-        return any(_fits(value, part) for part in parts)
+            return isinstance(value, list | tuple) and all(fits(v, parts[0]) for v in value)
+        return any(fits(value, part) for part in parts)
     if origin is Literal:
         return value in typing.get_args(hint)
     if isinstance(value, bool) or hint is bool:
@@ -145,7 +146,7 @@ class FoolboxConfig:
         for name, value in self.options.items():
             if name not in known:
                 raise _unknown(f"{self.name} has no option", name, known)
-            if not _fits(value, hints[name]):
+            if not fits(value, hints[name]):
                 wanted = inspect.formatannotation(hints[name])
                 raise AttackError(f"{self.name}: {name} is {value!r}, it must be {wanted}")
         for name in known:
@@ -406,8 +407,8 @@ def _judge(
     ball = Ball.around(problem.threat, problem.x[samples])
     points = ball.project(torch.where(points.isfinite(), points, ball.x))
     logits, y = problem.classifier.logits(points), problem.y[samples]
-    gap = margin(logits, y)
-    hit = (logits.argmax(1) != y) & gap.isfinite()
+    gap, hit = margin(logits, y), missed(logits, y)
+    gap = torch.where(logits.isfinite().all(1), gap, torch.nan)
     if problem.confirm is not None and bool(hit.any()):
         sure = hit.index_put((hit.nonzero()[:, 0],), problem.confirm(points[hit], y[hit]))
         result.rounding[samples[hit & ~sure]] = True

@@ -24,6 +24,8 @@ from attacks.losses import LOSSES, LossName
 from attacks.result import AttackResult, Progress
 from attacks.threat import ThreatModel
 
+_MOST = 1_000_000
+
 
 @dataclass(frozen=True)
 class HalvingConfig:
@@ -48,6 +50,8 @@ class HalvingConfig:
                 f"steps is {self.steps}, rounds {self.rounds} and factor {self.factor}: they must "
                 "be at least 1, 1 and 2"
             )
+        if self.rounds > 20 or self.steps * self.factor ** (self.rounds - 1) > _MOST:
+            raise AttackError(f"the last of {self.rounds} rounds is of more than {_MOST} steps")
         if self.loss not in LOSSES:
             raise AttackError(f"unknown loss '{self.loss}': use one of {', '.join(LOSSES)}")
 
@@ -116,11 +120,14 @@ def halving(
         return result
     whole = Problem(classifier, x, y, ids, threat, seed, confirm=confirm)
     targets, open_ = whole.ranked, torch.arange(len(x), device=x.device)
+    runs = 0
     for number, (count, steps) in enumerate(config.plan(whole.clean.shape[1])):
         part = replace(whole, x=x[open_], y=y[open_], ids=ids[open_.cpu()])
         this = _Round(config, number, steps, targets[:, :count], threat)
         found = drive(part, this)
+        found.restart += runs * found.found  # numbered on from round to round
         result.add(found, open_)
+        runs += count
         left = ~found.found
         nearest = this.reached[left].argsort(dim=1, descending=True, stable=True)
         targets, open_ = this.targets[left].gather(1, nearest), open_[left]

@@ -53,8 +53,6 @@ class Problem:
             full cost, for the test that this changes no result.
         minimal: Look for the nearest adversarial example: a sample stays to the end of its runs,
             and `eps` only bounds what counts. The method has to be one that comes nearer.
-        queries: Most forward passes of a sample; None: as many as the method has.
-        seconds: The search stops when this time is over; None: never.
         progress: Called with (samples finished, samples broken) as they change.
     """
 
@@ -68,8 +66,6 @@ class Problem:
     confirm: Callable[[Tensor, Tensor], Tensor] | None = None
     active_set: bool = True
     minimal: bool = False
-    queries: int | None = None
-    seconds: float | None = None
     progress: Progress | None = None
 
     @cached_property
@@ -221,12 +217,12 @@ def drive(problem: Problem, method: Method) -> AttackResult:
     waiting = deque((sample, 0) for sample in range(len(x)))
     lanes = Lanes(problem, method, classifier.tile_for(len(x)))
     nearest = torch.full((len(x),), torch.inf, dtype=torch.float64, device=x.device)
-    finished, began = 0, time.perf_counter()
+    finished = 0
     while True:
         started = time.perf_counter()
         lanes.refill(method, waiting)
-        if not lanes.count or (problem.seconds is not None and started - began >= problem.seconds):
-            return result
+        if not lanes.count:
+            return _closed(problem, method, result)
         if classifier.tile_for(lanes.count) < len(lanes.live):
             lanes.shrink(classifier.tile_for(lanes.count))
         samples, live, count, point = lanes.sample, lanes.live, lanes.count, lanes.state["point"]
@@ -246,16 +242,12 @@ def drive(problem: Problem, method: Method) -> AttackResult:
         if bool(hit.any()):
             result.record(samples[hit], point[hit], lanes.run[hit], lanes.step[hit])
         last = lanes.step >= method.steps
-        if problem.queries is not None:
-            last = last | (result.forwards[samples] + 1 >= problem.queries)
         early = method.move(lanes, logits, loss, gradient)
         over = last if early is None or not classifier.invariant else last | early
         leaving = live & ((hit | over) if leaves else over)
         if bool(leaving.any()):
             left, run = lanes.leave(leaving)
             again = (~result.found[left] | problem.minimal) & (run + 1 < method.runs)
-            if problem.queries is not None:
-                again &= result.forwards[left] + 1 < problem.queries
             waiting.extend(zip(left[again].tolist(), (run[again] + 1).tolist(), strict=True))
             finished += int((~again).sum())
         lanes.step = lanes.step + lanes.live.long()
@@ -293,11 +285,21 @@ def _margins(lanes: Lanes, logits: Tensor) -> tuple[Tensor, Tensor]:
     """How far each row is from an adversarial example, and whether it is one but for its place."""
     targets = lanes.problem.targets
     if targets is None:
-        gap = margin(logits, lanes.y)
-        return gap, (logits.argmax(1) != lanes.y) & gap.isfinite()
-    aim = targets[lanes.sample]
-    gap = -margin(logits, aim)
-    return gap, (logits.argmax(1) == aim) & gap.isfinite()
+        gap, missed = margin(logits, lanes.y), logits.argmax(1) != lanes.y
+    else:
+        aim = targets[lanes.sample]
+        gap, missed = -margin(logits, aim), logits.argmax(1) == aim
+    finite = logits.isfinite().all(1)  # as the judge has it: also of classes that do not lead
+    return torch.where(finite, gap, torch.nan), missed & finite
+
+
+def _closed(problem: Problem, method: Method, result: AttackResult) -> AttackResult:
+    """The result, where a search that met no point within eps has the sample's own margin."""
+    if method.strays and bool(result.lowest.isinf().any()):
+        own = margin(problem.clean, problem.y)
+        unseen = result.lowest.isinf() & own.isfinite()
+        result.lowest = torch.where(unseen, own, result.lowest)
+    return result
 
 
 def _confirm(lanes: Lanes, hit: Tensor, result: AttackResult) -> Tensor:

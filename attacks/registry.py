@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_origin, get_type_hints
 
 from attacks.apgd import APGDConfig, apgd
 from attacks.ddn import DDNConfig, ddn
+from attacks.errors import AttackError
 from attacks.fab import FABConfig, fab
 from attacks.fmn import FMNConfig, fmn
-from attacks.foolbox_adapter import FoolboxConfig, foolbox_attack
+from attacks.foolbox_adapter import FoolboxConfig, fits, foolbox_attack
 from attacks.guided import GuidedConfig, guided
 from attacks.halving import HalvingConfig, halving
 from attacks.hop_skip_jump import HopSkipJumpConfig, hop_skip_jump
@@ -20,6 +22,7 @@ from attacks.result import AttackResult
 from attacks.square import SquareConfig, square
 from attacks.threat import NORMS, AnyNorm
 from attacks.transform_search import TransformConfig, transformations
+from attacks.transformations import FAMILIES, FAMILY
 
 Knowledge = Literal["white-box", "score", "decision", "none"]
 """What an attacker knows: gradients, logits, the predicted class, or nothing of the model."""
@@ -39,7 +42,8 @@ AttackConfig = (
 )
 """Settings of an attack; their type says which."""
 Plain = int | float | str | bool | None
-_OPTION = "option."
+OPTION = "option."
+"""Begins the names of foolbox's own settings."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,8 @@ def _of_queries(config: SquareConfig | HopSkipJumpConfig | GuidedConfig, classes
 
 
 def _of_grid(config: TransformConfig, classes: int) -> int:
-    return 30 * config.levels + config.draws  # families have a few variants of each strength
+    families = FAMILIES if config.families is None else config.families
+    return sum(FAMILY[name].variants for name in families) * config.levels + config.draws + 1
 
 
 def _of_others(config: FoolboxConfig, classes: int) -> int:
@@ -122,7 +127,7 @@ def to_plain(config: AttackConfig) -> dict[str, Plain]:
     settings: dict[str, Any] = asdict(config)
     if isinstance(config, FoolboxConfig):
         options = settings.pop("options")
-        settings |= {f"{_OPTION}{name}": value for name, value in options.items()}
+        settings |= {f"{OPTION}{name}": value for name, value in options.items()}
     return {k: ",".join(v) if isinstance(v, tuple) else v for k, v in settings.items()}
 
 
@@ -130,15 +135,21 @@ def from_plain(name: str, settings: dict[str, Plain]) -> AttackConfig:
     """The settings of an attack from those that `to_plain` gave.
 
     Raises:
-        AttackError: A value is not legal.
+        AttackError: A value is not legal, or not of its type.
         KeyError: No attack has this name.
         TypeError: It has no such setting.
     """
     kind, given = KINDS[name], dict[str, Any](settings)
     if kind.config is FoolboxConfig:
-        options = {key: given.pop(key) for key in list(given) if key.startswith(_OPTION)}
-        given["options"] = {key.removeprefix(_OPTION): value for key, value in options.items()}
-    if kind.config is TransformConfig and isinstance(given.get("families"), str):
-        given["families"] = tuple(given["families"].split(","))
+        options = {key: given.pop(key) for key in list(given) if key.startswith(OPTION)}
+        given["options"] = {key.removeprefix(OPTION): value for key, value in options.items()}
+    if kind.config is TransformConfig and isinstance(families := given.get("families"), str | list):
+        given["families"] = tuple(families.split(",") if isinstance(families, str) else families)
+    for key, hint in get_type_hints(kind.config).items():
+        if key == "options" or get_origin(hint) is Literal:  # the settings look at those
+            continue
+        if key in given and not fits(given[key], hint):
+            wanted = inspect.formatannotation(hint).replace("typing.", "")
+            raise AttackError(f"{key} of the attack '{name}' is {given[key]!r}, not {wanted}")
     config: AttackConfig = kind.config(**given)
     return config

@@ -24,6 +24,7 @@ SUITES = ("auto", "autoattack")
 """Names in `attacks.suites`."""
 NONE = "none"
 _FOOLBOX = "foolbox:"
+_MOST = 1_000_000
 SETTINGS = ("steps", "restarts", "step_size", "loss", "goal", "targets")
 """Options that are settings of attacks, each of those that have it."""
 
@@ -63,21 +64,17 @@ def attack_of(context: typer.Context, name: str, more: list[str]) -> AttackConfi
         if given:
             raise UsageError(f"--{_option(next(iter(given)))} is no setting of the suite '{name}'")
         return suites.SUITES[name]
-    config: Any
     if name.startswith(_FOOLBOX):
-        own = {key: given.pop(key) for key in ("restarts",) if key in given}
-        config = registry.KINDS["foolbox"].config(name.removeprefix(_FOOLBOX), given, **own)
-    else:
-        known = {field.name: field.default for field in fields(registry.KINDS[name].config)}
-        for key, value in given.items():
-            if key not in known:
-                hint = did_you_mean(key, list(known))
-                raise UsageError(f"the attack '{name}' has no '{key}'; {hint}")
-            if isinstance(known[key], int | float) and not isinstance(value, int | float):
-                raise UsageError(f"{key} of the attack '{name}' is a number, not '{value}'")
-        config = registry.KINDS[name].config(**given)
-    made: AttackConfig = config
-    return made
+        own = {
+            key if key == "restarts" else registry.OPTION + key: value
+            for key, value in given.items()
+        }
+        return registry.from_plain("foolbox", {"name": name.removeprefix(_FOOLBOX), **own})
+    known = [field.name for field in fields(registry.KINDS[name].config)]
+    for key in given:
+        if key not in known:
+            raise UsageError(f"the attack '{name}' has no '{key}'; {did_you_mean(key, known)}")
+    return registry.from_plain(name, given)
 
 
 def _pair(text: str) -> tuple[str, Any]:
@@ -85,9 +82,12 @@ def _pair(text: str) -> tuple[str, Any]:
     if not equals or not key:
         raise UsageError(f"--set '{text}' is not of the form KEY=VALUE")
     try:
-        return key, json.loads(value)
+        read = json.loads(value)
     except ValueError:
         return key, value
+    if isinstance(read, int | float) and abs(read) > _MOST:
+        raise UsageError(f"--set '{text}' is out of range: numbers are at most {_MOST}")
+    return key, read
 
 
 def _option(key: str) -> str:

@@ -98,18 +98,34 @@ def evaluate(
         typer.Option(help="Features that may not change: a,b,c, or none [as the data say]."),
     ] = None,
     steps: Annotated[
-        int, typer.Option(max=_MOST, help="Gradient steps of one restart; 50 with --explain.")
+        int,
+        typer.Option(
+            max=_MOST,
+            help="Gradient steps of one restart [the attack's; 40 of pgd; 50 with --explain].",
+            show_default=False,
+        ),
     ] = 40,
-    restarts: Annotated[int, typer.Option(max=_MOST, help="Restarts; 1 with --explain.")] = 5,
+    restarts: Annotated[
+        int,
+        typer.Option(
+            max=_MOST,
+            help="Restarts [the attack's; 5 of pgd; 1 with --explain].",
+            show_default=False,
+        ),
+    ] = 5,
     step_size: Annotated[
         float | None, typer.Option(help="Length of a step [eps/4; eps/2 with --explain].")
     ] = None,
     loss: Annotated[
-        str, typer.Option(help="ce, margin, dlr or probability-margin [the attack's; ce of pgd].")
+        str,
+        typer.Option(
+            help="ce, margin, dlr or probability-margin [the attack's; ce of pgd].",
+            show_default=False,
+        ),
     ] = "ce",
     goal: Annotated[str, typer.Option(help="untargeted or multi-targeted.")] = "untargeted",
     targets: Annotated[
-        int, typer.Option(max=_MOST, help="Other classes to aim at by turns, of apgd; 0: none.")
+        int, typer.Option(max=_MOST, help="Other classes to aim at by turns; not of pgd; 0: none.")
     ] = 0,
     set_: Annotated[
         list[str], typer.Option("--set", help="A setting of the attack, KEY=VALUE; repeatable.")
@@ -173,6 +189,8 @@ def evaluate(
         raise UsageError(
             "neither an attack nor a certificate: leave out --attack, or add --certify"
         )
+    if attack == NONE and set_:
+        raise UsageError("--set is a setting of an attack, and --attack none is none")
     most = _batch_size(batch_size)
     if protocol is not None:
         from robustbench_c.evaluation.protocols import load_protocol

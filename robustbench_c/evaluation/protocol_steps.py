@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass, fields, replace
 from typing import get_args
 
+from pydantic import ValidationError
+
 from attacks.errors import AttackError
 from attacks.foolbox_adapter import FoolboxConfig
 from attacks.pgd import PGDConfig
@@ -14,7 +16,7 @@ from attacks.suites import Suite
 from attacks.threat import ThreatModel
 from certify.errors import CertifyError
 from leaderboards.errors import RecordError
-from leaderboards.manifest import Parameter, SampleScope, StepInfo
+from leaderboards.manifest import Parameter, SampleScope, StepInfo, explain
 from robustbench_c.errors import UsageError
 from robustbench_c.evaluation.certifying import CASCADE, METHODS, Budget, CertifyConfig, Method
 
@@ -37,13 +39,20 @@ TOLERANCE = 0.01
 
 
 def attack_step(name: str, config: AttackConfig, threat: ThreatModel) -> StepInfo:
-    """An attack as a step of a protocol: every setting, with PGD's step size as a number."""
+    """An attack as a step of a protocol: every setting, with PGD's step size as a number.
+
+    Raises:
+        UsageError: A record cannot hold one of the settings.
+    """
     kind, settings = kind_of(config), to_plain(config)
     if isinstance(config, PGDConfig):  # its records are older than the name in them
         settings["step_size"] = config.resolved_step(threat.eps)
     else:
         settings = {"attack": kind.name, "knowledge": kind.knowledge, **settings}
-    return StepInfo(name=name, kind="attack", version=ATTACK_VERSION, parameters=settings)
+    try:
+        return StepInfo(name=name, kind="attack", version=ATTACK_VERSION, parameters=settings)
+    except ValidationError as error:
+        raise UsageError(f"a record cannot hold the attack {name}: {explain(error)}") from error
 
 
 def attack_of(step: StepInfo) -> AttackConfig:
@@ -151,6 +160,8 @@ def _attack_steps(attack: AttackConfig | Suite | None, threat: ThreatModel) -> t
         if threat.norm not in kind_of(config).norms:
             norms = ", ".join(kind_of(config).norms)
             raise UsageError(f"the attack {name} is for {norms}, not for {threat.norm}")
+        if isinstance(config, FoolboxConfig):
+            config.build(threat.norm)  # refuses what is not for this norm before a run begins
     return tuple(attack_step(name, config, threat) for name, config in parts)
 
 
@@ -160,7 +171,9 @@ def protocol_steps(
     """Return the steps after `clean`, in the order they run.
 
     Raises:
-        UsageError: Neither an attack nor a certificate, or a radius of a threat model of eps 0.
+        AttackError: Foolbox refuses the attack.
+        UsageError: Neither an attack nor a certificate, an attack for another norm, or a radius of
+            a threat model of eps 0.
     """
     strong = _attack_steps(attack, threat)
     if certify is None:

@@ -102,6 +102,19 @@ def test_all_that_can_be_broken_of_a_linear_model_is(config, norm, classes):
     assert result.found[gain > 1e-3 * scale].all()
 
 
+def test_runs_of_halving_are_numbered_from_round_to_round():
+    case = replace(Case.make("cnn-small", "l1"), config=HalvingConfig(steps=1))
+    result = case.run()
+    before = [0]
+    for targets, steps in case.config.plan(5):
+        before += [before[-1] + (run + 1) * (steps + 1) for run in range(targets)]
+    found = result.found
+    passes = torch.tensor(before)[result.restart[found]] + result.iteration[found] + 1
+    assert torch.equal(result.forwards[found], passes)
+    assert int(result.restart.max()) >= 4
+    assert (result.restart[~found] == -1).all()
+
+
 def broken(config: AttackConfig, norm: Norm) -> tuple[Tensor, float]:
     result = replace(Case.make("cnn-small", norm), config=config).run()
     return result.found, float(result.backwards.double().mean())

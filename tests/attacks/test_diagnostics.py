@@ -90,3 +90,5 @@ def test_no_sample_that_is_right_gives_no_flag():
     case = Case.make("mlp", "linf")
     wrong = (case.y + 1) % 3
     assert diagnose(TiledClassifier(case.module), case.x, wrong, case.ids, case.threat) == ()
+    none = case.rows(torch.arange(0))
+    assert diagnose(TiledClassifier(case.module), none.x, none.y, none.ids, case.threat) == ()

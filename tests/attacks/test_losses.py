@@ -144,3 +144,21 @@ def test_logits_that_are_not_finite_break_nothing(value, column):
     assert torch.equal(result.adversarial, x)
     if not (value < 0 and column == 1):  # -inf for the wrong class is only a bad offer
         assert result.not_finite.all()
+
+
+class Masking(nn.Module):
+    """Its third class is ruled out, by -Inf, just where the second one leads."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        lead = x[:, 0] - 0.45
+        third = torch.where(lead < 0, -torch.inf, -1.0)
+        return torch.stack([lead, -lead, third], 1)
+
+
+def test_minus_inf_of_a_class_that_does_not_lead_is_not_finite_either():
+    classifier = TiledClassifier(Masking().eval())
+    x, y = torch.full((8, 2), 0.5), torch.zeros(8, dtype=torch.int64)
+    config = PGDConfig(steps=3, restarts=2, loss="margin")
+    result = pgd(classifier, x, y, torch.arange(8), ThreatModel.box("linf", 0.2), config, 0)
+    assert not result.found.any()
+    assert result.not_finite.all()

@@ -63,6 +63,7 @@ def test_finds_hold_and_hang_on_nothing_but_the_sample(config, norm):
     assert (predicted != case.y)[result.found].all()
     assert torch.equal(result.adversarial[~result.found], case.x[~result.found])
     assert (result.forwards >= 1).all()
+    assert result.lowest.isfinite().all()
     assert int(result.forwards.max()) <= kind_of(config).passes(config, 5)
     if kind_of(config).knowledge != "white-box":
         assert not result.backwards.any()
@@ -121,3 +122,25 @@ def test_settings_of_no_attack_are_refused():
         from_plain("apgd", {"queries": 3})
     with pytest.raises(AttackError):
         from_plain("apgd", {"steps": 0})
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "value"),
+    [
+        ("apgd", "steps", 1.5),
+        ("apgd", "steps", True),
+        ("square", "queries", "9"),
+        ("fmn", "alpha", "x"),
+        ("transformations", "families", "turn"),
+        ("transformations", "families", 3),
+        ("foolbox", "restarts", None),
+    ],
+)
+def test_settings_of_another_type_are_refused(name, setting, value):
+    more = {"name": "LinfPGD"} if name == "foolbox" else {}
+    with pytest.raises(AttackError, match=f"{setting} of the attack '{name}'"):
+        from_plain(name, {setting: value, **more})
+
+
+def test_families_may_be_a_list():
+    assert from_plain("transformations", {"families": ["rotate"]}).families == ("rotate",)
