@@ -382,7 +382,7 @@ def foolbox_attack(
     for run in range(0 if still else config.restarts):
         search = _Search(problem, config, run)
         left = everyone[~result.found]
-        left = left[ids[left].argsort(stable=True)]
+        left = left[ids.to(left.device)[left].argsort(stable=True)]
         for samples in torch.split(left, classifier.tiles[0]):
             began = time.perf_counter()
             found, watched = search(TiledClassifier.pad(samples, classifier.tiles[0]))
