@@ -32,7 +32,7 @@ def threat_of(
     """
     from attacks.threat import AnyNorm, ThreatModel, feature_ranges
 
-    norms = get_args(AnyNorm)
+    norms: tuple[AnyNorm, ...] = get_args(AnyNorm)
     if norm is not None and norm not in norms:
         raise UsageError(f"no norm '{norm}'; {did_you_mean(norm, list(norms))}")
     if norm == "l0" and (eps_unit != "input" or eps is None or eps % 1 != 0):
