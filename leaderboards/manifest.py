@@ -153,10 +153,10 @@ class DataInfo(Record):
 class ThreatInfo(Record):
     """What the attacker may do."""
 
-    norm: Literal["linf", "l2", "l1"]
-    """Norm of the perturbation."""
+    norm: Literal["linf", "l2", "l1", "l0"]
+    """Norm of the perturbation; `l0` counts the features that differ."""
     eps: Annotated[float, Field(ge=0)]
-    """Radius, in units of `eps_unit`; 0 is legal."""
+    """Radius, in units of `eps_unit` (of `l0`: a number of features); 0 is legal."""
     eps_unit: Literal["input", "range"] = "input"
     """`input`: units of the data. `range`: fractions of each feature's range, upper - lower."""
     sha256: Sha256

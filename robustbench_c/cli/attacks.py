@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from attacks.suites import Suite
 
 KINDS = (
-    *("pgd", "apgd", "apgd-halving", "fab", "fmn", "ddn", "pdpgd", "square", "guided"),
-    *("hop-skip-jump", "transformations", "foolbox"),
+    *("pgd", "apgd", "apgd-halving", "fab", "fmn", "ddn", "pdpgd", "sigma-zero"),
+    *("square", "guided", "hop-skip-jump", "transformations", "foolbox"),
 )
 """Names in `attacks.registry`, which imports torch: help and wrong usage must not wait for it."""
 SUITES = ("auto", "autoattack")
