@@ -12,7 +12,8 @@ from attacks.ddn import DDNConfig, ddn
 from attacks.errors import AttackError
 from attacks.fab import FABConfig, fab
 from attacks.fmn import FMNConfig, fmn
-from attacks.foolbox_adapter import FoolboxConfig, fits, foolbox_attack
+from attacks.foolbox_adapter import foolbox_attack
+from attacks.foolbox_config import FoolboxConfig, fits
 from attacks.guided import GuidedConfig, guided
 from attacks.halving import HalvingConfig, halving
 from attacks.hop_skip_jump import HopSkipJumpConfig, hop_skip_jump

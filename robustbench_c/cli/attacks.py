@@ -37,7 +37,7 @@ def attack_names() -> list[str]:
 def check_attack(name: str) -> None:
     """Raise an error, with a hint, unless there is such an attack."""
     if name.startswith(_FOOLBOX):
-        from attacks.foolbox_adapter import check_name
+        from attacks.foolbox_config import check_name
 
         check_name(name.removeprefix(_FOOLBOX))
     elif name not in attack_names():

@@ -9,7 +9,7 @@ from typing import get_args
 from pydantic import ValidationError
 
 from attacks.errors import AttackError
-from attacks.foolbox_adapter import FoolboxConfig
+from attacks.foolbox_config import FoolboxConfig
 from attacks.pgd import PGDConfig
 from attacks.registry import KINDS, AttackConfig, from_plain, kind_of, to_plain
 from attacks.suites import Suite

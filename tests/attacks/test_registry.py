@@ -15,7 +15,7 @@ from attacks.ddn import DDNConfig
 from attacks.errors import AttackError
 from attacks.fab import FABConfig
 from attacks.fmn import FMNConfig
-from attacks.foolbox_adapter import FoolboxConfig
+from attacks.foolbox_config import FoolboxConfig
 from attacks.guided import GuidedConfig
 from attacks.halving import HalvingConfig
 from attacks.hop_skip_jump import HopSkipJumpConfig
