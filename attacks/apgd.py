@@ -15,9 +15,11 @@ from torch import Tensor
 from attacks.apgd_l1 import APGDL1
 from attacks.classifier import TiledClassifier
 from attacks.errors import AttackError
-from attacks.lanes import Lanes, Method, Problem, State, drive
+from attacks.lanes import Lanes, Method, State, drive
 from attacks.losses import LOSSES, LossName, attack_loss
+from attacks.problem import Problem
 from attacks.result import AttackResult, Progress
+from attacks.rows import wide
 from attacks.threat import ThreatModel
 
 _RHO = 0.75
@@ -117,8 +119,8 @@ class APGD(Method):
         s, ball = lanes.state, lanes.ball
         loss = loss.nan_to_num(-torch.inf)
         better = loss > s["best_loss"]
-        best = torch.where(_wide(better, gradient), s["point"], s["best"])
-        best_gradient = torch.where(_wide(better, gradient), gradient, s["gradient"])
+        best = torch.where(wide(better, gradient), s["point"], s["best"])
+        best_gradient = torch.where(wide(better, gradient), gradient, s["gradient"])
         best_loss = torch.maximum(loss, s["best_loss"])
         rises = s["rises"] + ((loss > s["last_loss"]) & (lanes.step > 0))
         window = self.window[lanes.step]
@@ -126,10 +128,10 @@ class APGD(Method):
         stuck = ~s["halved"] & (best_loss <= s["checked_loss"])
         halve = check & ((rises <= _RHO * window) | stuck)
         length = torch.where(halve, s["length"] / 2, s["length"])
-        here = torch.where(_wide(halve, gradient), best, s["point"])
-        uphill = torch.where(_wide(halve, gradient), best_gradient, gradient)
+        here = torch.where(wide(halve, gradient), best, s["point"])
+        uphill = torch.where(wide(halve, gradient), best_gradient, gradient)
         ahead = ball.step(here, uphill, length)
-        first = _wide(lanes.step == 0, gradient)
+        first = wide(lanes.step == 0, gradient)
         kept = torch.where(first, 1.0, _MOMENTUM).double()
         exact = here.double()
         onward = exact + kept * (ahead.double() - exact)
@@ -146,10 +148,6 @@ class APGD(Method):
             "rises": torch.where(check, 0.0, rises),
             "halved": torch.where(check, halve, s["halved"]),
         }
-
-
-def _wide(rows: Tensor, like: Tensor) -> Tensor:
-    return rows.view(-1, *[1] * (like.dim() - 1))
 
 
 def method_of(
@@ -171,6 +169,6 @@ def apgd(
     confirm: Callable[[Tensor, Tensor], Tensor] | None = None,
     progress: Progress | None = None,
 ) -> AttackResult:
-    """Attack each sample until it breaks or its runs are used up; see `attacks.lanes.Problem`."""
+    """Attack each sample until it breaks or its runs are used up; see `attacks.problem.Problem`."""
     problem = Problem(classifier, x, y, ids, threat, seed, confirm=confirm, progress=progress)
     return drive(problem, method_of(config, threat, problem.clean.shape[1]))

@@ -14,6 +14,7 @@ from torch import Tensor
 from attacks.balls import Ball
 from attacks.lanes import Lanes, Method, State
 from attacks.randomness import gaussian
+from attacks.rows import wide
 from attacks.threat import ThreatModel
 
 _RADII = ((3.0, 0.3), (2.0, 0.3), (1.0, 0.4))  # in units of eps, and share of the steps
@@ -72,14 +73,14 @@ class APGDL1(Method):
 
     def begin(self, lanes: Lanes) -> State:
         """At Gaussian noise as wide as the box, projected onto the first ball."""
-        x, wide = lanes.ball.x, self._wide(lanes)
+        x, ball = lanes.ball.x, self._wide(lanes)
         span = (self.wide.upper - self.wide.lower).double()
         noise = gaussian(lanes.keys, x[0].numel()).double().view_as(x) * span
         radius = self.radius[lanes.step]
         low = torch.full((len(x),), -torch.inf, device=x.device)
         features = torch.full_like(radius, x[0].numel())
         return {
-            "point": wide.project(x.double() + noise, radius),
+            "point": ball.project(x.double() + noise, radius),
             "best": x,
             "gradient": torch.zeros_like(x),
             "best_loss": low,
@@ -97,10 +98,10 @@ class APGDL1(Method):
 
     def move(self, lanes: Lanes, logits: Tensor, loss: Tensor, gradient: Tensor) -> None:
         """Algorithms 1 and 2: keep the best point, adapt sparsity and step, take a step."""
-        s, x, wide = lanes.state, lanes.ball.x, self._wide(lanes)
+        s, x, ball = lanes.state, lanes.ball.x, self._wide(lanes)
         here, radius = s["point"], self.radius[lanes.step + 1]
         loss = loss.nan_to_num(-torch.inf)
-        better = _like(loss > s["best_loss"], x)
+        better = wide(loss > s["best_loss"], x)
         best = torch.where(better, here, s["best"])
         best_gradient = torch.where(better, gradient, s["gradient"])
         check, turn = self.check[lanes.step], radius < self.radius[lanes.step]
@@ -109,13 +110,13 @@ class APGDL1(Method):
         shorter = torch.where(sparser, 1.0, (s["length"] / _FEWER).clamp_min(_LEAST))
         length = torch.where(check, shorter, s["length"])
         keep = torch.where(check, found / _FEWER, s["keep"])
-        here = torch.where(_like(sparser, x), best, here)
-        uphill = torch.where(_like(sparser, x), best_gradient, gradient)
+        here = torch.where(wide(sparser, x), best, here)
+        uphill = torch.where(wide(sparser, x), best_gradient, gradient)
         unit = 1.0 if self.wide.scale is None else self.wide.scale.double()
-        pull = uphill.nan_to_num(0.0, 0.0, 0.0).double() * unit * (wide.low < wide.high)
+        pull = uphill.nan_to_num(0.0, 0.0, 0.0).double() * unit * (ball.low < ball.high)
         ahead = sparse_direction(pull.flatten(1), keep).view_as(x) * unit
-        ahead = here.double() + _like(radius * length, x) * ahead
-        point = wide.project(torch.where(_like(turn, x), best.double(), ahead), radius)
+        ahead = here.double() + wide(radius * length, x) * ahead
+        point = ball.project(torch.where(wide(turn, x), best.double(), ahead), radius)
         begun = changed(x, point)
         best_loss = torch.maximum(loss, s["best_loss"])
         lanes.state = {
@@ -127,7 +128,3 @@ class APGDL1(Method):
             "keep": torch.where(turn, begun / _FEWER, keep),
             "changed": torch.where(turn, begun, torch.where(check, found, s["changed"])),
         }
-
-
-def _like(rows: Tensor, like: Tensor) -> Tensor:
-    return rows.view(-1, *[1] * (like.dim() - 1))

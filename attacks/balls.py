@@ -14,6 +14,7 @@ from torch import Tensor
 from attacks.errors import AttackError
 from attacks.projections import PROJECTIONS
 from attacks.randomness import gaussian, uniform
+from attacks.rows import wide
 from attacks.threat import ThreatModel
 
 _INSIDE = 1.0 - 1e-12  # what float64 rounding of a projection may add to its norm
@@ -83,7 +84,7 @@ class Ball:
 
     def _lengths(self, size: float | Tensor) -> float | Tensor:
         """A length for each sample, in a form that is multiplied by inputs."""
-        return size.view(-1, *[1] * (self.x.dim() - 1)) if isinstance(size, Tensor) else size
+        return wide(size, self.x) if isinstance(size, Tensor) else size
 
     def _ahead(self, current: Tensor, direction: Tensor, size: float | Tensor) -> Tensor:
         """`current + size * direction` in units of eps, inside the bounds (float32: Linf only)."""

@@ -18,9 +18,10 @@ from torch import Tensor
 
 from attacks.classifier import TiledClassifier
 from attacks.errors import AttackError
-from attacks.lanes import Lanes, Method, Problem, State, drive
+from attacks.lanes import Lanes, Method, State, drive
 from attacks.losses import LOSSES, LossName, attack_loss, margin
 from attacks.offsets import TINY, Offsets, length
+from attacks.problem import Problem
 from attacks.result import AttackResult, Progress
 from attacks.threat import ThreatModel
 
@@ -120,7 +121,7 @@ def ddn(
     progress: Progress | None = None,
     minimal: bool = False,
 ) -> AttackResult:
-    """Attack each sample until it breaks or its runs are used up; see `attacks.lanes.Problem`.
+    """Attack each sample until it breaks or its runs are used up; see `attacks.problem.Problem`.
 
     With `minimal` it looks for the nearest adversarial example within eps instead; how far that is
     `attacks.driver.distances` says.

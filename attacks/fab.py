@@ -21,11 +21,13 @@ from torch import Tensor
 from attacks.classifier import TiledClassifier
 from attacks.errors import AttackError
 from attacks.hyperplanes import onto_hyperplane
-from attacks.lanes import CLEAR, Lanes, Method, Problem, State, drive
+from attacks.lanes import CLEAR, Lanes, Method, State, drive
 from attacks.losses import margin
 from attacks.offsets import TINY, Offsets, length
+from attacks.problem import Problem
 from attacks.randomness import gaussian, uniform
 from attacks.result import AttackResult, Progress
+from attacks.rows import wide
 from attacks.threat import ThreatModel
 
 _ALPHA_MAX = 0.1
@@ -85,7 +87,7 @@ class FAB(Method):
         radius = self.nearest[sample][:, None].clamp_max(threat.eps)
         radius = torch.minimum(radius, frame.farthest())
         noise = noise / length(threat.norm, noise).clamp_min(TINY) * radius / 2
-        first = (lanes.run < max(1, self.aims)).view(-1, *[1] * (x.dim() - 1))
+        first = wide(lanes.run < max(1, self.aims), x)
         clean = lanes.problem.clean[sample]
         gap = _beyond(clean, -margin(clean, lanes.y))
         return {
@@ -99,10 +101,7 @@ class FAB(Method):
 
     def loss(self, lanes: Lanes, logits: Tensor) -> Tensor:
         """Difference of two logits: of the target, or the likeliest other class, and the own."""
-        if not self.aims:
-            return -margin(logits, lanes.y)
-        target = lanes.problem.ranked[lanes.sample, lanes.run % self.aims]
-        return (logits.gather(1, target[:, None]) - logits.gather(1, lanes.y[:, None]))[:, 0]
+        return lanes.gain(logits, self.aims)
 
     def move(self, lanes: Lanes, logits: Tensor, loss: Tensor, gradient: Tensor) -> None:
         """Algorithm 1: back from beyond the boundary, then a step to it; at last a final search."""
@@ -180,7 +179,7 @@ def fab(
     progress: Progress | None = None,
     minimal: bool = False,
 ) -> AttackResult:
-    """Attack each sample until it breaks or its runs are used up; see `attacks.lanes.Problem`.
+    """Attack each sample until it breaks or its runs are used up; see `attacks.problem.Problem`.
 
     With `minimal` it looks for the nearest adversarial example within eps instead; how far that is
     `attacks.driver.distances` says.

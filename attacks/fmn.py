@@ -20,9 +20,10 @@ from torch import Tensor
 
 from attacks.classifier import TiledClassifier
 from attacks.errors import AttackError
-from attacks.lanes import Lanes, Method, Problem, State, drive
-from attacks.losses import attack_loss, margin
+from attacks.lanes import Lanes, Method, State, drive
+from attacks.losses import margin
 from attacks.offsets import TINY, Offsets, dual_length, length
+from attacks.problem import Problem
 from attacks.projections import PROJECTIONS
 from attacks.result import AttackResult, Progress
 from attacks.threat import ThreatModel
@@ -85,9 +86,7 @@ class FMN(Method):
 
     def loss(self, lanes: Lanes, logits: Tensor) -> Tensor:
         """Difference of two logits: of the target, or the likeliest other class, and the own."""
-        function = attack_loss("margin", logits.shape[1], self.aims > 0)
-        target = lanes.problem.ranked[lanes.sample, lanes.run] if self.aims else lanes.y
-        return function(logits, lanes.y, target)
+        return lanes.gain(logits, self.aims)
 
     def move(self, lanes: Lanes, logits: Tensor, loss: Tensor, gradient: Tensor) -> None:
         """Algorithm 1: the radius first, then a step inside of it."""
@@ -124,7 +123,7 @@ def fmn(
     progress: Progress | None = None,
     minimal: bool = False,
 ) -> AttackResult:
-    """Attack each sample until it breaks or its runs are used up; see `attacks.lanes.Problem`.
+    """Attack each sample until it breaks or its runs are used up; see `attacks.problem.Problem`.
 
     With `minimal` it looks for the nearest adversarial example within eps instead; how far that is
     `attacks.driver.distances` says.

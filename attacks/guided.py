@@ -29,10 +29,12 @@ from attacks.balls import Ball
 from attacks.classifier import TiledClassifier
 from attacks.errors import AttackError
 from attacks.keypoints import keypoints
-from attacks.lanes import Lanes, Method, Problem, State, drive
+from attacks.lanes import Lanes, Method, State, drive
 from attacks.losses import margin
+from attacks.problem import Problem
 from attacks.randomness import advance, gaussian, uniform
 from attacks.result import AttackResult, Progress
+from attacks.rows import wide
 from attacks.threat import ThreatModel
 
 _FEATURES = 32  # keypoints of an image
@@ -190,8 +192,7 @@ class Guided(Method):
         else:
             chosen = torch.arange(weight.shape[1], device=keys.device) == s["by"][:, None]
             stamp = chosen.float().view_as(position)
-        wide = (-1, *[1] * (position.dim() - 1))
-        stamp = torch.where(again.view(wide), -s["stamp"], stamp * sign.view(wide))
+        stamp = torch.where(wide(again, stamp), -s["stamp"], stamp * wide(sign, stamp))
         s["stamp"], s["mirrored"] = stamp, again
         s["point"] = _press(lanes.ball, position, stamp)
 
@@ -233,10 +234,8 @@ def _press(ball: Ball, position: Tensor, stamp: Tensor) -> Tensor:
     unit = 1.0 if ball.threat.scale is None else ball.threat.scale.double()
     order = 2 if ball.threat.norm == "l2" else 1
     length = torch.linalg.vector_norm(stamp.double().flatten(1), order, dim=1).clamp_min(1e-30)
-    length = length.view(-1, *[1] * (stamp.dim() - 1))
-    return ball.project(
-        position.double() + stamp.double() * unit * (_STEP * ball.threat.eps / length)
-    )
+    share = _STEP * ball.threat.eps / wide(length, stamp)
+    return ball.project(position.double() + stamp.double() * unit * share)
 
 
 def guided(
@@ -250,7 +249,7 @@ def guided(
     confirm: Callable[[Tensor, Tensor], Tensor] | None = None,
     progress: Progress | None = None,
 ) -> AttackResult:
-    """Attack each sample until it breaks or its runs are used up; see `attacks.lanes.Problem`.
+    """Attack each sample until it breaks or its runs are used up; see `attacks.problem.Problem`.
 
     Images are (channels, height, width); samples of any other shape are tables.
     """

@@ -19,8 +19,9 @@ from attacks.apgd import APGDConfig, method_of
 from attacks.classifier import TiledClassifier
 from attacks.driver import distances
 from attacks.errors import AttackError
-from attacks.lanes import Lanes, Method, Problem, State, drive
-from attacks.losses import LOSSES, LossName
+from attacks.lanes import Lanes, Method, State, drive
+from attacks.losses import LOSSES, LossName, gain
+from attacks.problem import Problem
 from attacks.result import AttackResult, Progress
 from attacks.threat import ThreatModel
 
@@ -97,8 +98,8 @@ class _Round(Method):
         if self.strays:
             counts = counts & (distances(lanes.ball.x, lanes.state["point"], threat) <= threat.eps)
         target = self.targets[lanes.sample, lanes.run]
-        gap = logits.gather(1, target[:, None]) - logits.gather(1, lanes.y[:, None])
-        rows, near = (lanes.sample[counts], lanes.run[counts]), gap[counts, 0].double()
+        near = gain(logits, lanes.y, target)[counts].double()
+        rows = lanes.sample[counts], lanes.run[counts]
         self.reached[rows] = torch.maximum(self.reached[rows], near.nan_to_num(-torch.inf))
         self.apgd.move(lanes, logits, loss, gradient)
 
@@ -114,7 +115,7 @@ def halving(
     confirm: Callable[[Tensor, Tensor], Tensor] | None = None,
     progress: Progress | None = None,
 ) -> AttackResult:
-    """Attack each sample until it breaks or its rounds are over; see `attacks.lanes.Problem`."""
+    """Attack each sample until it breaks or its rounds are over; see `attacks.problem.Problem`."""
     result = AttackResult.empty(x)
     if len(x) == 0:
         return result

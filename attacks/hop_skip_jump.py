@@ -16,8 +16,9 @@ from torch import Tensor
 from attacks.classifier import TiledClassifier
 from attacks.driver import missed
 from attacks.errors import AttackError
-from attacks.lanes import Lanes, Method, Problem, State, drive
+from attacks.lanes import Lanes, Method, State, drive
 from attacks.offsets import TINY, Offsets, length
+from attacks.problem import Problem
 from attacks.randomness import advance, gaussian, uniform
 from attacks.result import AttackResult, Progress
 from attacks.threat import ThreatModel
@@ -199,7 +200,7 @@ def hop_skip_jump(
     progress: Progress | None = None,
     minimal: bool = False,
 ) -> AttackResult:
-    """Attack each sample until it breaks or its runs are used up; see `attacks.lanes.Problem`.
+    """Attack each sample until it breaks or its runs are used up; see `attacks.problem.Problem`.
 
     With `minimal` it looks for the nearest adversarial example within eps instead; how far that is
     `attacks.driver.distances` says.

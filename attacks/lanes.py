@@ -11,75 +11,24 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from attacks.balls import Ball
-from attacks.classifier import TiledClassifier
 from attacks.driver import distances
 from attacks.errors import AttackError
-from attacks.losses import margin
+from attacks.losses import gain, margin
+from attacks.problem import Problem
 from attacks.randomness import stream_keys
-from attacks.result import AttackResult, Progress
-from attacks.threat import NORMS, AnyNorm, ThreatModel
+from attacks.result import AttackResult
+from attacks.threat import NORMS, AnyNorm
 
 State = dict[str, Tensor]
 """What a search remembers, one row for each lane. "point" is the input that is evaluated next."""
 CLEAR = 1e-5
 """Margin, as a share of the largest logit, from which a find of a minimal-distance search counts:
 beyond the rounding of float32, so that it also holds in float64."""
-
-
-@dataclass(eq=False)
-class Problem:
-    """What is attacked: the same while a method runs.
-
-    Attributes:
-        classifier: The model, in tiles.
-        x: Samples inside the box, float32, (n, *shape), on the model's device.
-        y: True classes, int64, (n,).
-        ids: Sample ids that key the noise, int64, (n,).
-        threat: What the attacker may do, on the same device.
-        seed: Seed of the noise.
-        targets: A class for each sample, int64, (n,): success is this class predicted, not any
-            wrong one. None otherwise.
-        confirm: Says of inputs that are misclassified, and their true classes, which of them count
-            (float64 may disagree); the search goes on where one does not. None: all do.
-        active_set: Whether broken samples leave. Off, they are carried to the end of the run at
-            full cost, for the test that this changes no result.
-        minimal: Look for the nearest adversarial example: a sample stays to the end of its runs,
-            and `eps` only bounds what counts. The method has to be one that comes nearer.
-        progress: Called with (samples finished, samples broken) as they change.
-    """
-
-    classifier: TiledClassifier
-    x: Tensor
-    y: Tensor
-    ids: Tensor
-    threat: ThreatModel
-    seed: int = 0
-    targets: Tensor | None = None
-    confirm: Callable[[Tensor, Tensor], Tensor] | None = None
-    active_set: bool = True
-    minimal: bool = False
-    progress: Progress | None = None
-
-    @cached_property
-    def clean(self) -> Tensor:
-        """Logits of the samples, (n, classes); of no samples (0, 2)."""
-        if len(self.x) == 0:
-            return self.x.new_zeros(0, 2)
-        return self.classifier.logits(self.x)
-
-    @cached_property
-    def ranked(self) -> Tensor:
-        """The other classes of each sample, the likeliest first, int64, (n, classes - 1)."""
-        ranked = self.clean.scatter(1, self.y[:, None], -torch.inf)
-        return ranked.argsort(dim=1, descending=True, stable=True)[:, :-1]
 
 
 class Lanes:
@@ -112,6 +61,18 @@ class Lanes:
     def y(self) -> Tensor:
         """True class of each row."""
         return self.problem.y[self.sample]
+
+    def gain(self, logits: Tensor, aims: int) -> Tensor:
+        """How far a class is ahead of the true one, (tile,).
+
+        Args:
+            logits: (tile, classes).
+            aims: Other classes aimed at by turns, one in each run, the likeliest on the clean
+                sample first; 0: it is the likeliest other class here.
+        """
+        if not aims:
+            return -margin(logits, self.y)
+        return gain(logits, self.y, self.problem.ranked[self.sample, self.run % aims])
 
     def refill(self, method: Method, waiting: deque[tuple[int, int]]) -> None:
         """Put the next waiting samples, at their starting points, into idle rows."""

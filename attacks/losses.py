@@ -29,6 +29,11 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
     return own - others.amax(1)
 
 
+def gain(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    """Logit of class `target` less that of `y`, (n,)."""
+    return (logits.gather(1, target[:, None]) - logits.gather(1, y[:, None]))[:, 0]
+
+
 def _dlr_scale(logits: Tensor, targeted: bool) -> Tensor:
     top = logits.topk(4 if targeted else 3, dim=1).values
     last = (top[:, 2] + top[:, 3]) / 2 if targeted else top[:, 2]
@@ -69,7 +74,7 @@ def attack_loss(name: LossName, classes: int, targeted: bool) -> Loss:
 
     def raw(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
         if targeted:
-            return (logits.gather(1, target[:, None]) - logits.gather(1, y[:, None]))[:, 0]
+            return gain(logits, y, target)
         return -margin(logits, y)
 
     if name == "probability-margin":

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from attacks.classifier import TiledClassifier
 from attacks.errors import AttackError
-from attacks.lanes import Lanes, Method, Problem, State, drive
-from attacks.losses import margin
+from attacks.lanes import Lanes, Method, State, drive
 from attacks.offsets import TINY, Offsets
+from attacks.problem import Problem
 from attacks.result import AttackResult, Progress
 from attacks.threat import ThreatModel
 
@@ -80,10 +80,7 @@ class PDPGD(Method):
 
     def loss(self, lanes: Lanes, logits: Tensor) -> Tensor:
         """The gain: of the target, or the likeliest other class, over the own."""
-        if not self.aims:
-            return -margin(logits, lanes.y)
-        target = lanes.problem.ranked[lanes.sample, lanes.run % self.aims]
-        return (logits.gather(1, target[:, None]) - logits.gather(1, lanes.y[:, None]))[:, 0]
+        return lanes.gain(logits, self.aims)
 
     def move(self, lanes: Lanes, logits: Tensor, loss: Tensor, gradient: Tensor) -> None:
         """One step of both players; each feature has a metric of its own, as in RMSprop."""
@@ -126,7 +123,7 @@ def pdpgd(
     progress: Progress | None = None,
     minimal: bool = False,
 ) -> AttackResult:
-    """Attack each sample until it breaks or its runs are used up; see `attacks.lanes.Problem`.
+    """Attack each sample until it breaks or its runs are used up; see `attacks.problem.Problem`.
 
     With `minimal` it looks for the nearest adversarial example within eps instead; how far that is
     `attacks.driver.distances` says.

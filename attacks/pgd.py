@@ -10,8 +10,9 @@ from torch import Tensor
 
 from attacks.classifier import TiledClassifier
 from attacks.errors import AttackError
-from attacks.lanes import Lanes, Method, Problem, State, drive
+from attacks.lanes import Lanes, Method, State, drive
 from attacks.losses import LOSSES, LossName, attack_loss
+from attacks.problem import Problem
 from attacks.result import AttackResult, Progress
 from attacks.threat import ThreatModel
 

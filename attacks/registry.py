@@ -12,13 +12,15 @@ from attacks.ddn import DDNConfig, ddn
 from attacks.errors import AttackError
 from attacks.fab import FABConfig, fab
 from attacks.fmn import FMNConfig, fmn
-from attacks.foolbox_adapter import FoolboxConfig, fits, foolbox_attack
+from attacks.foolbox_adapter import foolbox_attack
+from attacks.foolbox_config import FoolboxConfig, fits
 from attacks.guided import GuidedConfig, guided
 from attacks.halving import HalvingConfig, halving
 from attacks.hop_skip_jump import HopSkipJumpConfig, hop_skip_jump
 from attacks.pdpgd import PDPGDConfig, pdpgd
 from attacks.pgd import PGDConfig, pgd
 from attacks.result import AttackResult
+from attacks.sigma_zero import SigmaZeroConfig, sigma_zero
 from attacks.square import SquareConfig, square
 from attacks.threat import NORMS, AnyNorm
 from attacks.transform_search import TransformConfig, transformations
@@ -34,6 +36,7 @@ AttackConfig = (
     | FMNConfig
     | DDNConfig
     | PDPGDConfig
+    | SigmaZeroConfig
     | SquareConfig
     | HopSkipJumpConfig
     | GuidedConfig
@@ -101,6 +104,7 @@ KINDS = {
         Kind("fmn", FMNConfig, fmn, _of_runs),
         Kind("ddn", DDNConfig, ddn, _of_runs, norms=("l2",)),
         Kind("pdpgd", PDPGDConfig, pdpgd, _of_runs, norms=("l1",)),
+        Kind("sigma-zero", SigmaZeroConfig, sigma_zero, _of_runs, norms=("l0",)),
         Kind("square", SquareConfig, square, _of_queries, "score"),
         Kind("guided", GuidedConfig, guided, _of_queries, "score"),
         Kind(

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from attacks.classifier import TiledClassifier
 from attacks.errors import AttackError
-from attacks.lanes import Lanes, Method, Problem, State, drive
-from attacks.losses import margin
+from attacks.lanes import Lanes, Method, State, drive
 from attacks.offsets import TINY, Offsets
+from attacks.problem import Problem
 from attacks.result import AttackResult, Progress
 from attacks.threat import ThreatModel
 
@@ -97,10 +97,7 @@ class SigmaZero(Method):
 
     def loss(self, lanes: Lanes, logits: Tensor) -> Tensor:
         """Logit of the target, or the likeliest other, less the own (`move` cuts it off at 0)."""
-        if not self.aims:
-            return -margin(logits, lanes.y)
-        target = lanes.problem.ranked[lanes.sample, lanes.run % self.aims]
-        return (logits.gather(1, target[:, None]) - logits.gather(1, lanes.y[:, None]))[:, 0]
+        return lanes.gain(logits, self.aims)
 
     def move(self, lanes: Lanes, logits: Tensor, loss: Tensor, gradient: Tensor) -> None:
         """Algorithm 1, with changes in ranges of their features."""
@@ -150,7 +147,7 @@ def sigma_zero(
     progress: Progress | None = None,
     minimal: bool = False,
 ) -> AttackResult:
-    """Attack each sample until it breaks or its runs are used up; see `attacks.lanes.Problem`.
+    """Attack each sample until it breaks or its runs are used up; see `attacks.problem.Problem`.
 
     With `minimal` it looks for the nearest adversarial example within eps instead; how far that is
     `attacks.driver.distances` says.

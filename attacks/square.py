@@ -18,10 +18,12 @@ from torch import Tensor
 
 from attacks.classifier import TiledClassifier
 from attacks.errors import AttackError
-from attacks.lanes import Lanes, Method, Problem, State, drive
+from attacks.lanes import Lanes, Method, State, drive
 from attacks.losses import margin
+from attacks.problem import Problem
 from attacks.randomness import advance, uniform
 from attacks.result import AttackResult, Progress
+from attacks.rows import wide
 from attacks.threat import ThreatModel
 
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -157,8 +159,7 @@ class Square(Method):
         s = lanes.state
         loss = loss.nan_to_num(-torch.inf)
         better = (loss > s["best_loss"]) | (lanes.step == 0)
-        wide = better.view(-1, *[1] * (s["point"].dim() - 1))
-        best = torch.where(wide, s["point"], s["best"])
+        best = torch.where(wide(better, s["point"]), s["point"], s["best"])
         numbers = 5 + self.signs
         noise = uniform(advance(lanes.keys, self.size + lanes.step * numbers), numbers)
         signs = 2.0 * (noise[:, 5:] < 0.5).double() - 1.0
@@ -195,7 +196,7 @@ class Square(Method):
         inside = self._places(lanes.step, noise)[2]
         moved = torch.where(inside, torch.where(signs > 0, high, low), here)
         other = torch.where(inside, torch.where(signs > 0, low, high), here)
-        same = (moved == here).flatten(1).all(1).view(-1, 1, 1, 1)
+        same = wide((moved == here).flatten(1).all(1), here)
         return torch.where(same, other, moved).view_as(best)
 
     def _moved(self, lanes: Lanes, best: Tensor, noise: Tensor, signs: Tensor) -> Tensor:
@@ -216,7 +217,7 @@ class Square(Method):
         cancelled = self._norm(new) < 1e-6
         new = torch.where(cancelled, bump, new)
         freed = self._norm(offset * (first | second)) ** self.power
-        total = torch.linalg.vector_norm(offset.flatten(1), self.power, dim=1).view(-1, 1, 1, 1)
+        total = wide(torch.linalg.vector_norm(offset.flatten(1), self.power, dim=1), offset)
         unused = (self.eps**self.power - total**self.power).clamp_min(0.0)
         budget = (freed + unused / self.channels) ** (1.0 / self.power)
         kept = torch.where(first | second, 0.0, offset)
@@ -245,6 +246,6 @@ def square(
     confirm: Callable[[Tensor, Tensor], Tensor] | None = None,
     progress: Progress | None = None,
 ) -> AttackResult:
-    """Attack each sample until it breaks or its runs are used up; see `attacks.lanes.Problem`."""
+    """Attack each sample until it breaks or its runs are used up; see `attacks.problem.Problem`."""
     problem = Problem(classifier, x, y, ids, threat, seed, confirm=confirm, progress=progress)
     return drive(problem, Square(config, threat, tuple(x.shape[1:])))

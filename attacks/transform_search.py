@@ -17,8 +17,9 @@ from torch import Tensor
 from attacks.classifier import TiledClassifier
 from attacks.errors import AttackError
 from attacks.images import from_unit, to_unit
-from attacks.lanes import Lanes, Method, Problem, State, drive
+from attacks.lanes import Lanes, Method, State, drive
 from attacks.losses import margin
+from attacks.problem import Problem
 from attacks.randomness import advance, stream_keys, uniform
 from attacks.result import AttackResult, Progress
 from attacks.threat import ThreatModel
@@ -166,7 +167,7 @@ def transformations(
     confirm: Callable[[Tensor, Tensor], Tensor] | None = None,
     progress: Progress | None = None,
 ) -> AttackResult:
-    """Try the transformations within a norm ball; see `attacks.lanes.Problem` for the arguments."""
+    """Try the transformations within a norm ball; for the arguments see `attacks.problem`."""
     problem = Problem(classifier, x, y, ids, threat, seed, confirm=confirm, progress=progress)
     return drive(problem, Transformations(config, x))
 
@@ -187,6 +188,7 @@ class TransformResult:
         queries: Predictions asked for, int64.
         adversarial: The transformed sample, float32, (n, *shape); the sample where none does.
         names: The families, and "mix".
+        search: The same as any attack's, to be judged.
     """
 
     broken: Tensor
@@ -196,6 +198,7 @@ class TransformResult:
     queries: Tensor
     adversarial: Tensor
     names: tuple[str, ...]
+    search: AttackResult
 
 
 def transform_threat(lower: Tensor, upper: Tensor) -> ThreatModel:
@@ -226,7 +229,7 @@ def transform_attack(
         upper: Upper end, likewise.
         config: Families and strengths.
         seed: Seed of the noise.
-        confirm: See `attacks.lanes.Problem`.
+        confirm: See `attacks.problem.Problem`.
         progress: Called with (samples finished, samples broken) as they change.
     """
     problem = Problem(
@@ -258,4 +261,5 @@ def transform_attack(
         queries=found.forwards,
         adversarial=found.adversarial,
         names=(*method.names, "mix"),
+        search=found,
     )

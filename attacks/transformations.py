@@ -18,6 +18,7 @@ from torch import Tensor
 from attacks.errors import AttackError
 from attacks.images import gaussian_weights, grid, jpeg, resample, separable_blur
 from attacks.randomness import advance, gaussian
+from attacks.rows import wide
 
 FamilyName = Literal[
     "rotate", "shift", "rotate-shift", "blur", "contrast", "brightness", "noise", "jpeg"
@@ -78,15 +79,11 @@ def _blur_settings(strength: float, variant: int, side: int) -> list[float]:
     return gaussian_weights(strength * side, math.ceil(3 * FAMILY["blur"].most * side))
 
 
-def _like(setting: Tensor, unit: Tensor) -> Tensor:
-    return setting.view(-1, *[1] * (unit.dim() - 1))
-
-
 def _noise(unit: Tensor, settings: Tensor, keys: Tensor) -> Tensor:
     """Of each draw its own stretch of the stream (3 numbers for one of `gaussian`)."""
     size = unit[0].numel()
     noise = gaussian(advance(keys, settings[:, 1].long() * (3 * size)), size).double()
-    return unit + _like(settings[:, 0], unit) * noise.view_as(unit)
+    return unit + wide(settings[:, 0], unit) * noise.view_as(unit)
 
 
 FAMILY: dict[FamilyName, Family] = {
@@ -115,7 +112,7 @@ FAMILY: dict[FamilyName, Family] = {
         0.7,
         2,
         lambda s, v, _: [1.0 - s if v == 0 else 1.0 / (1.0 - s)],
-        lambda unit, factor, keys: 0.5 + (unit - 0.5) * _like(factor, unit),
+        lambda unit, factor, keys: 0.5 + (unit - 0.5) * wide(factor, unit),
         False,
     ),
     "brightness": Family(
@@ -123,7 +120,7 @@ FAMILY: dict[FamilyName, Family] = {
         0.3,
         2,
         lambda s, v, _: [_sign(v) * s],
-        lambda unit, more, keys: unit + _like(more, unit),
+        lambda unit, more, keys: unit + wide(more, unit),
         False,
     ),
     "noise": Family(

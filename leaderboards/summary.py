@@ -8,6 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 import pandas as pd
 from pydantic import Field
 
+from leaderboards.changed import (
+    CorruptionSummary,
+    TransformationSummary,
+    corruption_summary,
+    transformation_summary,
+)
 from leaderboards.columns import content_sha256, to_frame
 from leaderboards.explained import ExplanationSummary, clean_correct, explanation_summary
 from leaderboards.manifest import Count, Record, Sha256, Slug
@@ -154,6 +160,11 @@ class Summary(Record):
     """Quantiles of the certified radius, of the samples that have one; null if there is none."""
     explanation: ExplanationSummary | None = None
     """How far explanations can be bent; null where the run is about predictions."""
+    corruption: CorruptionSummary | None = None
+    """Accuracy under common corruptions; null where the run is not about them. `robust_accuracy`
+    is then that of samples that are right under every one."""
+    transformation: TransformationSummary | None = None
+    """Which simple transformations break samples; null where the run is no search for them."""
     cost: Cost
     """What it cost."""
     steps: tuple[StepSummary, ...]
@@ -214,6 +225,8 @@ def summarise(store: RunStore) -> Summary:
         certified_accuracy=Rate.of(counts.certified, n) if accuracy and certificates else None,
         radius=_radii(certificates),
         explanation=explanation_summary(store, frames, result, complete),
+        corruption=corruption_summary(store, frames, complete),
+        transformation=transformation_summary(store, frames, complete),
         cost=_cost(steps, len(clean)),
         steps=steps,
     )
@@ -229,9 +242,10 @@ def _all_looked_at(store: RunStore, frames: dict[str, pd.DataFrame]) -> bool:
     """Whether the steps whose samples are more than the open ones have rows for all of them."""
     scopes = {s.name: s.parameters.get("samples") for s in store.manifest.protocol.steps}
     clean = frames[CLEAN_STEP]
-    right, broken = set(clean["sample_id"][clean["verdict"].isna()]), set[int]()
+    every, broken = set(clean["sample_id"]), set[int]()
+    right = set(clean["sample_id"][clean["verdict"].isna()])
     for step, frame in frames.items():
-        wanted = {"audit": broken, "right": right}.get(str(scopes.get(step)), set())
+        wanted = {"audit": broken, "right": right, "all": every}.get(str(scopes.get(step)), set())
         if wanted - set(frame["sample_id"]):
             return False
         broken |= set(frame["sample_id"][frame["verdict"].isin([Verdict.BROKEN])])

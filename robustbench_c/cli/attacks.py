@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from attacks.suites import Suite
 
 KINDS = (
-    *("pgd", "apgd", "apgd-halving", "fab", "fmn", "ddn", "pdpgd", "square", "guided"),
-    *("hop-skip-jump", "transformations", "foolbox"),
+    *("pgd", "apgd", "apgd-halving", "fab", "fmn", "ddn", "pdpgd", "sigma-zero"),
+    *("square", "guided", "hop-skip-jump", "transformations", "foolbox"),
 )
 """Names in `attacks.registry`, which imports torch: help and wrong usage must not wait for it."""
 SUITES = ("auto", "autoattack")
@@ -37,7 +37,7 @@ def attack_names() -> list[str]:
 def check_attack(name: str) -> None:
     """Raise an error, with a hint, unless there is such an attack."""
     if name.startswith(_FOOLBOX):
-        from attacks.foolbox_adapter import check_name
+        from attacks.foolbox_config import check_name
 
         check_name(name.removeprefix(_FOOLBOX))
     elif name not in attack_names():

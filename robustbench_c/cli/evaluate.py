@@ -88,8 +88,10 @@ def evaluate(
     explain_surrogate: explaining.Surrogate = None,
     data: options.Data = None,
     samples: Annotated[int | None, typer.Option(help="The first N samples [all].")] = None,
-    norm: Annotated[str | None, typer.Option(help="linf, l2 or l1 [the card's].")] = None,
-    eps: Annotated[float | None, typer.Option(help="Radius [the card's].")] = None,
+    norm: Annotated[str | None, typer.Option(help="linf, l2, l1 or l0 [the card's].")] = None,
+    eps: Annotated[
+        float | None, typer.Option(help="Radius; of l0: features that may change [the card's].")
+    ] = None,
     eps_unit: Annotated[
         str, typer.Option(help="input: the data's units; range: of each feature's range.")
     ] = "input",

@@ -12,6 +12,7 @@ from leaderboards.rates import Rate
 from leaderboards.store import RunStore
 from leaderboards.summary import Summary
 from leaderboards.verdicts import CLEAN_STEP, Verdict
+from robustbench_c.cli.changed_tables import print_corruptions, print_transformations
 from robustbench_c.cli.console import wide_console
 from robustbench_c.cli.explained_tables import print_explained
 from robustbench_c.cli.proof_tables import print_proofs, reasons_line
@@ -32,8 +33,16 @@ def print_run(store: RunStore, summary: Summary) -> None:
     """Print the table of a run, its verdicts, its cost, and what was unusual."""
     model, data, threat = store.manifest.model, store.manifest.data, store.manifest.protocol.threat
     unit = "" if threat.eps_unit == "input" else " of each feature's range"
-    print(one_line(f"{model.name} on {data.name}, {threat.norm} eps {threat.eps:g}{unit}"))
-    if summary.explanation is not None:
+    protocol = store.manifest.protocol
+    attacker = f"{threat.norm} eps {threat.eps:g}{unit}"
+    if protocol.corruption is not None or protocol.transformation is not None:
+        attacker = "corrupted" if protocol.corruption else "transformed"
+    print(one_line(f"{model.name} on {data.name}, {attacker}"))
+    if summary.corruption is not None:
+        print_corruptions(summary, summary.corruption)
+    elif summary.transformation is not None:
+        print_transformations(summary, summary.transformation)
+    elif summary.explanation is not None:
         print_explained(store.manifest.protocol, summary)
     else:
         wide_console().print(_table(store.manifest, summary))

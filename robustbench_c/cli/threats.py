@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from robustbench_c.errors import UsageError, did_you_mean
 
@@ -30,10 +30,13 @@ def threat_of(
     Raises:
         UsageError: No radius, or a feature that is not there.
     """
-    from attacks.threat import NORMS, ThreatModel, feature_ranges
+    from attacks.threat import AnyNorm, ThreatModel, feature_ranges
 
-    if norm is not None and norm not in NORMS:
-        raise UsageError(f"no norm '{norm}'; {did_you_mean(norm, list(NORMS))}")
+    norms: tuple[AnyNorm, ...] = get_args(AnyNorm)
+    if norm is not None and norm not in norms:
+        raise UsageError(f"no norm '{norm}'; {did_you_mean(norm, list(norms))}")
+    if norm == "l0" and (eps_unit != "input" or eps is None or eps % 1 != 0):
+        raise UsageError("of l0, --eps is a number of features, such as 20, and has no --eps-unit")
     trained = card.threat if card else None
     if eps is None:
         if trained is None or norm not in (None, trained.norm) or eps_unit != "input":

@@ -101,6 +101,8 @@ def evaluate_explanations(
     dataset = dataset_of(data, y, threat)
     check_data(dataset)
     threat = settled(threat, dataset)
+    if threat.norm == "l0":
+        raise UsageError("explanations are attacked and bounded in linf, l2 and l1, not in l0")
     info, steps = config.info(dataset.shape, dataset.feature_names), config.steps()
     loaded, target = subject(model), parse_device(auto_device(device))
     loaded.module.to(target)

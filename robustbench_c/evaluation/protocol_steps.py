@@ -9,7 +9,7 @@ from typing import get_args
 from pydantic import ValidationError
 
 from attacks.errors import AttackError
-from attacks.foolbox_adapter import FoolboxConfig
+from attacks.foolbox_config import FoolboxConfig
 from attacks.pgd import PGDConfig
 from attacks.registry import KINDS, AttackConfig, from_plain, kind_of, to_plain
 from attacks.suites import Suite
@@ -159,7 +159,10 @@ def _attack_steps(attack: AttackConfig | Suite | None, threat: ThreatModel) -> t
     for name, config in parts:
         if threat.norm not in kind_of(config).norms:
             norms = ", ".join(kind_of(config).norms)
-            raise UsageError(f"the attack {name} is for {norms}, not for {threat.norm}")
+            fit = ", ".join(kind.name for kind in KINDS.values() if threat.norm in kind.norms)
+            raise UsageError(
+                f"the attack {name} is for {norms}, not for {threat.norm}, which takes {fit}"
+            )
         if isinstance(config, FoolboxConfig):
             config.build(threat.norm)  # refuses what is not for this norm before a run begins
     return tuple(attack_step(name, config, threat) for name, config in parts)
@@ -172,14 +175,16 @@ def protocol_steps(
 
     Raises:
         AttackError: Foolbox refuses the attack.
-        UsageError: Neither an attack nor a certificate, an attack for another norm, or a radius of
-            a threat model of eps 0.
+        UsageError: Neither an attack nor a certificate, an attack for another norm, a certificate
+            for l0, or a radius of a threat model of eps 0.
     """
     strong = _attack_steps(attack, threat)
     if certify is None:
         if not strong:
             raise UsageError("neither an attack nor a certificate: give one of them")
         return strong
+    if threat.norm == "l0":
+        raise UsageError("no proof is about l0: leave out the certificate")
     names = certify.methods
     made = [
         Proof(name, TILES[name], certify.budget, "audit" if name == names[0] else "open").step(name)

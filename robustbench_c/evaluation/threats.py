@@ -56,13 +56,7 @@ def _free(data: Dataset) -> Tensor | None:
 
 
 def threat_info(threat: ThreatModel) -> ThreatInfo:
-    """What a manifest says of a settled threat model.
-
-    Raises:
-        AttackError: Its norm is l0.
-    """
-    if threat.norm == "l0":
-        raise AttackError("a record holds no threat model of l0: attack by attacks.sigma_zero")
+    """What a manifest says of a settled threat model."""
     fixed = threat.immutable
     places = () if fixed is None else fixed.flatten().nonzero()[:, 0].numpy()
     return ThreatInfo(

@@ -17,6 +17,7 @@ from robustbench_c.data import Dataset
 from robustbench_c.errors import DataError, ModelError
 from robustbench_c.evaluation import artefacts
 from robustbench_c.evaluation.certifying import MakeCertifier, make_certifier
+from robustbench_c.evaluation.corrupting import check_corruptions
 from robustbench_c.evaluation.explained_config import config_of
 from robustbench_c.evaluation.explained_proving import make_boxes
 from robustbench_c.evaluation.explained_run import MakeBoxes, explained_task
@@ -106,6 +107,10 @@ def verify(
         try:
             if fault := clean_fault(store.read_step(CLEAN_STEP), clean):
                 problems.append(fault)
+            if store.manifest.protocol.corruption is not None:
+                found, replayed = check_corruptions(task, tolerance)
+                problems += found
+                kept = True
             for step in store.manifest.protocol.steps:
                 rows = store.read_step(step.name).set_index("sample_id")
                 hit = rows[rows["verdict"].isin([Verdict.BROKEN])]

@@ -11,8 +11,9 @@ from attacks import fab as module
 from attacks.classifier import TiledClassifier
 from attacks.errors import AttackError
 from attacks.fab import FABConfig, fab
-from attacks.lanes import Problem, drive
+from attacks.lanes import drive
 from attacks.offsets import Offsets, length
+from attacks.problem import Problem
 
 
 def attack(steps=20, restarts=1, targets=9):

@@ -18,7 +18,8 @@ from attacks.balls import Ball
 from attacks.classifier import TiledClassifier
 from attacks.driver import recheck
 from attacks.errors import AttackError
-from attacks.foolbox_adapter import FoolboxConfig, foolbox_attack, foolbox_attacks
+from attacks.foolbox_adapter import foolbox_attack
+from attacks.foolbox_config import FoolboxConfig, foolbox_attacks
 from attacks.pgd import PGDConfig
 from attacks.result import AttackResult
 from attacks.threat import ThreatModel
@@ -335,7 +336,7 @@ def test_noise_by_place_is_seen(monkeypatch):
 def test_noise_of_torch_is_seen(monkeypatch):
     """Foolbox's own noise, which belongs to a batch."""
     case = Case.make("mlp", "linf", n=40)
-    monkeypatch.setattr(adapter, "_tensor", lambda rows, shared, raw: raw.detach())
+    monkeypatch.setattr(adapter, "row_tensor", lambda rows, shared, raw: raw.detach())
     monkeypatch.setattr(adapter.typing, "cast", lambda kind, value: value)
     monkeypatch.setattr(Tensor, "raw", property(lambda raw: raw), raising=False)
     with pytest.raises(AssertionError):
@@ -349,6 +350,6 @@ def test_a_generator_not_given_back_is_seen(monkeypatch):
             torch.manual_seed(seed)
             yield
 
-    monkeypatch.setattr(adapter, "_left_alone", left_open)
+    monkeypatch.setattr(adapter, "left_alone", left_open)
     with pytest.raises(AssertionError):
         test_the_callers_world_is_left_alone()

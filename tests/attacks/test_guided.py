@@ -16,9 +16,10 @@ from attacks.driver import recheck
 from attacks.errors import AttackError
 from attacks.guided import Guided, GuidedConfig, guided
 from attacks.keypoints import keypoints
-from attacks.lanes import Lanes, Method, Problem, State, drive
+from attacks.lanes import Lanes, Method, State, drive
 from attacks.losses import margin
 from attacks.pgd import PGDConfig
+from attacks.problem import Problem
 from attacks.randomness import advance
 from attacks.result import AttackResult
 from attacks.threat import NORMS, ThreatModel

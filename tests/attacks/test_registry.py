@@ -15,13 +15,14 @@ from attacks.ddn import DDNConfig
 from attacks.errors import AttackError
 from attacks.fab import FABConfig
 from attacks.fmn import FMNConfig
-from attacks.foolbox_adapter import FoolboxConfig
+from attacks.foolbox_config import FoolboxConfig
 from attacks.guided import GuidedConfig
 from attacks.halving import HalvingConfig
 from attacks.hop_skip_jump import HopSkipJumpConfig
 from attacks.pdpgd import PDPGDConfig
 from attacks.pgd import PGDConfig
 from attacks.registry import KINDS, AttackConfig, from_plain, kind_of, to_plain
+from attacks.sigma_zero import SigmaZeroConfig
 from attacks.square import SquareConfig
 from attacks.suites import SUITES
 from attacks.transform_search import TransformConfig
@@ -34,6 +35,7 @@ SMALL: list[AttackConfig] = [
     FMNConfig(steps=10),
     DDNConfig(steps=10),
     PDPGDConfig(steps=40),
+    SigmaZeroConfig(steps=20, targets=2),
     SquareConfig(queries=40),
     HopSkipJumpConfig(queries=120, batch=10),
     GuidedConfig(queries=40),
@@ -49,7 +51,7 @@ def test_there_is_a_small_form_of_each():
 CASES = [
     (config, norm)
     for config in SMALL
-    for norm in NORMS
+    for norm in (*NORMS, "l0")
     if norm in kind_of(config).norms and not (isinstance(config, FoolboxConfig) and norm != "linf")
 ]
 

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from attacks import registry, suites
+from leaderboards.store import RunStore
 from robustbench_c.cli import attacks
 
 SAMPLES = ("--model", "breast-cancer-mlp", "--norm", "linf", "--eps", 0.05, "--eps-unit", "range")
@@ -78,4 +79,45 @@ def test_wrong_words_are_one_line(attack, words, told, tmp_path):
     assert ended.code in (2, 5)
     assert told in ended.lines[-1]
     assert ended.out == ""
+    assert not (tmp_path / "runs").exists()
+
+
+FEW = ("--model", "fmnist-cnn-standard", "--samples", 20, "--device", "cpu", "--norm", "l0")
+
+
+def test_features_that_may_change_are_counted(command, robust_runs, tmp_path):
+    given = (*FEW, "--attack", "sigma-zero", "--steps", 60, "--out", tmp_path / "runs", "--json")
+    found = []
+    for eps in (1, 12):
+        ended = command("robust-eval", *given, "--eps", eps, "--save-adversarial")
+        assert ended.code == 0, ended.err
+        found.append(json.loads(ended.out)["robust_accuracy"]["k"])
+    assert found[0] > found[1]
+    for folder in (tmp_path / "runs").iterdir():
+        assert robust_runs("verify", folder).code == 0
+        store = RunStore.open(folder)
+        threat, rows = store.manifest.protocol.threat, store.read_step("sigma-zero")
+        assert threat.norm == "l0"
+        moved = rows["distance"].dropna()
+        assert len(moved)
+        assert moved.between(1, threat.eps).all()
+        assert (moved % 1 == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--eps", 20), "the attack pgd is for linf, l2, l1, not for l0, which takes sigma-zero"),
+        (("--eps", 20, "--attack", "auto"), "which takes sigma-zero"),
+        (("--eps", 2.5, "--attack", "sigma-zero"), "of l0, --eps is a number of features"),
+        (("--attack", "sigma-zero"), "of l0, --eps is a number of features"),
+        (("--eps", 2, "--eps-unit", "range", "--attack", "sigma-zero"), "has no --eps-unit"),
+        (("--eps", 2, "--attack", "sigma-zero", "--certify", "ibp"), "no proof is about l0"),
+        (("--eps", 2, "--explain", "gradient"), "in linf, l2 and l1, not in l0"),
+    ],
+)
+def test_what_l0_does_not_have_is_one_line(command, words, told, tmp_path):
+    ended = command("robust-eval", *FEW, *words, "--out", tmp_path / "runs")
+    assert (ended.code, len(ended.lines)) == (2, 1)
+    assert told in ended.err
     assert not (tmp_path / "runs").exists()
