@@ -19,7 +19,8 @@ from attacks.driver import distances
 from attacks.errors import AttackError
 from attacks.fab import FAB, FABConfig
 from attacks.fmn import FMN, FMNConfig
-from attacks.lanes import Method, Problem, drive
+from attacks.lanes import Method, drive
+from attacks.problem import Problem
 from attacks.result import AttackResult, Progress
 from attacks.shorten import Shorten
 from attacks.sigma_zero import SigmaZero, SigmaZeroConfig
@@ -82,7 +83,7 @@ def nearest(
         threat: What the attacker may do; a large eps bounds nothing.
         config: Settings.
         seed: Seed of the noise.
-        confirm: See `attacks.lanes.Problem`.
+        confirm: See `attacks.problem.Problem`.
         progress: Called with (samples finished, samples broken) by the last part.
     """
     result, runs = AttackResult.empty(x), 0
