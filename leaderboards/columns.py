@@ -126,6 +126,13 @@ STRENGTHS = (
     Column("strength_share", pa.float64(), True, "the same, as a share of the family's range"),
 )
 """Of searches over transformations; of a mixture that of its strongest part."""
+ON_OTHER_DRAWS = Column(
+    "margin_other_draws",
+    pa.float64(),
+    True,
+    "the margin of a random model on other draws: in `clean`, and of adversarial examples",
+)
+"""Of runs about the mean of a random model."""
 PREDICTIONS = Layout(COLUMNS)
 """Of runs about predictions."""
 EXPLANATIONS = Layout((*COLUMNS, *DISTANCES, *CERTAINTIES), explained=True)
@@ -134,18 +141,19 @@ SCHEMA = PREDICTIONS.schema
 TIMING = "seconds"
 """The only column that differs when a run is repeated."""
 
-_SIGNED = ("margin", "margin64", "bound", "cosine")
+_SIGNED = ("margin", "margin64", "bound", "cosine", "margin_other_draws")
 _AT_MOST_ONE = ("cosine", "top_k", "signs")
 
 _PANDAS = {pa.int32(): pd.Int32Dtype(), pa.string(): pd.StringDtype()}
 
 
-def layout_of(protocol: Protocol, classes: int) -> Layout:
+def layout_of(protocol: Protocol, classes: int, averaged: bool = False) -> Layout:
     """Return the columns of a run.
 
     Args:
         protocol: The run's: about predictions, or what else.
         classes: Number of classes.
+        averaged: Whether the model is the mean of a random one over draws.
     """
     if protocol.corruption is not None:
         severities = len(protocol.corruption.severities)
@@ -154,7 +162,7 @@ def layout_of(protocol: Protocol, classes: int) -> Layout:
         return Layout((*COLUMNS, *STRENGTHS))
     explanation = protocol.explanation
     if explanation is None:
-        return PREDICTIONS
+        return Layout((*COLUMNS, ON_OTHER_DRAWS)) if averaged else PREDICTIONS
     lists: tuple[Column, ...] = ()
     if explanation.lipschitz_budget is not None:
         lists += tuple(replace(column, length=classes) for column in BY_CLASS)

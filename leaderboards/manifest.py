@@ -86,6 +86,21 @@ class SizeInfo(Record):
     """The same as the zoo writes them: sparse weights as compressed rows."""
 
 
+class DrawsInfo(Record):
+    """A random model as the mean of its probabilities over draws that are made once."""
+
+    count: Annotated[int, Field(ge=1, le=10_000)]
+    """Number of draws."""
+    seed: Count
+    """Their seed."""
+    other_seed: Count
+    """Seed of as many others, on which the result is judged as well."""
+    base_name: Text
+    """Name of the random model."""
+    base_sha256: Sha256
+    """Its hash."""
+
+
 class ModelInfo(Record):
     """The model that was evaluated."""
 
@@ -103,13 +118,16 @@ class ModelInfo(Record):
     """The model card, if the model has one."""
     size: SizeInfo | None = None
     """What the model takes; absent in older records, and where there is no such model."""
+    draws: DrawsInfo | None = None
+    """Absent unless the model is the mean of a random one over draws."""
 
     @model_serializer(mode="wrap")
     def _without_nothing(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out what is absent: older records are written as they were."""
         fields: dict[str, Any] = handler(self)
-        if self.size is None:
-            del fields["size"]
+        for name in ("size", "draws"):
+            if getattr(self, name) is None:
+                del fields[name]
         return fields
 
 

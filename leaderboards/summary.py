@@ -15,6 +15,7 @@ from leaderboards.changed import (
     transformation_summary,
 )
 from leaderboards.columns import content_sha256, to_frame
+from leaderboards.draws import DrawsSummary, draws_summary
 from leaderboards.explained import ExplanationSummary, clean_correct, explanation_summary
 from leaderboards.manifest import Count, Record, Sha256, Slug
 from leaderboards.rates import Rate
@@ -165,6 +166,8 @@ class Summary(Record):
     is then that of samples that are right under every one."""
     transformation: TransformationSummary | None = None
     """Which simple transformations break samples; null where the run is no search for them."""
+    other_draws: DrawsSummary | None = None
+    """What holds on other draws of a random model; null where the model is no mean over draws."""
     cost: Cost
     """What it cost."""
     steps: tuple[StepSummary, ...]
@@ -227,6 +230,7 @@ def summarise(store: RunStore) -> Summary:
         explanation=explanation_summary(store, frames, result, complete),
         corruption=corruption_summary(store, frames, complete),
         transformation=transformation_summary(store, frames, complete),
+        other_draws=draws_summary(store, frames),
         cost=_cost(steps, len(clean)),
         steps=steps,
     )

@@ -142,11 +142,13 @@ def verify(
             "--out: the content hashes have to be the same"
         )
         return
-    if model is None and manifest.model.name not in zoo.names():
-        raise UsageError(f"'{manifest.model.name}' is not in the zoo: give its file by --model")
+    draws = manifest.model.draws
+    own = manifest.model.name if draws is None else draws.base_name
+    if model is None and own not in zoo.names():
+        raise UsageError(f"'{own}' is not in the zoo: give its file by --model")
     if data is None and manifest.data.name not in names():
         raise UsageError(f"'{manifest.data.name}' is not a known set: give its file by --data")
-    name = model or manifest.model.name
+    name = model or own
     card = options.card_of(name)
     dataset = options.load_data(
         data or manifest.data.name, manifest.data.split, data_dir, label_column, box

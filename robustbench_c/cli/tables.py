@@ -47,7 +47,12 @@ def print_run(store: RunStore, summary: Summary) -> None:
     else:
         wide_console().print(_table(store.manifest, summary))
         print_proofs(summary)
-    lines = (_verdict_line(summary), *_detail_lines(store), *_size_lines(model))
+    lines = (
+        _verdict_line(summary),
+        *_draws_lines(summary),
+        *_detail_lines(store),
+        *_size_lines(model),
+    )
     for line in (*lines, _cost_line(summary)):
         print(line)
 
@@ -87,6 +92,22 @@ def _size_lines(model: ModelInfo) -> list[str]:
             f"{size.nonzero_parameters:,} parameters are not, with "
             f"{_short(2 * size.nonzero_macs, 'FLOP')} per sample, and "
             f"{_short(size.packed_bytes, 'B')} as CSR"
+        )
+    return lines
+
+
+def _draws_lines(summary: Summary) -> list[str]:
+    """What holds on other draws of a random model."""
+    found = summary.other_draws
+    if found is None or found.clean_accuracy is None:
+        return []
+    share, interval, counts = percent(found.clean_accuracy)
+    lines = [f"on {found.count} other draws: clean accuracy {share} {interval}, {counts}"]
+    if found.held is not None:
+        share, interval, _ = percent(found.held)
+        lines.append(
+            f"on {found.count} other draws: {found.held.k} of {found.held.n} adversarial examples "
+            f"hold ({share} {interval})"
         )
     return lines
 

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from attacks.classifier import TiledClassifier
 from attacks.driver import missed
+from attacks.losses import margin
 from attacks.registry import AttackConfig, kind_of
+from leaderboards.draws import OTHER
 from leaderboards.manifest import StepInfo
 from leaderboards.sample_ids import Ids
 from leaderboards.verdicts import Verdict
@@ -69,6 +71,9 @@ def work_through(
         part = torch.from_numpy(rows[start : start + size])
         report(0, 0)
         judged = attack(part, report)
+        if task.judge is not None:
+            y = task.y[part.to(task.y.device)]
+            judged.rows[OTHER] = _on_other_draws(task.judge, judged, y)
         hit = judged.broken
         if artefacts.kept(task.store, name) and bool(hit.any()):
             clean = task.x[part.to(task.x.device)[hit]]
@@ -115,6 +120,15 @@ def _shard_size(task: Task, config: AttackConfig) -> int:
     worst = task.classifier.seconds * kind_of(config).passes(config, classes)
     samples = max(_SHARD_SECONDS / max(worst, 1e-9), task.classifier.tiles[-1])
     return max(1, int(min(samples, _SHARD_SAMPLES, _SHARD_BYTES // task.x[0].nbytes)))
+
+
+def _on_other_draws(judge: TiledClassifier, judged: Judged, y: Tensor) -> np.ndarray:
+    """Margins of the adversarial examples on draws that the attack has not seen; else NaN."""
+    found, hit = np.full(len(y), np.nan), judged.broken
+    if bool(hit.any()):
+        gap = margin(judge.logits(judged.adversarial[hit]), y[hit])
+        found[hit.cpu().numpy()] = gap.double().cpu().numpy()
+    return found
 
 
 def _picture(task: Task, part: Tensor, judged: Judged, title: str) -> None:
