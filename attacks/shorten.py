@@ -60,7 +60,7 @@ class Shorten(Method):
         d = here.shape[1]
         keys = advance(lanes.keys, lanes.step * (4 * d + 3))
         noise = gaussian(keys, d).double()
-        size, less, share = uniform(keys, 3, offset=3 * d).double().split(1, dim=1)
+        size, less, share = uniform(keys, 3, offset=3 * d).double().T[..., None]
         # of some features alone: near a face of the ball or the box the others are in the way
         noise = noise * (uniform(keys, d, offset=3 * d + 3).double() <= share)
         step = _LONGEST * 10 ** (-_DECADES * size) * distance
