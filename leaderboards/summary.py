@@ -9,6 +9,7 @@ import pandas as pd
 from pydantic import Field
 
 from leaderboards.columns import content_sha256, to_frame
+from leaderboards.diagnostics import RedFlag, read_diagnostics, red_flags
 from leaderboards.explained import ExplanationSummary, clean_correct, explanation_summary
 from leaderboards.manifest import Count, Record, Sha256, Slug
 from leaderboards.rates import Rate
@@ -154,6 +155,10 @@ class Summary(Record):
     """Quantiles of the certified radius, of the samples that have one; null if there is none."""
     explanation: ExplanationSummary | None = None
     """How far explanations can be bent; null where the run is about predictions."""
+    flags: tuple[RedFlag, ...] | None = None
+    """Signs that the attacks failed rather than that the model held; null if not diagnosed."""
+    reliable: bool | None = None
+    """Whether there is no such sign: whether robust_accuracy can be trusted; null likewise."""
     cost: Cost
     """What it cost."""
     steps: tuple[StepSummary, ...]
@@ -201,6 +206,8 @@ def summarise(store: RunStore) -> Summary:
     explained = manifest.protocol.explanation
     accuracy = complete and explained is None
     reasoned = [frames[step] for step in _reasoned(store)]
+    diagnostics = read_diagnostics(store)
+    flags = None if diagnostics is None else red_flags(diagnostics, result)
     return Summary(
         run_id=manifest.run_id,
         identity=manifest.identity(),
@@ -214,6 +221,8 @@ def summarise(store: RunStore) -> Summary:
         certified_accuracy=Rate.of(counts.certified, n) if accuracy and certificates else None,
         radius=_radii(certificates),
         explanation=explanation_summary(store, frames, result, complete),
+        flags=flags,
+        reliable=None if flags is None else not flags,
         cost=_cost(steps, len(clean)),
         steps=steps,
     )

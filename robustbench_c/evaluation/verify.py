@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 import torch
 from torch import nn
 
-from attacks.classifier import TiledClassifier
+from attacks.classifier import TiledClassifier, prepare
 from attacks.driver import recheck
+from leaderboards.diagnostics import read_diagnostics
 from leaderboards.errors import RecordError
 from leaderboards.store import RunStore
 from leaderboards.verdicts import CLEAN_STEP, Verdict
@@ -17,11 +18,13 @@ from robustbench_c.data import Dataset
 from robustbench_c.errors import DataError, ModelError
 from robustbench_c.evaluation import artefacts
 from robustbench_c.evaluation.certifying import MakeCertifier, make_certifier
+from robustbench_c.evaluation.diagnosing import differences
 from robustbench_c.evaluation.explained_config import config_of
 from robustbench_c.evaluation.explained_proving import make_boxes
 from robustbench_c.evaluation.explained_run import MakeBoxes, explained_task
 from robustbench_c.evaluation.explained_verify import prove_again as prove_explained
 from robustbench_c.evaluation.explained_verify import replay
+from robustbench_c.evaluation.manifests import same_machine
 from robustbench_c.evaluation.passes import passes_of
 from robustbench_c.evaluation.reproving import claims, prove_again
 from robustbench_c.evaluation.steps import MARGIN_TOLERANCE, clean_fault, clean_rows, precise_form
@@ -121,10 +124,22 @@ def verify(
                         found, count = prove_again(task, step, prover, tolerance)
                         problems += found
                         proved += count
+            problems += _diagnostics(task)
         except RecordError as error:
             problems.append(str(error))
     lines = tuple(dict.fromkeys(problems))
     return Verification(lines, kept, replayed, broken, proved, certified)
+
+
+def _diagnostics(task: Task) -> list[str]:
+    """What of the run's diagnostics the model does not give."""
+    if read_diagnostics(task.store) is None:
+        return []
+    manifest = task.store.manifest
+    classifier = prepare(task.classifier.module, task.x)  # with gradients by the way of the run
+    classifier.tiles = manifest.tiles
+    here = same_machine(manifest, task.x.device)
+    return differences(replace(task, classifier=classifier), here)
 
 
 def _verify_explained(task: Task, problems: list[str], boxes: MakeBoxes | None) -> Verification:
