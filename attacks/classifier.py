@@ -209,8 +209,9 @@ def _check(plain: _Probe, again: _Probe, moved: _Probe) -> None:
         gap = float((plain.logits - again.logits).abs().max())
         raise ClassifierError(
             "the model's output is random (flag random-output): two passes on the same input "
-            f"differ by up to {gap:.3g}; make it deterministic, or average it "
-            "(attacks.eot.Expectation), to evaluate it"
+            f"differ by up to {gap:.3g}; make it deterministic, or average it over draws of "
+            "torch's global generator (robust-eval --eot DRAWS; attacks.eot.Expectation), to "
+            "evaluate it"
         )
     gap = float((plain.logits[: len(moved.logits)] - moved.logits).abs().max())
     if gap > 1e-4 * (float(plain.logits.abs().max()) + 1e-12):

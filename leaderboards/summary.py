@@ -8,8 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 import pandas as pd
 from pydantic import Field
 
+from leaderboards.changed import (
+    CorruptionSummary,
+    TransformationSummary,
+    corruption_summary,
+    transformation_summary,
+)
 from leaderboards.columns import content_sha256, to_frame
 from leaderboards.diagnostics import RedFlag, read_diagnostics, red_flags
+from leaderboards.draws import DrawsSummary, draws_summary
 from leaderboards.explained import ExplanationSummary, clean_correct, explanation_summary
 from leaderboards.manifest import Count, Record, Sha256, Slug
 from leaderboards.rates import Rate
@@ -159,6 +166,13 @@ class Summary(Record):
     """Signs that the attacks failed rather than that the model held; null if not diagnosed."""
     reliable: bool | None = None
     """Whether there is no such sign: whether robust_accuracy can be trusted; null likewise."""
+    corruption: CorruptionSummary | None = None
+    """Accuracy under common corruptions; null where the run is not about them. `robust_accuracy`
+    is then that of samples that are right under every one."""
+    transformation: TransformationSummary | None = None
+    """Which simple transformations break samples; null where the run is no search for them."""
+    other_draws: DrawsSummary | None = None
+    """What holds on other draws of a random model; null where the model is no mean over draws."""
     cost: Cost
     """What it cost."""
     steps: tuple[StepSummary, ...]
@@ -223,6 +237,9 @@ def summarise(store: RunStore) -> Summary:
         explanation=explanation_summary(store, frames, result, complete),
         flags=flags,
         reliable=None if flags is None else not flags,
+        corruption=corruption_summary(store, frames, complete),
+        transformation=transformation_summary(store, frames, complete),
+        other_draws=draws_summary(store, frames),
         cost=_cost(steps, len(clean)),
         steps=steps,
     )
@@ -238,9 +255,10 @@ def _all_looked_at(store: RunStore, frames: dict[str, pd.DataFrame]) -> bool:
     """Whether the steps whose samples are more than the open ones have rows for all of them."""
     scopes = {s.name: s.parameters.get("samples") for s in store.manifest.protocol.steps}
     clean = frames[CLEAN_STEP]
-    right, broken = set(clean["sample_id"][clean["verdict"].isna()]), set[int]()
+    every, broken = set(clean["sample_id"]), set[int]()
+    right = set(clean["sample_id"][clean["verdict"].isna()])
     for step, frame in frames.items():
-        wanted = {"audit": broken, "right": right}.get(str(scopes.get(step)), set())
+        wanted = {"audit": broken, "right": right, "all": every}.get(str(scopes.get(step)), set())
         if wanted - set(frame["sample_id"]):
             return False
         broken |= set(frame["sample_id"][frame["verdict"].isin([Verdict.BROKEN])])
