@@ -8,6 +8,7 @@ that file and the verdicts together, and is worked out anew each time.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
 
 import numpy as np
@@ -106,11 +107,12 @@ class RedFlag(Record):
     """Samples that count."""
 
 
-def red_flags(diagnostics: Diagnostics, verdicts: pd.DataFrame) -> tuple[RedFlag, ...]:
-    """Return the flags that make a run unreliable.
+def counted(
+    diagnostics: Diagnostics, verdicts: pd.DataFrame
+) -> Iterator[tuple[Measured, int, int]]:
+    """Yield each sign, the samples that count of which it holds, and all samples that count.
 
-    A flag about samples counts those that no example and no proof settled. It takes more than one
-    of them, unless the flag may hold of none at all.
+    A flag about samples counts those that no example and no proof settled.
 
     Args:
         diagnostics: Of the run.
@@ -119,21 +121,28 @@ def red_flags(diagnostics: Diagnostics, verdicts: pd.DataFrame) -> tuple[RedFlag
     settled = verdicts.index[verdicts["verdict"].isin([Verdict.BROKEN, Verdict.CERTIFIED])]
     everything = np.array(diagnostics.looked_at, dtype=np.int64)
     resting = everything[~np.isin(everything, settled)]
-    found = []
     for sign in diagnostics.measured:
-        counted = resting if sign.about == "sample" else everything
-        held = int(np.isin(counted, sign.held or ()).sum())
-        if held > (1 if sign.limit else 0) and held / counted.size > sign.limit:
-            found.append(
-                RedFlag(
-                    name=sign.name,
-                    meaning=sign.meaning,
-                    value=held / counted.size,
-                    limit=sign.limit,
-                    samples=int(counted.size),
-                )
-            )
-    return tuple(found)
+        ids = resting if sign.about == "sample" else everything
+        yield sign, int(np.isin(ids, sign.held or ()).sum()), int(ids.size)
+
+
+def red_flags(diagnostics: Diagnostics, verdicts: pd.DataFrame) -> tuple[RedFlag, ...]:
+    """Return the flags that make a run unreliable.
+
+    It takes more than one sample, unless the flag may hold of none at all. Arguments as of
+    `counted`.
+    """
+    return tuple(
+        RedFlag(
+            name=sign.name,
+            meaning=sign.meaning,
+            value=held / samples,
+            limit=sign.limit,
+            samples=samples,
+        )
+        for sign, held, samples in counted(diagnostics, verdicts)
+        if held > (1 if sign.limit else 0) and held / samples > sign.limit
+    )
 
 
 def chosen(clean: pd.DataFrame) -> Ids:
