@@ -178,8 +178,8 @@ def _random(probe: Probe) -> Tensor:
     """Rows whose logits differ between passes: at the samples, and at points off the data."""
     aside = Ball.around(probe.threat, probe.x).outermost(probe.keys("random"))
     first, again = (probe.classifier.logits(torch.cat([probe.x, aside])) for _ in range(2))
-    here, there = (first != again).any(1).view(2, -1)
-    return here | there | (first[: len(probe.x)] != probe.logits).any(1)
+    differs: Tensor = (first != again).any(1).view(2, -1).any(0)
+    return differs | (first[: len(probe.x)] != probe.logits).any(1)
 
 
 def _softmax(logits: Tensor) -> Tensor:

@@ -46,16 +46,16 @@ def row_of(name: str) -> str:
             out=folder,
             diagnose=True,
         )
-        found = read_diagnostics(run.store)
+        found, verdicts = read_diagnostics(run.store), run.verdicts
     assert found is not None
-    red = {flag.name for flag in red_flags(found, run.verdicts)}
+    red = {flag.name for flag in red_flags(found, verdicts)}
     said = []
-    for sign, held, of in counted(found, run.verdicts):
+    for sign, held, of in counted(found, verdicts):
         if held:
             told = f"{sign.name} {held / of:.0%} ({held} of {of})"
             said.append(f"**{told}**" if sign.name in red else told)
-    verdicts = run.verdicts.loc[list(found.looked_at), "verdict"].value_counts()
-    counts = [int(verdicts.get(verdict, 0)) for verdict in ("certified", "broken", "undecided")]
+    settled = verdicts.loc[list(found.looked_at), "verdict"].value_counts()
+    counts = [int(settled.get(verdict, 0)) for verdict in ("certified", "broken", "undecided")]
     cells = [name, f"{eps:g}", str(len(found.looked_at)), *map(str, counts), ", ".join(said)]
     return f"| {' | '.join(cells)} |\n"
 
