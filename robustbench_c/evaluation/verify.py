@@ -10,7 +10,9 @@ from torch import nn
 
 from attacks.classifier import TiledClassifier
 from attacks.driver import recheck
+from attacks.registry import kind_of
 from leaderboards.errors import RecordError
+from leaderboards.manifest import StepInfo
 from leaderboards.store import RunStore
 from leaderboards.verdicts import CLEAN_STEP, Verdict
 from robustbench_c.data import Dataset
@@ -23,6 +25,7 @@ from robustbench_c.evaluation.explained_run import MakeBoxes, explained_task
 from robustbench_c.evaluation.explained_verify import prove_again as prove_explained
 from robustbench_c.evaluation.explained_verify import replay
 from robustbench_c.evaluation.passes import passes_of
+from robustbench_c.evaluation.protocol_steps import attack_of
 from robustbench_c.evaluation.reproving import claims, prove_again
 from robustbench_c.evaluation.steps import MARGIN_TOLERANCE, clean_fault, clean_rows, precise_form
 from robustbench_c.evaluation.subject import subject
@@ -110,6 +113,7 @@ def verify(
                 rows = store.read_step(step.name).set_index("sample_id")
                 hit = rows[rows["verdict"].isin([Verdict.BROKEN])]
                 broken += len(hit)
+                problems += _too_many_passes(task, step, rows) if step.kind == "attack" else []
                 if artefacts.kept(store, step.name):
                     kept = True
                     found, count = _replay(task, step.name, hit, tolerance)
@@ -177,6 +181,16 @@ def _samples(store: RunStore, model: LoadedModel, data: Dataset) -> Dataset:
     if missing := [i for i in wanted if i not in place]:
         raise DataError(f"{data.name} does not hold sample {missing[0]} of the run")
     return data.subset([place[i] for i in wanted])
+
+
+def _too_many_passes(task: Task, step: StepInfo, rows: pd.DataFrame) -> list[str]:
+    """Samples on which an attack spent more forward passes than its settings can ask for."""
+    config = attack_of(step)
+    most = kind_of(config).passes(config, len(task.data.classes))
+    over = [] if most is None else rows.index[rows["forwards"] > most].tolist()
+    return [
+        f"step {step.name}, sample {i}: more passes than the {most} of its settings" for i in over
+    ]
 
 
 def _replay(task: Task, step: str, rows: pd.DataFrame, tolerance: float) -> tuple[list[str], int]:
