@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal, get_args
 import pandas as pd
 from pydantic import Field
 
+from leaderboards.changed import (
+    CorruptionSummary,
+    TransformationSummary,
+    corruption_summary,
+    transformation_summary,
+)
 from leaderboards.columns import content_sha256, to_frame
+from leaderboards.draws import DrawsSummary, draws_summary
 from leaderboards.explained import ExplanationSummary, clean_correct, explanation_summary
 from leaderboards.manifest import Count, Record, Sha256, Slug
 from leaderboards.rates import Rate
@@ -160,6 +167,13 @@ class Summary(Record):
     """Quantiles of the certified radius, of the samples that have one; null if there is none."""
     explanation: ExplanationSummary | None = None
     """How far explanations can be bent; null where the run is about predictions."""
+    corruption: CorruptionSummary | None = None
+    """Accuracy under common corruptions; null where the run is not about them. `robust_accuracy`
+    is then that of samples that are right under every one."""
+    transformation: TransformationSummary | None = None
+    """Which simple transformations break samples; null where the run is no search for them."""
+    other_draws: DrawsSummary | None = None
+    """What holds on other draws of a random model; null where the model is no mean over draws."""
     cost: Cost
     """What it cost."""
     steps: tuple[StepSummary, ...]
@@ -221,6 +235,9 @@ def summarise(store: RunStore) -> Summary:
         certified_accuracy=Rate.of(counts.certified, n) if accuracy and certificates else None,
         radius=_radii(certificates),
         explanation=explanation_summary(store, frames, result, complete),
+        corruption=corruption_summary(store, frames, complete),
+        transformation=transformation_summary(store, frames, complete),
+        other_draws=draws_summary(store, frames),
         cost=_cost(steps, len(clean)),
         steps=steps,
     )
@@ -236,9 +253,10 @@ def _all_looked_at(store: RunStore, frames: dict[str, pd.DataFrame]) -> bool:
     """Whether the steps whose samples are more than the open ones have rows for all of them."""
     scopes = {s.name: s.parameters.get("samples") for s in store.manifest.protocol.steps}
     clean = frames[CLEAN_STEP]
-    right, broken = set(clean["sample_id"][clean["verdict"].isna()]), set[int]()
+    every, broken = set(clean["sample_id"]), set[int]()
+    right = set(clean["sample_id"][clean["verdict"].isna()])
     for step, frame in frames.items():
-        wanted = {"audit": broken, "right": right}.get(str(scopes.get(step)), set())
+        wanted = {"audit": broken, "right": right, "all": every}.get(str(scopes.get(step)), set())
         if wanted - set(frame["sample_id"]):
             return False
         broken |= set(frame["sample_id"][frame["verdict"].isin([Verdict.BROKEN])])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from pydantic import ValidationError
 
+from leaderboards.changed import corruption_rules
 from leaderboards.errors import RecordError
 from leaderboards.explained_rules import explained_rules
 from leaderboards.files import is_temporary, list_folder, read_bytes
@@ -34,7 +35,8 @@ def verify_bytes(store: RunStore) -> list[str]:
         problems = _stray_folders(store)
         frames = {step: store.read_step(step) for step in store.steps}
         problems += [p for step in frames for p in _row_problems(store, step, frames)]
-        problems += _problems_across_steps(store, frames)
+        of_all = store.manifest.protocol.corruption is not None
+        problems += _problems_across_steps(frames, of_all) + _queries_problems(store, frames)
         problems += _summary_problems(store)
     except RecordError as error:
         return [str(error)]
@@ -61,6 +63,9 @@ def _row_problems(store: RunStore, step: str, frames: dict[str, pd.DataFrame]) -
             protocol.explanation,
             protocol.threat,
         )
+    if protocol.corruption is not None and step != CLEAN_STEP:
+        severities = len(protocol.corruption.severities)
+        rules |= corruption_rules(frame, frames[CLEAN_STEP], severities)
     if store.kind(step) != "certificate":
         misses = (frame["prediction"] != frame["label"]).fillna(False).astype(bool)
         rules["the margin's sign and the prediction do not fit"] = (
@@ -126,9 +131,10 @@ def _certificate_rules(frame: pd.DataFrame, eps: float) -> dict[str, pd.Series[b
     }
 
 
-def _problems_across_steps(store: RunStore, frames: dict[str, pd.DataFrame]) -> list[str]:
+def _problems_across_steps(frames: dict[str, pd.DataFrame], of_all: bool) -> list[str]:
+    """Problems between steps; `of_all`: every step runs on what is wrong in `clean`, too."""
     clean = frames[CLEAN_STEP].set_index("sample_id")
-    correct = clean.index[clean["verdict"].isna()]
+    correct = clean.index[clean["verdict"].isna() | of_all]
     problems = []
     for step, frame in frames.items():
         if step == CLEAN_STEP:
@@ -142,7 +148,7 @@ def _problems_across_steps(store: RunStore, frames: dict[str, pd.DataFrame]) -> 
         other = (labels != frame["label"].to_numpy()) & ids.isin(clean.index).to_numpy()
         if other.any():
             problems.append(f"step {step} has another label for sample {ids[other].iloc[0]}")
-    return problems + _queries_problems(store, frames)
+    return problems
 
 
 def _queries_problems(store: RunStore, frames: dict[str, pd.DataFrame]) -> list[str]:

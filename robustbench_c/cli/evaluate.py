@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from robustbench_c.cli import budgets, options
+from robustbench_c.cli import eot as random_models
 from robustbench_c.cli import explain as explaining
 from robustbench_c.cli.app import new_app, run_app
 from robustbench_c.cli.attacks import NONE, attack_of, check_attack, check_settings
@@ -134,6 +135,7 @@ def evaluate(
     ] = [],  # noqa: B006  # typer copies it
     max_queries: budgets.Queries = None,
     max_seconds: budgets.Seconds = None,
+    eot: random_models.Draws = None,
     seed: Annotated[int, typer.Option(min=0, max=2**53, help="Seed of all noise.")] = 0,
     batch_size: Annotated[
         str, typer.Option(help="Most samples in a pass; changes no verdict.")
@@ -183,6 +185,7 @@ def evaluate(
     check_attack(attack)
     if eps_unit not in ("input", "range"):
         raise UsageError(f"--eps-unit '{eps_unit}' is neither input nor range")
+    random_models.check_draws(context.params)
     if explain is not None:
         explaining.evaluate_explanations(context, _batch_size(batch_size))
         return
@@ -255,7 +258,7 @@ def evaluate(
     stderr = Console(stderr=True)
     with RunProgress(stderr) as progress:
         run = evaluation.evaluate(
-            loaded,
+            random_models.averaged_if(loaded, eot, seed),
             dataset,
             threat=threat,
             attack=config or "none",

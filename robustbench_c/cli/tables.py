@@ -13,6 +13,7 @@ from leaderboards.store import RunStore
 from leaderboards.summary import Summary
 from leaderboards.verdicts import CLEAN_STEP, Verdict
 from robustbench_c.cli.attack_tables import attack_words, print_costs
+from robustbench_c.cli.changed_tables import print_corruptions, print_transformations
 from robustbench_c.cli.console import wide_console
 from robustbench_c.cli.explained_tables import print_explained
 from robustbench_c.cli.proof_tables import print_proofs, reasons_line
@@ -33,14 +34,27 @@ def print_run(store: RunStore, summary: Summary) -> None:
     """Print the table of a run, its verdicts, its cost, and what was unusual."""
     model, data, threat = store.manifest.model, store.manifest.data, store.manifest.protocol.threat
     unit = "" if threat.eps_unit == "input" else " of each feature's range"
-    print(one_line(f"{model.name} on {data.name}, {threat.norm} eps {threat.eps:g}{unit}"))
-    if summary.explanation is not None:
+    protocol = store.manifest.protocol
+    attacker = f"{threat.norm} eps {threat.eps:g}{unit}"
+    if protocol.corruption is not None or protocol.transformation is not None:
+        attacker = "corrupted" if protocol.corruption else "transformed"
+    print(one_line(f"{model.name} on {data.name}, {attacker}"))
+    if summary.corruption is not None:
+        print_corruptions(summary, summary.corruption)
+    elif summary.transformation is not None:
+        print_transformations(summary, summary.transformation)
+    elif summary.explanation is not None:
         print_explained(store.manifest.protocol, summary)
     else:
         wide_console().print(_table(store.manifest, summary))
         print_costs(summary)
         print_proofs(summary)
-    lines = (_verdict_line(summary), *_detail_lines(store), *_size_lines(model))
+    lines = (
+        _verdict_line(summary),
+        *_draws_lines(summary),
+        *_detail_lines(store),
+        *_size_lines(model),
+    )
     for line in (*lines, _cost_line(summary)):
         print(line)
 
@@ -80,6 +94,22 @@ def _size_lines(model: ModelInfo) -> list[str]:
             f"{size.nonzero_parameters:,} parameters are not, with "
             f"{_short(2 * size.nonzero_macs, 'FLOP')} per sample, and "
             f"{_short(size.packed_bytes, 'B')} as CSR"
+        )
+    return lines
+
+
+def _draws_lines(summary: Summary) -> list[str]:
+    """What holds on other draws of a random model."""
+    found = summary.other_draws
+    if found is None or found.clean_accuracy is None:
+        return []
+    share, interval, counts = percent(found.clean_accuracy)
+    lines = [f"on {found.count} other draws: clean accuracy {share} {interval}, {counts}"]
+    if found.held is not None:
+        share, interval, _ = percent(found.held)
+        lines.append(
+            f"on {found.count} other draws: {found.held.k} of {found.held.n} adversarial examples "
+            f"hold ({share} {interval})"
         )
     return lines
 

@@ -36,6 +36,7 @@ class Task:
         precise: The model in float64, or None.
         seed: Seed of all noise.
         progress: Called as samples finish, or None.
+        judge: Of a random model's mean, that over other draws; else None.
     """
 
     store: RunStore
@@ -47,6 +48,7 @@ class Task:
     precise: TiledClassifier | None
     seed: int
     progress: Progress | None = None
+    judge: TiledClassifier | None = None
 
     @cached_property
     def clean(self) -> Tensor:
