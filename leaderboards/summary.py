@@ -15,6 +15,7 @@ from leaderboards.changed import (
     transformation_summary,
 )
 from leaderboards.columns import content_sha256, to_frame
+from leaderboards.diagnostics import RedFlag, read_diagnostics, red_flags
 from leaderboards.draws import DrawsSummary, draws_summary
 from leaderboards.explained import ExplanationSummary, clean_correct, explanation_summary
 from leaderboards.manifest import Count, Record, Sha256, Slug
@@ -167,6 +168,10 @@ class Summary(Record):
     """Quantiles of the certified radius, of the samples that have one; null if there is none."""
     explanation: ExplanationSummary | None = None
     """How far explanations can be bent; null where the run is about predictions."""
+    flags: tuple[RedFlag, ...] | None = None
+    """Signs that the attacks failed rather than that the model held; null if not diagnosed."""
+    reliable: bool | None = None
+    """Whether there is no such sign: whether robust_accuracy can be trusted; null likewise."""
     corruption: CorruptionSummary | None = None
     """Accuracy under common corruptions; null where the run is not about them. `robust_accuracy`
     is then that of samples that are right under every one."""
@@ -222,6 +227,8 @@ def summarise(store: RunStore) -> Summary:
     explained = manifest.protocol.explanation
     accuracy = complete and explained is None
     reasoned = [frames[step] for step in _reasoned(store)]
+    diagnostics = read_diagnostics(store)
+    flags = None if diagnostics is None else red_flags(diagnostics, result)
     return Summary(
         run_id=manifest.run_id,
         identity=manifest.identity(),
@@ -235,6 +242,8 @@ def summarise(store: RunStore) -> Summary:
         certified_accuracy=Rate.of(counts.certified, n) if accuracy and certificates else None,
         radius=_radii(certificates),
         explanation=explanation_summary(store, frames, result, complete),
+        flags=flags,
+        reliable=None if flags is None else not flags,
         corruption=corruption_summary(store, frames, complete),
         transformation=transformation_summary(store, frames, complete),
         other_draws=draws_summary(store, frames),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustbench_c.cli import budgets, options
+from robustbench_c.cli import budgets, flags, options
 from robustbench_c.cli import eot as random_models
 from robustbench_c.cli import explain as explaining
 from robustbench_c.cli.app import new_app, run_app
@@ -145,6 +145,7 @@ def evaluate(
     save_adversarial: Annotated[
         bool, typer.Option("--save-adversarial", help="Keep every adversarial example.")
     ] = False,
+    no_diagnose: flags.NoDiagnose = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Run again although the record is there.")
     ] = False,
@@ -271,10 +272,12 @@ def evaluate(
             save_adversarial=save_adversarial,
             overwrite=overwrite,
             protocol_name=protocol,
+            diagnose=not no_diagnose,
             progress=progress,
         )
     for notice in run.store.manifest.notices:
         stderr.print(f"notice: {notice}", highlight=False, markup=False, soft_wrap=True)
+    flags.warn(run.summary, stderr)
     if as_json:
         print(run.summary.to_bytes().decode(), end="")
         return

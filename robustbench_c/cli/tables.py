@@ -16,6 +16,7 @@ from robustbench_c.cli.attack_tables import attack_words, print_costs
 from robustbench_c.cli.changed_tables import print_corruptions, print_transformations
 from robustbench_c.cli.console import wide_console
 from robustbench_c.cli.explained_tables import print_explained
+from robustbench_c.cli.flags import diagnosed_lines, marked
 from robustbench_c.cli.proof_tables import print_proofs, reasons_line
 
 
@@ -54,6 +55,7 @@ def print_run(store: RunStore, summary: Summary) -> None:
         *_draws_lines(summary),
         *_detail_lines(store),
         *_size_lines(model),
+        *diagnosed_lines(store, summary),
     )
     for line in (*lines, _cost_line(summary)):
         print(line)
@@ -70,7 +72,8 @@ def _table(manifest: Manifest, summary: Summary) -> Table:
     proofs = [step.name for step in manifest.protocol.steps if step.kind == "certificate"]
     if attacks or proofs:
         told = f"robust ({' + '.join(attacks)})" if attacks else "robust (no attack)"
-        table.add_row(told, *percent(summary.robust_accuracy))
+        share, *rest = percent(summary.robust_accuracy)
+        table.add_row(told, marked(share, summary), *rest)
     if summary.certified_accuracy is not None:
         table.add_row(
             one_line(f"certified ({', '.join(proofs)})"), *percent(summary.certified_accuracy)

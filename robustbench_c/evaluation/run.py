@@ -37,6 +37,7 @@ from robustbench_c.evaluation.certifying import (
     make_certifier,
 )
 from robustbench_c.evaluation.crosscheck import CrossCheck, cross_check
+from robustbench_c.evaluation.diagnosing import diagnose_run
 from robustbench_c.evaluation.inputs import (
     chance_notice,
     check_data,
@@ -98,6 +99,7 @@ def evaluate(
     save_adversarial: bool = False,
     overwrite: bool = False,
     protocol_name: str | None = None,
+    diagnose: bool = False,
     notices: tuple[str, ...] = (),
     progress: Progress | None = None,
     certifier: MakeCertifier = make_certifier,
@@ -128,6 +130,8 @@ def evaluate(
         save_adversarial: Keep every adversarial example, for `robust-runs verify`.
         overwrite: Throw away the record of the same run, if there is one, and start afresh.
         protocol_name: Name of the protocol, where the settings come from a named one.
+        diagnose: Look for signs that the attacks failed rather than that the model held
+            (`attacks.diagnostics`), unless the record has them; without an attack there are none.
         notices: Lines to keep in the record for its readers.
         progress: Called as samples finish.
         certifier: Makes the prover of a model.
@@ -218,6 +222,8 @@ def evaluate(
                 attack_samples(task, step)
             elif prover is not None:
                 prove_samples(task, step, prover)
+        if diagnose:
+            diagnose_run(task)
         run = Run(folder, store, store.write_summary(), resumed)
         if certify is not None and certify.radius:
             plot_radii(store, run.summary)

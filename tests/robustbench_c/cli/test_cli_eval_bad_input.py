@@ -199,7 +199,7 @@ class TestCheckpoint:
     ("factory", "words"),
     [
         ("Nan", "logits are NaN or Inf on sample 5"),
-        ("Noisy", "the model's output is random"),
+        ("Noisy", "the model's output is random (flag random-output)"),
         ("Constant", "no gradient with respect to its input"),
         ("Raises", "cannot evaluate samples of shape (1, 4, 4): expected something"),
         ("Flat", "a classifier returns logits of shape (batch, classes)"),
