@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal, get_args
 
 import pandas as pd
 from pydantic import Field
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from leaderboards.store import RunStore
 
 SUMMARY_SCHEMA: Final = 1
+Knowledge = Literal["white-box", "score", "decision", "none"]
 Seconds = Annotated[float, Field(ge=0)]
 Radius = Annotated[float, Field(ge=0)]
 
@@ -107,6 +108,11 @@ class StepSummary(Record):
     """Forward passes of one sample, in all."""
     backwards: Count
     """Backward passes of one sample, in all."""
+    knowledge: Knowledge | None = None
+    """What an attack needs to know of the model: gradients, logits, predicted classes, or nothing.
+    Absent in older records, and of steps that are no attacks."""
+    queries: Count | None = None
+    """Of an attack: forward passes that no gradient followed, in all. Absent likewise."""
     work: Count
     """Subproblems it bounded, in all."""
     seconds: Seconds
@@ -203,6 +209,7 @@ def summarise(store: RunStore) -> Summary:
             result,
             content_sha256(tables[step]),
             step in _reasoned(store),
+            _knowledge(store, step),
         )
         for step in store.steps
     )
@@ -272,6 +279,7 @@ def _step_summary(
     result: pd.DataFrame,
     content: str,
     reasoned: bool,
+    knowledge: Knowledge | None,
 ) -> StepSummary:
     frame, order = frames[step], list(frames)
     mine = result["settled_by"] == step
@@ -290,10 +298,24 @@ def _step_summary(
         errors=int(frame["verdict"].isin([Verdict.ERROR]).sum()),
         forwards=int(frame["forwards"].sum()),
         backwards=int(frame["backwards"].sum()),
+        queries=_queries(frame) if kind == "attack" else None,
+        knowledge=knowledge,
         work=int(frame["work"].sum()),
         seconds=math.fsum(frame["seconds"]),
         content_sha256=content,
     )
+
+
+def _queries(frame: pd.DataFrame) -> int:
+    """Forward passes that no gradient followed: every gradient has a pass of its own."""
+    return int((frame["forwards"] - frame["backwards"]).clip(lower=0).sum())
+
+
+def _knowledge(store: RunStore, step: str) -> Knowledge | None:
+    """What an attack's step says that it needs; PGD's and those on explanations say nothing."""
+    told = next((s.parameters for s in store.manifest.protocol.steps if s.name == step), {})
+    found = [known for known in get_args(Knowledge) if known == told.get("knowledge")]
+    return found[0] if found else ("white-box" if store.kind(step) == "attack" else None)
 
 
 def _undecided_by(certificates: list[pd.DataFrame], result: pd.DataFrame) -> Reasons:

@@ -28,6 +28,7 @@ from robustbench_c.errors import RunError, UsageError
 from robustbench_c.evaluation import artefacts
 from robustbench_c.evaluation.attacking import attack_samples
 from robustbench_c.evaluation.averaging import AveragedModel
+from robustbench_c.evaluation.budgets import AttackBudget
 from robustbench_c.evaluation.certifying import (
     Budget,
     Certifier,
@@ -45,7 +46,7 @@ from robustbench_c.evaluation.inputs import (
 )
 from robustbench_c.evaluation.manifests import new_manifest
 from robustbench_c.evaluation.passes import passes_of
-from robustbench_c.evaluation.protocol_steps import Proof, protocol_steps
+from robustbench_c.evaluation.protocol_steps import UNLIMITED, Proof, protocol_steps
 from robustbench_c.evaluation.proving import prove_samples
 from robustbench_c.evaluation.radius_plot import plot_radii
 from robustbench_c.evaluation.removal import remove_run
@@ -90,6 +91,7 @@ def evaluate(
     *,
     attack: AttackConfig | Suite | Literal["none"] | None = None,
     certify: CertifyConfig | None = None,
+    budget: AttackBudget = UNLIMITED,
     seed: int = 0,
     batch_size: int | None = None,
     device: torch.device | str = "auto",
@@ -120,6 +122,7 @@ def evaluate(
         attack: Settings of an attack (`attacks.registry`) or several (`attacks.suites`); the
             default is PGD-40 with 5 restarts. "none" for proofs alone.
         certify: What to prove of the samples that no attack broke; None for attacks alone.
+        budget: What the attacks may spend, all of them together.
         seed: Seed of all noise.
         batch_size: Most samples in one pass; None measures. Changes no result.
         device: "auto" (CUDA where there is one), "cpu" or "cuda".
@@ -152,7 +155,7 @@ def evaluate(
     target = parse_device(auto_device(device))
     loaded.module.to(target)
     config = None if attack == "none" else attack or PGDConfig()
-    steps = protocol_steps(config, certify, threat)
+    steps = protocol_steps(config, certify, threat, budget)
     if certify is not None and isinstance(loaded, AveragedModel):
         raise UsageError("no proof is about the mean of random draws: leave out the certificate")
     with exact_passes():

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import sys
 from dataclasses import dataclass
 from importlib import import_module
@@ -122,7 +123,8 @@ def robust_eval(command, tmp_path, monkeypatch):
 
     def run(*arguments: object) -> Ended:
         small = ["--device", "cpu", "--out", tmp_path / "runs"]
-        if "--steps" not in arguments:
+        attacks = ("--attack", "none") not in itertools.pairwise(arguments)
+        if attacks and "--steps" not in arguments:
             small += ["--steps", 4, "--restarts", 1]
         if DIAGNOSE not in arguments and "--explain" not in arguments:
             small += ["--no-diagnose"]
