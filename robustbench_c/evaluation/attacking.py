@@ -12,12 +12,14 @@ from torch import Tensor
 from attacks.classifier import TiledClassifier
 from attacks.driver import missed
 from attacks.losses import margin
+from attacks.problem import Limits
 from attacks.registry import AttackConfig, kind_of
 from leaderboards.draws import OTHER
 from leaderboards.manifest import StepInfo
 from leaderboards.sample_ids import Ids
 from leaderboards.verdicts import Verdict
 from robustbench_c.evaluation import artefacts
+from robustbench_c.evaluation.budgets import AttackBudget, limits_of
 from robustbench_c.evaluation.pictures import contact_sheet
 from robustbench_c.evaluation.protocol_steps import attack_of
 from robustbench_c.evaluation.steps import Judged, attack_rows
@@ -26,6 +28,8 @@ from robustbench_c.evaluation.task import Task, right_ids, settled_before
 _SHARD_SECONDS = 30.0
 _SHARD_SAMPLES = 2000
 _SHARD_BYTES = 1 << 29
+_UNKNOWN = 100
+"""Passes of a sample, where the attack does not say."""
 
 
 def attack_samples(task: Task, step: StepInfo) -> None:
@@ -34,9 +38,9 @@ def attack_samples(task: Task, step: StepInfo) -> None:
     left = np.setdiff1d(right_ids(task.store), settled_before(task.store, step.name).index)
 
     def attack(part: Tensor, report: Callable[[int, int], None]) -> Judged:
-        return search(task, part, config, report)
+        return search(task, part, config, limits_of(task, step, part), report)
 
-    size = _shard_size(task, config)
+    size = _shard_size(task, config, AttackBudget.of(step))
     work_through(task, step.name, left, size, attack, f"{threat.norm} eps {threat.eps:g}")
 
 
@@ -87,9 +91,13 @@ def work_through(
 
 
 def search(
-    task: Task, part: Tensor, config: AttackConfig, report: Callable[[int, int], None] | None = None
+    task: Task,
+    part: Tensor,
+    config: AttackConfig,
+    limits: Limits,
+    report: Callable[[int, int], None] | None = None,
 ) -> Judged:
-    """Attack the samples at the places `part`, and re-check what is found."""
+    """Attack the samples at the places `part` within limits, and re-check what is found."""
     ids, place = task.data.ids[part], part.to(task.x.device)
     x, y = task.x[place], task.y[place]
     result = kind_of(config).run(
@@ -102,6 +110,7 @@ def search(
         task.seed,
         confirm=in_float64_too(task),
         progress=report,
+        limits=limits,
     )
     return attack_rows(task.classifier, task.precise, x, y, ids, task.threat, result)
 
@@ -115,9 +124,9 @@ def _misses(precise: TiledClassifier, adversarial: Tensor, y: Tensor) -> Tensor:
     return missed(precise.logits(adversarial.double()), y)
 
 
-def _shard_size(task: Task, config: AttackConfig) -> int:
-    classes = len(task.data.classes)
-    worst = task.classifier.seconds * kind_of(config).passes(config, classes)
+def _shard_size(task: Task, config: AttackConfig, budget: AttackBudget) -> int:
+    passes = kind_of(config).passes(config, len(task.data.classes)) or _UNKNOWN
+    worst = task.classifier.seconds * min(passes, budget.queries or passes)
     samples = max(_SHARD_SECONDS / max(worst, 1e-9), task.classifier.tiles[-1])
     return max(1, int(min(samples, _SHARD_SAMPLES, _SHARD_BYTES // task.x[0].nbytes)))
 

@@ -66,7 +66,7 @@ def test_an_attack_is_recorded_resumed_and_verified(attack, robust_runs, tmp_pat
         (("fmn", "--set", "alpha=abc"), "alpha of the attack 'fmn' is 'abc', not"),
         (("transformations", "--set", "families=3"), "families of the attack 'transformations'"),
         (("foolbox:LinfPGD", "--set", "restarts=x"), "restarts of the attack 'foolbox' is 'x'"),
-        (("foolbox:LinfPGD", "--set", "rel_stepsize=NaN"), "a record cannot hold the attack"),
+        (("foolbox:LinfPGD", "--set", "rel_stepsize=NaN"), "it must be finite and at least 0"),
         (("square", "--set", "queries"), "is not of the form KEY=VALUE"),
         (("auto", "--steps", 3), "--steps is no setting of the suite 'auto'"),
         (("ddn",), "the attack ddn is for l2, not for linf"),
