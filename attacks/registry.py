@@ -61,6 +61,7 @@ class Kind:
             as it is known beforehand.
         knowledge: What it needs to know.
         norms: The norms it is for.
+        minimal: Whether it can look for the nearest adversarial example: `run(minimal=True)`.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Kind:
     passes: Callable[[Any, int], int]
     knowledge: Knowledge = "white-box"
     norms: tuple[AnyNorm, ...] = NORMS
+    minimal: bool = False
 
 
 def _of_runs(config: Any, classes: int) -> int:
@@ -100,11 +102,13 @@ KINDS = {
         Kind("pgd", PGDConfig, pgd, _of_runs),
         Kind("apgd", APGDConfig, apgd, _of_runs),
         Kind("apgd-halving", HalvingConfig, halving, _of_rounds),
-        Kind("fab", FABConfig, fab, _of_runs),
-        Kind("fmn", FMNConfig, fmn, _of_runs),
-        Kind("ddn", DDNConfig, ddn, _of_runs, norms=("l2",)),
-        Kind("pdpgd", PDPGDConfig, pdpgd, _of_runs, norms=("l1",)),
-        Kind("sigma-zero", SigmaZeroConfig, sigma_zero, _of_runs, norms=("l0",)),
+        Kind("fab", FABConfig, fab, _of_runs, minimal=True),
+        Kind("fmn", FMNConfig, fmn, _of_runs, minimal=True),
+        Kind("ddn", DDNConfig, ddn, _of_runs, norms=("l2",), minimal=True),
+        Kind("pdpgd", PDPGDConfig, pdpgd, _of_runs, norms=("l1",), minimal=True),
+        Kind(
+            "sigma-zero", SigmaZeroConfig, sigma_zero, _of_runs, norms=("l0",), minimal=True
+        ),
         Kind("square", SquareConfig, square, _of_queries, "score"),
         Kind("guided", GuidedConfig, guided, _of_queries, "score"),
         Kind(

@@ -9,6 +9,7 @@ import pandas as pd
 from pydantic import Field
 
 from leaderboards.columns import content_sha256, to_frame
+from leaderboards.distances import distance_bounds
 from leaderboards.explained import ExplanationSummary, clean_correct, explanation_summary
 from leaderboards.manifest import Count, Record, Sha256, Slug
 from leaderboards.rates import Rate
@@ -53,11 +54,11 @@ class Reasons(Record):
     """A counterexample was named, but did not hold when it was re-checked."""
 
 
-class Radii(Record):
-    """Certified radii of the samples that are right on the clean input."""
+class Quantiles(Record):
+    """How a number lies over the samples that have it; each is that of a sample."""
 
     samples: Count
-    """Samples with a radius; 0 where not even the smallest that was tried is proved."""
+    """Samples that have it."""
     minimum: Radius
     """Smallest."""
     q10: Radius
@@ -72,6 +73,21 @@ class Radii(Record):
     """Nine tenths."""
     maximum: Radius
     """Largest."""
+
+
+class Radii(Quantiles):
+    """Certified radii of the samples that are right; 0 where not even the smallest is proved."""
+
+
+class Distances(Quantiles):
+    """Distances of the nearest adversarial examples that were found."""
+
+    searched: Count
+    """Samples they were looked for."""
+    within_1_percent: Rate | None
+    """Those of them whose distance exceeds the certified radius by 1% at most; null without any."""
+    within_10_percent: Rate | None
+    """By 10% at most."""
 
 
 class StepSummary(Record):
@@ -152,6 +168,8 @@ class Summary(Record):
     """Proven robust; null likewise, and where no step can prove anything."""
     radius: Radii | None
     """Quantiles of the certified radius, of the samples that have one; null if there is none."""
+    distance: Distances | None = None
+    """Quantiles of the smallest distance that was found; null if the nearest was not looked for."""
     explanation: ExplanationSummary | None = None
     """How far explanations can be bent; null where the run is about predictions."""
     cost: Cost
@@ -213,6 +231,7 @@ def summarise(store: RunStore) -> Summary:
         robust_accuracy=Rate.of(robust, n) if accuracy else None,
         certified_accuracy=Rate.of(counts.certified, n) if accuracy and certificates else None,
         radius=_radii(certificates),
+        distance=_distances(store, frames),
         explanation=explanation_summary(store, frames, result, complete),
         cost=_cost(steps, len(clean)),
         steps=steps,
@@ -227,7 +246,10 @@ def _reasoned(store: RunStore) -> list[str]:
 
 def _all_looked_at(store: RunStore, frames: dict[str, pd.DataFrame]) -> bool:
     """Whether the steps whose samples are more than the open ones have rows for all of them."""
-    scopes = {s.name: s.parameters.get("samples") for s in store.manifest.protocol.steps}
+    scopes = {
+        step.name: "right" if step.minimal else step.parameters.get("samples")
+        for step in store.manifest.protocol.steps
+    }
     clean = frames[CLEAN_STEP]
     right, broken = set(clean["sample_id"][clean["verdict"].isna()]), set[int]()
     for step, frame in frames.items():
@@ -279,10 +301,31 @@ def _radii(certificates: list[pd.DataFrame]) -> Radii | None:
     found = pd.concat([f["radius"].dropna() for f in certificates]) if certificates else None
     if found is None or found.empty:
         return None
+    return Radii(samples=len(found), **_quantiles(found))
+
+
+def _distances(store: RunStore, frames: dict[str, pd.DataFrame]) -> Distances | None:
+    looked = [step.name for step in store.manifest.protocol.steps if step.minimal]
+    if not looked:
+        return None
+    bounds = distance_bounds(store.manifest, frames)
+    seen = pd.concat([frames[step]["sample_id"] for step in looked])
+    right = bounds[bounds["right"] & bounds.index.isin(seen)]
+    found = right["upper"].dropna()
+    if found.empty:
+        return None
+    closed = {}
+    for percent in (1, 10):
+        near = (right["lower"] > 0) & (right["upper"] <= (1 + percent / 100) * right["lower"])
+        rate = Rate.of(int(near.sum()), len(right)) if (right["lower"] > 0).any() else None
+        closed[f"within_{percent}_percent"] = rate
+    return Distances(samples=len(found), searched=len(right), **_quantiles(found), **closed)
+
+
+def _quantiles(found: pd.Series[float]) -> dict[str, float]:
+    """The quantiles of `Quantiles`, never between two samples: each was proved, or found."""
     shares = {"minimum": 0, "q10": 0.1, "q25": 0.25, "median": 0.5, "q75": 0.75, "q90": 0.9}
-    # never between two samples: a quantile is a radius that was proved
-    quantiles = {k: float(found.quantile(q, "lower")) for k, q in (shares | {"maximum": 1}).items()}
-    return Radii(samples=len(found), **quantiles)
+    return {k: float(found.quantile(q, "lower")) for k, q in (shares | {"maximum": 1}).items()}
 
 
 def _cost(steps: tuple[StepSummary, ...], begun: int) -> Cost:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from pydantic import ValidationError
 
+from leaderboards.distances import CURVE, curve_csv
 from leaderboards.errors import RecordError
 from leaderboards.explained_rules import explained_rules
 from leaderboards.files import is_temporary, list_folder, read_bytes
@@ -32,10 +33,11 @@ def verify_bytes(store: RunStore) -> list[str]:
     """
     try:
         problems = _stray_folders(store)
-        frames = {step: store.read_step(step) for step in store.steps}
+        frames = store.read_steps()
         problems += [p for step in frames for p in _row_problems(store, step, frames)]
         problems += _problems_across_steps(frames)
         problems += _summary_problems(store)
+        problems += _curve_problems(store, frames)
     except RecordError as error:
         return [str(error)]
     return problems
@@ -81,7 +83,13 @@ def _prediction_rules(
     wrong = frame["verdict"].isin([Verdict.WRONG])
     failed = frame["verdict"].isin([Verdict.ERROR])
     misses = (frame["prediction"] != frame["label"]).fillna(False).astype(bool)
+    apart, minimal = frame["distance"].notna() & ~broken, settings.get("minimal") is True
+    near = apart & (frame["distance"] <= store.manifest.protocol.threat.eps)
     rules = {
+        "a distance, but it is not broken": near if minimal else apart,
+        "an example beyond eps, but its margin is positive": apart
+        & (~(frame["margin"] <= 0) | (frame["margin64"] > 0)),
+        "an example beyond eps, but the prediction is the label": apart & ~misses,
         "broken, but its margin is positive": broken & ~(frame["margin"] <= 0),
         "broken, but its float64 margin is positive": broken & (frame["margin64"] > 0),
         "broken, but the distance is not within eps": broken
@@ -142,6 +150,15 @@ def _problems_across_steps(frames: dict[str, pd.DataFrame]) -> list[str]:
         if other.any():
             problems.append(f"step {step} has another label for sample {ids[other].iloc[0]}")
     return problems
+
+
+def _curve_problems(store: RunStore, frames: dict[str, pd.DataFrame]) -> list[str]:
+    path = store.folder / CURVE
+    if not path.exists():
+        return []
+    rebuilt = curve_csv(store.manifest, frames)
+    there = read_bytes(store.folder, path, MAX_SUMMARY_BYTES)
+    return [] if there == rebuilt else [f"{path} is not what the shards give"]
 
 
 def _summary_problems(store: RunStore) -> list[str]:

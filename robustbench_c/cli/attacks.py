@@ -20,7 +20,7 @@ KINDS = (
     *("square", "guided", "hop-skip-jump", "transformations", "foolbox"),
 )
 """Names in `attacks.registry`, which imports torch: help and wrong usage must not wait for it."""
-SUITES = ("auto", "autoattack")
+SUITES = ("auto", "autoattack", "nearest")
 """Names in `attacks.suites`."""
 NONE = "none"
 _FOOLBOX = "foolbox:"

@@ -14,6 +14,7 @@ from leaderboards.summary import Summary
 from leaderboards.verdicts import CLEAN_STEP, Verdict
 from robustbench_c.cli.console import wide_console
 from robustbench_c.cli.explained_tables import print_explained
+from robustbench_c.cli.minimal import distance_table, gap_lines
 from robustbench_c.cli.proof_tables import print_proofs, reasons_line
 
 
@@ -38,7 +39,14 @@ def print_run(store: RunStore, summary: Summary) -> None:
     else:
         wide_console().print(_table(store.manifest, summary))
         print_proofs(summary)
-    lines = (_verdict_line(summary), *_detail_lines(store), *_size_lines(model))
+        if summary.distance is not None:
+            wide_console().print(distance_table(summary.distance))
+    lines = (
+        *gap_lines(summary.distance),
+        _verdict_line(summary),
+        *_detail_lines(store),
+        *_size_lines(model),
+    )
     for line in (*lines, _cost_line(summary)):
         print(line)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -19,6 +20,7 @@ from robustbench_c.evaluation.pictures import contact_sheet
 from robustbench_c.evaluation.protocol_steps import attack_of
 from robustbench_c.evaluation.steps import Judged, attack_rows
 from robustbench_c.evaluation.task import Task, right_ids, settled_before
+from robustbench_c.evaluation.threats import searched
 
 _SHARD_SECONDS = 30.0
 _SHARD_SAMPLES = 2000
@@ -26,14 +28,19 @@ _SHARD_BYTES = 1 << 29
 
 
 def attack_samples(task: Task, step: StepInfo) -> None:
-    """Attack every sample that is open and has no row yet, in shards of a fair length."""
+    """Attack what is open and has no row yet, in shards of a fair length.
+
+    Whoever looks for nearest adversarial examples looks for those of all samples that are right.
+    """
     config, name = attack_of(step), step.name
     there = task.store.read_step(name)
     ids = task.data.ids.numpy()
-    left = np.setdiff1d(right_ids(task.store), settled_before(task.store, name).index)
+    left = right_ids(task.store)
+    if not step.minimal:
+        left = np.setdiff1d(left, settled_before(task.store, name).index)
     rows = np.flatnonzero(np.isin(ids, left) & ~np.isin(ids, there["sample_id"]))
     total, finished = len(left), len(there)
-    broken = int(there["verdict"].isin([Verdict.BROKEN]).sum())
+    broken = _broken(there)
 
     def report(done: int, hits: int) -> None:
         if task.progress is not None:
@@ -43,7 +50,7 @@ def attack_samples(task: Task, step: StepInfo) -> None:
     for start in range(0, len(rows), size):
         part = torch.from_numpy(rows[start : start + size])
         report(0, 0)
-        judged = search(task, part, config, report)
+        judged = search(task, part, step, report)
         hit = judged.broken
         if artefacts.kept(task.store, name) and bool(hit.any()):
             clean = task.x[part.to(task.x.device)[hit]]
@@ -52,28 +59,35 @@ def attack_samples(task: Task, step: StepInfo) -> None:
             )
             artefacts.write(task.store, name, ids[part.numpy()], examples)
         task.store.write_shard(name, judged.rows)
-        finished, broken = finished + len(part), broken + int(hit.sum())
+        finished, broken = finished + len(part), broken + _broken(judged.rows)
         _picture(task, part, judged)
 
 
 def search(
-    task: Task, part: Tensor, config: AttackConfig, report: Callable[[int, int], None] | None = None
+    task: Task, part: Tensor, step: StepInfo, report: Callable[[int, int], None] | None = None
 ) -> Judged:
     """Attack the samples at the places `part`, and re-check what is found."""
-    ids, place = task.data.ids[part], part.to(task.x.device)
-    x, y = task.x[place], task.y[place]
+    ids, place, config = task.data.ids[part], part.to(task.x.device), attack_of(step)
+    x, y, threat = task.x[place], task.y[place], searched(step, task.threat, task.data.shape)
     result = kind_of(config).run(
         task.classifier,
         x,
         y,
         ids,
-        task.threat,
+        threat,
         config,
         task.seed,
         confirm=None if task.precise is None else partial(_misses, task.precise),
         progress=report,
+        **({"minimal": True} if step.minimal else {}),
     )
-    return attack_rows(task.classifier, task.precise, x, y, ids, task.threat, result)
+    eps = task.threat.eps
+    return attack_rows(task.classifier, task.precise, x, y, ids, threat, result, eps)
+
+
+def _broken(rows: pd.DataFrame) -> int:
+    """The number of samples that rows call broken."""
+    return int(rows["verdict"].isin([Verdict.BROKEN]).sum())
 
 
 def _misses(precise: TiledClassifier, adversarial: Tensor, y: Tensor) -> Tensor:
@@ -91,7 +105,8 @@ def _shard_size(task: Task, config: AttackConfig) -> int:
 def _picture(task: Task, part: Tensor, judged: Judged) -> None:
     """Draw the first samples that broke, unless they were drawn before."""
     data, manifest = task.data, task.store.manifest
-    chosen = judged.broken.nonzero()[:6, 0].cpu()
+    hit = judged.rows["verdict"].isin([Verdict.BROKEN]).to_numpy()
+    chosen = torch.from_numpy(hit.nonzero()[0][:6])
     image = data.x.dim() == 4 and data.shape[0] in (1, 3)
     if not image or len(chosen) == 0 or (task.store.folder / "contact-sheet.svg").exists():
         return

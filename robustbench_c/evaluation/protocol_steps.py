@@ -38,8 +38,16 @@ TOLERANCE = 0.01
 """The next larger radius that was tried exceeds the one that was proved by this share."""
 
 
-def attack_step(name: str, config: AttackConfig, threat: ThreatModel) -> StepInfo:
+def attack_step(
+    name: str, config: AttackConfig, threat: ThreatModel, minimal: bool = False
+) -> StepInfo:
     """An attack as a step of a protocol: every setting, with PGD's step size as a number.
+
+    Args:
+        name: Of the step.
+        config: Settings of the attack.
+        threat: What the attacker may do.
+        minimal: Whether it looks for the nearest adversarial example of every sample.
 
     Raises:
         UsageError: A record cannot hold one of the settings.
@@ -49,6 +57,8 @@ def attack_step(name: str, config: AttackConfig, threat: ThreatModel) -> StepInf
         settings["step_size"] = config.resolved_step(threat.eps)
     else:
         settings = {"attack": kind.name, "knowledge": kind.knowledge, **settings}
+    if minimal:
+        settings["minimal"] = True
     try:
         return StepInfo(name=name, kind="attack", version=ATTACK_VERSION, parameters=settings)
     except ValidationError as error:
@@ -66,6 +76,8 @@ def attack_of(step: StepInfo) -> AttackConfig:
     settings.pop("knowledge", None)
     if name not in KINDS:
         raise RecordError(f"step {step.name} is an attack that is not known here: {name!r}")
+    if step.minimal and KINDS[str(name)].minimal:
+        del settings["minimal"]
     if name == PGD:
         settings["step_size"] = settings.get("step_size") or None  # of eps 0
     try:
@@ -155,7 +167,8 @@ def _name(attack: AttackConfig) -> str:
 def _attack_steps(attack: AttackConfig | Suite | None, threat: ThreatModel) -> tuple[StepInfo, ...]:
     if attack is None:
         return ()
-    parts = attack.parts if isinstance(attack, Suite) else ((_name(attack), attack),)
+    suite = attack if isinstance(attack, Suite) else Suite("alone", ((_name(attack), attack),))
+    parts = suite.parts_for(threat.norm)
     for name, config in parts:
         if threat.norm not in kind_of(config).norms:
             norms = ", ".join(kind_of(config).norms)
@@ -165,7 +178,10 @@ def _attack_steps(attack: AttackConfig | Suite | None, threat: ThreatModel) -> t
             )
         if isinstance(config, FoolboxConfig):
             config.build(threat.norm)  # refuses what is not for this norm before a run begins
-    return tuple(attack_step(name, config, threat) for name, config in parts)
+        if suite.minimal and not kind_of(config).minimal:
+            fit = ", ".join(kind.name for kind in KINDS.values() if kind.minimal)
+            raise UsageError(f"the attack {name} does not look for the nearest example: use {fit}")
+    return tuple(attack_step(name, config, threat, suite.minimal) for name, config in parts)
 
 
 def protocol_steps(
@@ -190,8 +206,8 @@ def protocol_steps(
         Proof(name, TILES[name], certify.budget, "audit" if name == names[0] else "open").step(name)
         for name in names
     ]
-    if certify.method != CASCADE:
-        steps = [*strong, *made]
+    if certify.method != CASCADE or any(step.minimal for step in strong):
+        steps = [*strong, *made]  # what runs on every sample goes first: it spares proofs
     else:
         # another loss than the usual one: the long attack then repeats no step of the short one
         quick = PGDConfig(steps=20, restarts=1, loss="margin")
