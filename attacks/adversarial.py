@@ -54,7 +54,6 @@ class Adversarial(ABC):
     ) -> Tensor:
         """The points to train on, without gradients; see `__call__` for the arguments."""
 
-    @abstractmethod
     def value(
         self,
         model: nn.Module,
@@ -65,7 +64,11 @@ class Adversarial(ABC):
         generator: Generator,
         scale: float,
     ) -> Tensor:
-        """The mean loss, with gradients by the weights, at `points` that `craft` gave for `x`."""
+        """The mean loss, with gradients by the weights, at `points` that `craft` gave for `x`.
+
+        Unless a method says otherwise, the cross-entropy there.
+        """
+        return F.cross_entropy(model(points), y)
 
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor, *, generator: Generator, scale: float
@@ -113,16 +116,3 @@ class Searching(Adversarial):
 @dataclass(kw_only=True, eq=False)
 class PGDTraining(Searching):
     """Cross-entropy at the end of a PGD run (Madry et al., ICLR 2018, equation 2.1)."""
-
-    def value(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        points: Tensor,
-        y: Tensor,
-        *,
-        generator: Generator,
-        scale: float,
-    ) -> Tensor:
-        """See `Adversarial`."""
-        return F.cross_entropy(model(points), y)

@@ -22,7 +22,8 @@ def kinds_for(shape: tuple[int, ...]) -> tuple[KindName, ...]:
     return tuple(kind for kind in KINDS if kind != "saturate" or shape[0] == 3)
 
 
-def _check(kind: str, severity: int, shape: tuple[int, ...]) -> None:
+def check_corruption(kind: str, severity: int, shape: tuple[int, ...]) -> None:
+    """Raise AttackError unless a corruption exists and applies to samples of `shape`."""
     if kind not in KINDS:
         raise AttackError(f"unknown corruption '{kind}': use one of {', '.join(KINDS)}")
     if severity not in SEVERITIES:
@@ -57,7 +58,7 @@ def corrupt(
     Raises:
         AttackError: No such kind or severity, or not for samples of this shape.
     """
-    _check(kind, severity, x.shape[1:])
+    check_corruption(kind, severity, x.shape[1:])
     low, high, recipe = lower.cpu(), upper.cpu(), KIND[kind]
     found = []
     for start in range(0, len(x), _ROWS):

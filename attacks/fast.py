@@ -45,19 +45,6 @@ class OneStep(Adversarial):
         super().__post_init__()
         check_not_negative(alpha=self.alpha)
 
-    def value(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        points: Tensor,
-        y: Tensor,
-        *,
-        generator: Generator,
-        scale: float,
-    ) -> Tensor:
-        """See `Adversarial`."""
-        return F.cross_entropy(model(points), y)
-
 
 @dataclass(kw_only=True, eq=False)
 class NoisyFGSM(OneStep):
@@ -130,7 +117,8 @@ class GradAlign(OneStep):
     ) -> Tensor:
         """See `Adversarial`."""
         turned = self.turned(model, x, y, generator=generator, scale=scale)
-        return F.cross_entropy(model(points), y) + self.weight * turned
+        own = super().value(model, x, points, y, generator=generator, scale=scale)
+        return own + self.weight * turned
 
     def turned(
         self, model: nn.Module, x: Tensor, y: Tensor, *, generator: Generator, scale: float

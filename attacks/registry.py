@@ -106,9 +106,7 @@ KINDS = {
         Kind("fmn", FMNConfig, fmn, _of_runs, minimal=True),
         Kind("ddn", DDNConfig, ddn, _of_runs, norms=("l2",), minimal=True),
         Kind("pdpgd", PDPGDConfig, pdpgd, _of_runs, norms=("l1",), minimal=True),
-        Kind(
-            "sigma-zero", SigmaZeroConfig, sigma_zero, _of_runs, norms=("l0",), minimal=True
-        ),
+        Kind("sigma-zero", SigmaZeroConfig, sigma_zero, _of_runs, norms=("l0",), minimal=True),
         Kind("square", SquareConfig, square, _of_queries, "score"),
         Kind("guided", GuidedConfig, guided, _of_queries, "score"),
         Kind(

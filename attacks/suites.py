@@ -71,8 +71,7 @@ NEAREST = Suite(
     ),
     minimal=True,
 )
-"""For each norm the searches that complement each other. Which class is nearest does not show in the
-clean logits, so they aim at several: untargeted, the distances found are up to three times as long.
-"""
+"""For each norm the searches that complement each other. Which class is nearest does not show in
+the clean logits, so they aim at several by turns."""
 
 SUITES = {suite.name: suite for suite in (AUTO, AUTOATTACK, NEAREST)}

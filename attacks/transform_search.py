@@ -188,6 +188,7 @@ class TransformResult:
         queries: Predictions asked for, int64.
         adversarial: The transformed sample, float32, (n, *shape); the sample where none does.
         names: The families, and "mix".
+        search: The same as any attack's, to be judged.
     """
 
     broken: Tensor
@@ -197,6 +198,7 @@ class TransformResult:
     queries: Tensor
     adversarial: Tensor
     names: tuple[str, ...]
+    search: AttackResult
 
 
 def transform_threat(lower: Tensor, upper: Tensor) -> ThreatModel:
@@ -259,4 +261,5 @@ def transform_attack(
         queries=found.forwards,
         adversarial=found.adversarial,
         names=(*method.names, "mix"),
+        search=found,
     )

@@ -19,7 +19,7 @@ from leaderboards.sample_ids import Ids
 from leaderboards.verdicts import EXPLAINED_LEGAL, LEGAL, StepKind, Verdict
 
 if TYPE_CHECKING:
-    from leaderboards.manifest import ExplanationInfo
+    from leaderboards.manifest import Protocol
 
 SHARD_SCHEMA = 2
 MAX_DETAIL = 1000
@@ -114,6 +114,25 @@ BY_FEATURE = Column(
     "proven: the score rises with the feature (1), falls (-1), does not change (2); 0: unknown",
 )
 """Of certificates of runs that ask for it: one for each feature that is asked for."""
+UNDER_SEVERITIES = Column(
+    "predictions",
+    pa.list_(pa.int64()),
+    True,
+    "class predicted at each severity, ascending; null in it: by no finite logits",
+)
+"""Of runs about corruptions; null in `clean`."""
+STRENGTHS = (
+    Column("strength", pa.float64(), True, "of the weakest transformation that breaks it"),
+    Column("strength_share", pa.float64(), True, "the same, as a share of the family's range"),
+)
+"""Of searches over transformations; of a mixture that of its strongest part."""
+ON_OTHER_DRAWS = Column(
+    "margin_other_draws",
+    pa.float64(),
+    True,
+    "the margin of a random model on other draws: in `clean`, and of adversarial examples",
+)
+"""Of runs about the mean of a random model."""
 PREDICTIONS = Layout(COLUMNS)
 """Of runs about predictions."""
 EXPLANATIONS = Layout((*COLUMNS, *DISTANCES, *CERTAINTIES), explained=True)
@@ -122,21 +141,28 @@ SCHEMA = PREDICTIONS.schema
 TIMING = "seconds"
 """The only column that differs when a run is repeated."""
 
-_SIGNED = ("margin", "margin64", "bound", "cosine")
+_SIGNED = ("margin", "margin64", "bound", "cosine", "margin_other_draws")
 _AT_MOST_ONE = ("cosine", "top_k", "signs")
 
 _PANDAS = {pa.int32(): pd.Int32Dtype(), pa.string(): pd.StringDtype()}
 
 
-def layout_of(explanation: ExplanationInfo | None, classes: int) -> Layout:
+def layout_of(protocol: Protocol, classes: int, averaged: bool = False) -> Layout:
     """Return the columns of a run.
 
     Args:
-        explanation: What the run's protocol says of explanations; None for predictions.
+        protocol: The run's: about predictions, or what else.
         classes: Number of classes.
+        averaged: Whether the model is the mean of a random one over draws.
     """
+    if protocol.corruption is not None:
+        severities = len(protocol.corruption.severities)
+        return Layout((*COLUMNS, replace(UNDER_SEVERITIES, length=severities)))
+    if protocol.transformation is not None:
+        return Layout((*COLUMNS, *STRENGTHS))
+    explanation = protocol.explanation
     if explanation is None:
-        return PREDICTIONS
+        return Layout((*COLUMNS, ON_OTHER_DRAWS)) if averaged else PREDICTIONS
     lists: tuple[Column, ...] = ()
     if explanation.lipschitz_budget is not None:
         lists += tuple(replace(column, length=classes) for column in BY_CLASS)
@@ -217,6 +243,10 @@ def check_rows(
             raise RecordError(f"{name} {highest}, but there are {classes} classes")
     if layout.explained:
         _check_explained(table, kind, layout)
+    elif UNDER_SEVERITIES.name in layout.lengths:
+        lists = table[UNDER_SEVERITIES.name].combine_chunks()
+        length, entries = layout.lengths[UNDER_SEVERITIES.name], (*range(classes), None)
+        check_lists(UNDER_SEVERITIES.name, lists, length, entries)
     given = set(pc.unique(table["verdict"]).to_pylist()) - {None}
     legal = (EXPLAINED_LEGAL if layout.explained else LEGAL)[kind]
     if bad := sorted(given - legal):

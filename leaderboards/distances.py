@@ -1,18 +1,62 @@
-"""How near the nearest adversarial example of a sample is: at least what was proved, at most what
-was found. And what that says of accuracy against eps."""
+"""How near the nearest adversarial example is: at least what was proved, at most what was found."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Annotated
+
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
-from leaderboards.manifest import Manifest
+from leaderboards.manifest import Count, Manifest, Record
+from leaderboards.rates import Rate
 from leaderboards.verdicts import CLEAN_STEP, Verdict
+
+if TYPE_CHECKING:
+    from leaderboards.store import RunStore
+
+Radius = Annotated[float, Field(ge=0)]
 
 CURVE = "accuracy-curve.csv"
 """The curve's table in the folder of a run that looked for nearest adversarial examples."""
 COLUMNS = ("eps", "certified", "empirical", "samples")
 """Columns of the curve's table."""
+
+
+class Quantiles(Record):
+    """How a number lies over the samples that have it; each is that of a sample."""
+
+    samples: Count
+    """Samples that have it."""
+    minimum: Radius
+    """Smallest."""
+    q10: Radius
+    """A tenth of the samples have at most this."""
+    q25: Radius
+    """A quarter."""
+    median: Radius
+    """Half."""
+    q75: Radius
+    """Three quarters."""
+    q90: Radius
+    """Nine tenths."""
+    maximum: Radius
+    """Largest."""
+
+
+class Radii(Quantiles):
+    """Certified radii of the samples that are right; 0 where not even the smallest is proved."""
+
+
+class Distances(Quantiles):
+    """Distances of the nearest adversarial examples that were found."""
+
+    searched: Count
+    """Samples they were looked for."""
+    within_1_percent: Rate | None
+    """Those of them whose distance exceeds the certified radius by 1% at most; null without any."""
+    within_10_percent: Rate | None
+    """By 10% at most."""
 
 
 def distance_bounds(manifest: Manifest, frames: dict[str, pd.DataFrame]) -> pd.DataFrame:
@@ -84,3 +128,44 @@ def curve_csv(manifest: Manifest, frames: dict[str, pd.DataFrame]) -> bytes:
     """Return the curve as it is written to disk: `CURVE`."""
     curve = accuracy_curve(manifest, frames)
     return curve.to_csv(index=False, lineterminator="\n").encode()
+
+
+def radius_summary(certificates: list[pd.DataFrame]) -> Radii | None:
+    """Return the quantiles of the certified radii; null if there is none."""
+    found = pd.concat([f["radius"].dropna() for f in certificates]) if certificates else None
+    if found is None or found.empty:
+        return None
+    return Radii(samples=len(found), **_quantiles(found))
+
+
+def distance_summary(store: RunStore, frames: dict[str, pd.DataFrame]) -> Distances | None:
+    """Return the quantiles of the distances found; null if nobody looked, or nothing was found."""
+    looked = [step.name for step in store.manifest.protocol.steps if step.minimal]
+    if not looked:
+        return None
+    bounds = distance_bounds(store.manifest, frames)
+    seen = pd.concat([frames[step]["sample_id"] for step in looked])
+    right = bounds[bounds["right"] & bounds.index.isin(seen)]
+    found = right["upper"].dropna()
+    if found.empty:
+        return None
+    return Distances(
+        samples=len(found),
+        searched=len(right),
+        within_1_percent=_closed(right, 0.01),
+        within_10_percent=_closed(right, 0.1),
+        **_quantiles(found),
+    )
+
+
+def _closed(bounds: pd.DataFrame, share: float) -> Rate | None:
+    """How often what was found exceeds what was proved by a share at most."""
+    proved = bounds["lower"] > 0
+    near = proved & (bounds["upper"] <= (1 + share) * bounds["lower"])
+    return Rate.of(int(near.sum()), len(bounds)) if proved.any() else None
+
+
+def _quantiles(found: pd.Series[float]) -> dict[str, float]:
+    """The quantiles of `Quantiles`, never between two samples: each was proved, or found."""
+    shares = {"minimum": 0, "q10": 0.1, "q25": 0.25, "median": 0.5, "q75": 0.75, "q90": 0.9}
+    return {k: float(found.quantile(q, "lower")) for k, q in (shares | {"maximum": 1}).items()}

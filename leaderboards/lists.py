@@ -31,7 +31,7 @@ def check_sizes(metadata: Any, lengths: dict[str, int]) -> None:
                 raise RecordError(f"{name} claims {column.num_values} entries")
 
 
-def check_lists(name: str, values: Any, length: int, legal: tuple[int, ...] | None) -> None:
+def check_lists(name: str, values: Any, length: int, legal: tuple[int | None, ...] | None) -> None:
     """Check the lists of one column.
 
     Args:

@@ -48,6 +48,7 @@ Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$")]
 """Names that become file names: the reason why they are this narrow."""
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0, le=2**53)]
+Severity = Annotated[int, Field(ge=1, le=5)]
 SampleScope = Literal["open", "audit", "right"]
 """Samples a certificate runs on (its parameter `samples`): those that no step before it settled;
 these and the ones that a step broke, to see that it proves none of them; all that `clean` left."""
@@ -85,6 +86,21 @@ class SizeInfo(Record):
     """The same as the zoo writes them: sparse weights as compressed rows."""
 
 
+class DrawsInfo(Record):
+    """A random model as the mean of its probabilities over draws that are made once."""
+
+    count: Annotated[int, Field(ge=1, le=10_000)]
+    """Number of draws."""
+    seed: Count
+    """Their seed."""
+    other_seed: Count
+    """Seed of as many others, on which the result is judged as well."""
+    base_name: Text
+    """Name of the random model."""
+    base_sha256: Sha256
+    """Its hash."""
+
+
 class ModelInfo(Record):
     """The model that was evaluated."""
 
@@ -102,13 +118,16 @@ class ModelInfo(Record):
     """The model card, if the model has one."""
     size: SizeInfo | None = None
     """What the model takes; absent in older records, and where there is no such model."""
+    draws: DrawsInfo | None = None
+    """Absent unless the model is the mean of a random one over draws."""
 
     @model_serializer(mode="wrap")
     def _without_nothing(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out what is absent: older records are written as they were."""
         fields: dict[str, Any] = handler(self)
-        if self.size is None:
-            del fields["size"]
+        for name in ("size", "draws"):
+            if getattr(self, name) is None:
+                del fields[name]
         return fields
 
 
@@ -240,6 +259,28 @@ class ExplanationInfo(Record):
         return self
 
 
+class CorruptionInfo(Record):
+    """Common corruptions: each step is one kind, on all samples, right or wrong."""
+
+    severities: Annotated[tuple[Severity, ...], Field(min_length=1)]
+    """Those of every kind, ascending."""
+
+    @model_validator(mode="after")
+    def _ascending(self) -> CorruptionInfo:
+        if list(self.severities) != sorted(set(self.severities)):
+            raise RecordError("the severities are not in ascending order")
+        return self
+
+
+class TransformationInfo(Record):
+    """A search over simple transformations in no norm ball: each step is one family."""
+
+    levels: Annotated[int, Field(ge=1, le=1000)]
+    """Strengths of each family, in equal parts of its range."""
+    draws: Annotated[int, Field(ge=0, le=2**20)]
+    """Random mixtures tried on what no family breaks alone."""
+
+
 class StepInfo(Record):
     """One step of a protocol."""
 
@@ -273,13 +314,18 @@ class Protocol(Record):
     """Version of the verdict rules (`leaderboards.verdicts.RULES_VERSION`)."""
     explanation: ExplanationInfo | None = None
     """The explanation that the run is about; absent where it is about predictions."""
+    corruption: CorruptionInfo | None = None
+    """Absent unless the run is about common corruptions."""
+    transformation: TransformationInfo | None = None
+    """Absent unless the run is a search over simple transformations."""
 
     @model_serializer(mode="wrap")
     def _without_nothing(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out what is absent: protocols of predictions keep their hash."""
         fields: dict[str, Any] = handler(self)
-        if self.explanation is None:
-            del fields["explanation"]
+        for name in ("explanation", "corruption", "transformation"):
+            if getattr(self, name) is None:
+                del fields[name]
         return fields
 
     @model_validator(mode="after")

@@ -53,7 +53,9 @@ class RunStore:
         """Use `create` or `open` instead."""
         self.folder = folder
         self.manifest = manifest
-        self.layout = layout_of(manifest.protocol.explanation, len(manifest.data.classes))
+        self.layout = layout_of(
+            manifest.protocol, len(manifest.data.classes), manifest.model.draws is not None
+        )
         self._identity = manifest.identity()
         self._samples = manifest.data.sample_ids
         self._kinds: dict[str, StepKind] = {CLEAN_STEP: "clean"}

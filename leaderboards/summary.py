@@ -8,8 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 import pandas as pd
 from pydantic import Field
 
+from leaderboards.changed import (
+    CorruptionSummary,
+    TransformationSummary,
+    corruption_summary,
+    transformation_summary,
+)
 from leaderboards.columns import content_sha256, to_frame
-from leaderboards.distances import distance_bounds
+from leaderboards.distances import Distances, Radii, distance_summary, radius_summary
+from leaderboards.draws import DrawsSummary, draws_summary
 from leaderboards.explained import ExplanationSummary, clean_correct, explanation_summary
 from leaderboards.manifest import Count, Record, Sha256, Slug
 from leaderboards.rates import Rate
@@ -21,7 +28,6 @@ if TYPE_CHECKING:
 
 SUMMARY_SCHEMA: Final = 1
 Seconds = Annotated[float, Field(ge=0)]
-Radius = Annotated[float, Field(ge=0)]
 
 
 class Counts(Record):
@@ -52,42 +58,6 @@ class Reasons(Record):
     """A budget ended first."""
     unconfirmed: Count
     """A counterexample was named, but did not hold when it was re-checked."""
-
-
-class Quantiles(Record):
-    """How a number lies over the samples that have it; each is that of a sample."""
-
-    samples: Count
-    """Samples that have it."""
-    minimum: Radius
-    """Smallest."""
-    q10: Radius
-    """A tenth of the samples have at most this."""
-    q25: Radius
-    """A quarter."""
-    median: Radius
-    """Half."""
-    q75: Radius
-    """Three quarters."""
-    q90: Radius
-    """Nine tenths."""
-    maximum: Radius
-    """Largest."""
-
-
-class Radii(Quantiles):
-    """Certified radii of the samples that are right; 0 where not even the smallest is proved."""
-
-
-class Distances(Quantiles):
-    """Distances of the nearest adversarial examples that were found."""
-
-    searched: Count
-    """Samples they were looked for."""
-    within_1_percent: Rate | None
-    """Those of them whose distance exceeds the certified radius by 1% at most; null without any."""
-    within_10_percent: Rate | None
-    """By 10% at most."""
 
 
 class StepSummary(Record):
@@ -172,6 +142,13 @@ class Summary(Record):
     """Quantiles of the smallest distance that was found; null if the nearest was not looked for."""
     explanation: ExplanationSummary | None = None
     """How far explanations can be bent; null where the run is about predictions."""
+    corruption: CorruptionSummary | None = None
+    """Accuracy under common corruptions; null where the run is not about them. `robust_accuracy`
+    is then that of samples that are right under every one."""
+    transformation: TransformationSummary | None = None
+    """Which simple transformations break samples; null where the run is no search for them."""
+    other_draws: DrawsSummary | None = None
+    """What holds on other draws of a random model; null where the model is no mean over draws."""
     cost: Cost
     """What it cost."""
     steps: tuple[StepSummary, ...]
@@ -230,9 +207,12 @@ def summarise(store: RunStore) -> Summary:
         clean_accuracy=Rate.of(int(clean_correct(clean, explained).sum()), len(clean)),
         robust_accuracy=Rate.of(robust, n) if accuracy else None,
         certified_accuracy=Rate.of(counts.certified, n) if accuracy and certificates else None,
-        radius=_radii(certificates),
-        distance=_distances(store, frames),
+        radius=radius_summary(certificates),
+        distance=distance_summary(store, frames),
         explanation=explanation_summary(store, frames, result, complete),
+        corruption=corruption_summary(store, frames, complete),
+        transformation=transformation_summary(store, frames, complete),
+        other_draws=draws_summary(store, frames),
         cost=_cost(steps, len(clean)),
         steps=steps,
     )
@@ -251,9 +231,10 @@ def _all_looked_at(store: RunStore, frames: dict[str, pd.DataFrame]) -> bool:
         for step in store.manifest.protocol.steps
     }
     clean = frames[CLEAN_STEP]
-    right, broken = set(clean["sample_id"][clean["verdict"].isna()]), set[int]()
+    every, broken = set(clean["sample_id"]), set[int]()
+    right = set(clean["sample_id"][clean["verdict"].isna()])
     for step, frame in frames.items():
-        wanted = {"audit": broken, "right": right}.get(str(scopes.get(step)), set())
+        wanted = {"audit": broken, "right": right, "all": every}.get(str(scopes.get(step)), set())
         if wanted - set(frame["sample_id"]):
             return False
         broken |= set(frame["sample_id"][frame["verdict"].isin([Verdict.BROKEN])])
@@ -295,37 +276,6 @@ def _undecided_by(certificates: list[pd.DataFrame], result: pd.DataFrame) -> Rea
     undecided = result.index[result["verdict"] == Verdict.UNDECIDED]
     reasons = open_reasons(certificates)
     return Reasons(**count_reasons(reasons[reasons.index.isin(undecided)]))
-
-
-def _radii(certificates: list[pd.DataFrame]) -> Radii | None:
-    found = pd.concat([f["radius"].dropna() for f in certificates]) if certificates else None
-    if found is None or found.empty:
-        return None
-    return Radii(samples=len(found), **_quantiles(found))
-
-
-def _distances(store: RunStore, frames: dict[str, pd.DataFrame]) -> Distances | None:
-    looked = [step.name for step in store.manifest.protocol.steps if step.minimal]
-    if not looked:
-        return None
-    bounds = distance_bounds(store.manifest, frames)
-    seen = pd.concat([frames[step]["sample_id"] for step in looked])
-    right = bounds[bounds["right"] & bounds.index.isin(seen)]
-    found = right["upper"].dropna()
-    if found.empty:
-        return None
-    closed = {}
-    for percent in (1, 10):
-        near = (right["lower"] > 0) & (right["upper"] <= (1 + percent / 100) * right["lower"])
-        rate = Rate.of(int(near.sum()), len(right)) if (right["lower"] > 0).any() else None
-        closed[f"within_{percent}_percent"] = rate
-    return Distances(samples=len(found), searched=len(right), **_quantiles(found), **closed)
-
-
-def _quantiles(found: pd.Series[float]) -> dict[str, float]:
-    """The quantiles of `Quantiles`, never between two samples: each was proved, or found."""
-    shares = {"minimum": 0, "q10": 0.1, "q25": 0.25, "median": 0.5, "q75": 0.75, "q90": 0.9}
-    return {k: float(found.quantile(q, "lower")) for k, q in (shares | {"maximum": 1}).items()}
 
 
 def _cost(steps: tuple[StepSummary, ...], begun: int) -> Cost:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from pydantic import ValidationError
 
+from leaderboards.changed import corruption_rules
 from leaderboards.distances import CURVE, curve_csv
 from leaderboards.errors import RecordError
 from leaderboards.explained_rules import explained_rules
@@ -35,7 +36,7 @@ def verify_bytes(store: RunStore) -> list[str]:
         problems = _stray_folders(store)
         frames = store.read_steps()
         problems += [p for step in frames for p in _row_problems(store, step, frames)]
-        problems += _problems_across_steps(frames)
+        problems += _problems_across_steps(frames, store.manifest.protocol.corruption is not None)
         problems += _summary_problems(store)
         problems += _curve_problems(store, frames)
     except RecordError as error:
@@ -63,6 +64,9 @@ def _row_problems(store: RunStore, step: str, frames: dict[str, pd.DataFrame]) -
             protocol.explanation,
             protocol.threat,
         )
+    if protocol.corruption is not None and step != CLEAN_STEP:
+        severities = len(protocol.corruption.severities)
+        rules |= corruption_rules(frame, frames[CLEAN_STEP], severities)
     if store.kind(step) != "certificate":
         misses = (frame["prediction"] != frame["label"]).fillna(False).astype(bool)
         rules["the margin's sign and the prediction do not fit"] = (
@@ -83,19 +87,15 @@ def _prediction_rules(
     wrong = frame["verdict"].isin([Verdict.WRONG])
     failed = frame["verdict"].isin([Verdict.ERROR])
     misses = (frame["prediction"] != frame["label"]).fillna(False).astype(bool)
-    apart, minimal = frame["distance"].notna() & ~broken, settings.get("minimal") is True
-    near = apart & (frame["distance"] <= store.manifest.protocol.threat.eps)
     rules = {
-        "a distance, but it is not broken": near if minimal else apart,
-        "an example beyond eps, but its margin is positive": apart
-        & (~(frame["margin"] <= 0) | (frame["margin64"] > 0)),
-        "an example beyond eps, but the prediction is the label": apart & ~misses,
         "broken, but its margin is positive": broken & ~(frame["margin"] <= 0),
         "broken, but its float64 margin is positive": broken & (frame["margin64"] > 0),
         "broken, but the distance is not within eps": broken
         & ~(frame["distance"] <= store.manifest.protocol.threat.eps),
         "broken, but the prediction is the label": broken & ~misses,
     }
+    if store.manifest.protocol.corruption is None:
+        rules |= _distance_rules(frame, settings, store.manifest.protocol.threat.eps)
     steps, restarts = settings.get("steps"), settings.get("restarts")
     if isinstance(steps, int) and isinstance(restarts, int):
         targets = settings.get("targets")
@@ -120,6 +120,20 @@ def _prediction_rules(
     return rules
 
 
+def _distance_rules(
+    frame: pd.DataFrame, settings: dict[str, Parameter], eps: float
+) -> dict[str, pd.Series[bool]]:
+    """Of examples that do not break their sample: those beyond eps, of a search for the nearest."""
+    apart = frame["distance"].notna() & ~frame["verdict"].isin([Verdict.BROKEN])
+    fair = (frame["distance"] > eps) & (settings.get("minimal") is True)
+    misses = (frame["prediction"] != frame["label"]).fillna(False).astype(bool)
+    wrong = misses & (frame["margin"] <= 0) & ~(frame["margin64"] > 0)
+    return {
+        "a distance, but it is not broken": apart & ~fair,
+        "an example beyond eps, but it is classified rightly": apart & fair & ~wrong,
+    }
+
+
 def _certificate_rules(frame: pd.DataFrame, eps: float) -> dict[str, pd.Series[bool]]:
     proved = frame["verdict"].isin([Verdict.CERTIFIED])
     measured = frame["radius"].notna()
@@ -133,9 +147,10 @@ def _certificate_rules(frame: pd.DataFrame, eps: float) -> dict[str, pd.Series[b
     }
 
 
-def _problems_across_steps(frames: dict[str, pd.DataFrame]) -> list[str]:
+def _problems_across_steps(frames: dict[str, pd.DataFrame], of_all: bool) -> list[str]:
+    """Problems between steps; `of_all`: every step runs on what is wrong in `clean`, too."""
     clean = frames[CLEAN_STEP].set_index("sample_id")
-    correct = clean.index[clean["verdict"].isna()]
+    correct = clean.index[clean["verdict"].isna() | of_all]
     problems = []
     for step, frame in frames.items():
         if step == CLEAN_STEP:

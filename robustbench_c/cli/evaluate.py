@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from robustbench_c.cli import eot as random_models
 from robustbench_c.cli import explain as explaining
 from robustbench_c.cli import minimal as nearest
 from robustbench_c.cli import options
@@ -134,6 +135,7 @@ def evaluate(
     set_: Annotated[
         list[str], typer.Option("--set", help="A setting of the attack, KEY=VALUE; repeatable.")
     ] = [],  # noqa: B006  # typer copies it
+    eot: random_models.Draws = None,
     seed: Annotated[int, typer.Option(min=0, max=2**53, help="Seed of all noise.")] = 0,
     batch_size: Annotated[
         str, typer.Option(help="Most samples in a pass; changes no verdict.")
@@ -184,6 +186,7 @@ def evaluate(
     check_attack(attack)
     if eps_unit not in ("input", "range"):
         raise UsageError(f"--eps-unit '{eps_unit}' is neither input nor range")
+    random_models.check_draws(context.params)
     if explain is not None:
         explaining.evaluate_explanations(context, _batch_size(batch_size))
         return
@@ -257,7 +260,7 @@ def evaluate(
     stderr = Console(stderr=True)
     with RunProgress(stderr) as progress:
         run = evaluation.evaluate(
-            loaded,
+            random_models.averaged_if(loaded, eot, seed),
             dataset,
             threat=threat,
             attack=config or "none",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from attacks.registry import AttackConfig
     from attacks.suites import Suite
-    from leaderboards.summary import Distances
+    from leaderboards.distances import Distances
 
 Minimal = Annotated[
     bool,
@@ -72,7 +72,7 @@ def distance_table(distances: Distances) -> Table:
     """Quantiles of the distances that were found."""
     from rich.table import Table
 
-    from leaderboards.summary import Quantiles
+    from leaderboards.distances import Quantiles
 
     names = [name for name in Quantiles.model_fields if name != "samples"]
     table = Table("distance found", *names)

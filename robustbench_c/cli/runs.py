@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from robustbench_c.cli import options
 from robustbench_c.cli.app import new_app, run_app
 from robustbench_c.errors import CheckFailedError, UsageError
+
+if TYPE_CHECKING:
+    from leaderboards.manifest import Protocol
 
 app = new_app()
 
@@ -52,12 +55,18 @@ def ls(root: Annotated[Path, typer.Argument(help="Folder of the runs.")] = Path(
             rates = (found_out.clean_accuracy, left, bent.certified)
         table.add_row(
             one_line(listed.folder.name),
-            "prediction" if what is None else what.kind,
+            _subject(listed.manifest.protocol) if what is None else what.kind,
             "complete" if listed.summary.complete else "unfinished",
             str(listed.summary.samples),
             *("-" if rate is None else f"{rate.value:.2%}" for rate in rates),
         )
     wide_console().print(table)
+
+
+def _subject(protocol: Protocol) -> str:
+    if protocol.corruption is not None:
+        return "corruption"
+    return "prediction" if protocol.transformation is None else "transformation"
 
 
 @app.command()
@@ -133,11 +142,13 @@ def verify(
             "--out: the content hashes have to be the same"
         )
         return
-    if model is None and manifest.model.name not in zoo.names():
-        raise UsageError(f"'{manifest.model.name}' is not in the zoo: give its file by --model")
+    draws = manifest.model.draws
+    own = manifest.model.name if draws is None else draws.base_name
+    if model is None and own not in zoo.names():
+        raise UsageError(f"'{own}' is not in the zoo: give its file by --model")
     if data is None and manifest.data.name not in names():
         raise UsageError(f"'{manifest.data.name}' is not a known set: give its file by --data")
-    name = model or manifest.model.name
+    name = model or own
     card = options.card_of(name)
     dataset = options.load_data(
         data or manifest.data.name, manifest.data.split, data_dir, label_column, box
@@ -151,7 +162,7 @@ def verify(
     if not result.kept and result.broken:
         print(
             f"the {result.broken} adversarial examples were not stored, so they were not replayed "
-            "(robust-eval --save-adversarial stores them)"
+            "(--save-adversarial stores them)"
         )
     else:
         print(f"replayed {result.replayed} of {result.broken} adversarial examples")

@@ -12,6 +12,7 @@ from leaderboards.rates import Rate
 from leaderboards.store import RunStore
 from leaderboards.summary import Summary
 from leaderboards.verdicts import CLEAN_STEP, Verdict
+from robustbench_c.cli.changed_tables import print_corruptions, print_transformations
 from robustbench_c.cli.console import wide_console
 from robustbench_c.cli.explained_tables import print_explained
 from robustbench_c.cli.minimal import distance_table, gap_lines
@@ -33,8 +34,16 @@ def print_run(store: RunStore, summary: Summary) -> None:
     """Print the table of a run, its verdicts, its cost, and what was unusual."""
     model, data, threat = store.manifest.model, store.manifest.data, store.manifest.protocol.threat
     unit = "" if threat.eps_unit == "input" else " of each feature's range"
-    print(one_line(f"{model.name} on {data.name}, {threat.norm} eps {threat.eps:g}{unit}"))
-    if summary.explanation is not None:
+    protocol = store.manifest.protocol
+    attacker = f"{threat.norm} eps {threat.eps:g}{unit}"
+    if protocol.corruption is not None or protocol.transformation is not None:
+        attacker = "corrupted" if protocol.corruption else "transformed"
+    print(one_line(f"{model.name} on {data.name}, {attacker}"))
+    if summary.corruption is not None:
+        print_corruptions(summary, summary.corruption)
+    elif summary.transformation is not None:
+        print_transformations(summary, summary.transformation)
+    elif summary.explanation is not None:
         print_explained(store.manifest.protocol, summary)
     else:
         wide_console().print(_table(store.manifest, summary))
@@ -44,6 +53,7 @@ def print_run(store: RunStore, summary: Summary) -> None:
     lines = (
         *gap_lines(summary.distance),
         _verdict_line(summary),
+        *_draws_lines(summary),
         *_detail_lines(store),
         *_size_lines(model),
     )
@@ -86,6 +96,22 @@ def _size_lines(model: ModelInfo) -> list[str]:
             f"{size.nonzero_parameters:,} parameters are not, with "
             f"{_short(2 * size.nonzero_macs, 'FLOP')} per sample, and "
             f"{_short(size.packed_bytes, 'B')} as CSR"
+        )
+    return lines
+
+
+def _draws_lines(summary: Summary) -> list[str]:
+    """What holds on other draws of a random model."""
+    found = summary.other_draws
+    if found is None or found.clean_accuracy is None:
+        return []
+    share, interval, counts = percent(found.clean_accuracy)
+    lines = [f"on {found.count} other draws: clean accuracy {share} {interval}, {counts}"]
+    if found.held is not None:
+        share, interval, _ = percent(found.held)
+        lines.append(
+            f"on {found.count} other draws: {found.held.k} of {found.held.n} adversarial examples "
+            f"hold ({share} {interval})"
         )
     return lines
 

@@ -12,8 +12,11 @@ from torch import Tensor
 
 from attacks.classifier import TiledClassifier
 from attacks.driver import missed
+from attacks.losses import margin
 from attacks.registry import AttackConfig, kind_of
+from leaderboards.draws import OTHER
 from leaderboards.manifest import StepInfo
+from leaderboards.sample_ids import Ids
 from leaderboards.verdicts import Verdict
 from robustbench_c.evaluation import artefacts
 from robustbench_c.evaluation.pictures import contact_sheet
@@ -32,25 +35,51 @@ def attack_samples(task: Task, step: StepInfo) -> None:
 
     Whoever looks for nearest adversarial examples looks for those of all samples that are right.
     """
-    config, name = attack_of(step), step.name
-    there = task.store.read_step(name)
-    ids = task.data.ids.numpy()
-    left = right_ids(task.store)
+    threat, left = task.store.manifest.protocol.threat, right_ids(task.store)
     if not step.minimal:
-        left = np.setdiff1d(left, settled_before(task.store, name).index)
-    rows = np.flatnonzero(np.isin(ids, left) & ~np.isin(ids, there["sample_id"]))
-    total, finished = len(left), len(there)
+        left = np.setdiff1d(left, settled_before(task.store, step.name).index)
+
+    def attack(part: Tensor, report: Callable[[int, int], None]) -> Judged:
+        return search(task, part, step, report)
+
+    size = _shard_size(task, attack_of(step))
+    work_through(task, step.name, left, size, attack, f"{threat.norm} eps {threat.eps:g}")
+
+
+def work_through(
+    task: Task,
+    name: str,
+    wanted: Ids,
+    size: int,
+    attack: Callable[[Tensor, Callable[[int, int], None]], Judged],
+    title: str,
+) -> None:
+    """Run an attack on the samples that have no row yet, and write down what it finds.
+
+    Args:
+        task: What the run is on.
+        name: The step.
+        wanted: Samples it is about.
+        size: Samples in a shard.
+        attack: Of the places of some samples, and what to call with (finished, broken).
+        title: Names the attacker in the picture.
+    """
+    there, ids = task.store.read_step(name), task.data.ids.numpy()
+    rows = np.flatnonzero(np.isin(ids, wanted) & ~np.isin(ids, there["sample_id"]))
+    total, finished = len(wanted), len(there)
     broken = _broken(there)
 
     def report(done: int, hits: int) -> None:
         if task.progress is not None:
             task.progress(name, finished + done, total, broken + hits)
 
-    size = _shard_size(task, config)
     for start in range(0, len(rows), size):
         part = torch.from_numpy(rows[start : start + size])
         report(0, 0)
-        judged = search(task, part, step, report)
+        judged = attack(part, report)
+        if task.judge is not None:
+            y = task.y[part.to(task.y.device)]
+            judged.rows[OTHER] = _on_other_draws(task.judge, judged, y)
         hit = judged.broken
         if artefacts.kept(task.store, name) and bool(hit.any()):
             clean = task.x[part.to(task.x.device)[hit]]
@@ -60,7 +89,7 @@ def attack_samples(task: Task, step: StepInfo) -> None:
             artefacts.write(task.store, name, ids[part.numpy()], examples)
         task.store.write_shard(name, judged.rows)
         finished, broken = finished + len(part), broken + _broken(judged.rows)
-        _picture(task, part, judged)
+        _picture(task, part, judged, title)
 
 
 def search(
@@ -77,7 +106,7 @@ def search(
         threat,
         config,
         task.seed,
-        confirm=None if task.precise is None else partial(_misses, task.precise),
+        confirm=in_float64_too(task),
         progress=report,
         **({"minimal": True} if step.minimal else {}),
     )
@@ -90,8 +119,12 @@ def _broken(rows: pd.DataFrame) -> int:
     return int(rows["verdict"].isin([Verdict.BROKEN]).sum())
 
 
+def in_float64_too(task: Task) -> Callable[[Tensor, Tensor], Tensor] | None:
+    """Says which inputs are misclassified in float64 too; None where there is no such form."""
+    return None if task.precise is None else partial(_misses, task.precise)
+
+
 def _misses(precise: TiledClassifier, adversarial: Tensor, y: Tensor) -> Tensor:
-    """Which inputs are misclassified in float64 too."""
     return missed(precise.logits(adversarial.double()), y)
 
 
@@ -102,7 +135,16 @@ def _shard_size(task: Task, config: AttackConfig) -> int:
     return max(1, int(min(samples, _SHARD_SAMPLES, _SHARD_BYTES // task.x[0].nbytes)))
 
 
-def _picture(task: Task, part: Tensor, judged: Judged) -> None:
+def _on_other_draws(judge: TiledClassifier, judged: Judged, y: Tensor) -> np.ndarray:
+    """Margins of the adversarial examples on draws that the attack has not seen; else NaN."""
+    found, hit = np.full(len(y), np.nan), judged.broken
+    if bool(hit.any()):
+        gap = margin(judge.logits(judged.adversarial[hit]), y[hit])
+        found[hit.cpu().numpy()] = gap.double().cpu().numpy()
+    return found
+
+
+def _picture(task: Task, part: Tensor, judged: Judged, title: str) -> None:
     """Draw the first samples that broke, unless they were drawn before."""
     data, manifest = task.data, task.store.manifest
     hit = judged.rows["verdict"].isin([Verdict.BROKEN]).to_numpy()
@@ -119,6 +161,5 @@ def _picture(task: Task, part: Tensor, judged: Judged) -> None:
         [manifest.data.classes[int(label)] for label in frame["prediction"]],
         data.ids[part[chosen]].tolist(),
         (float(data.lower.min()), float(data.upper.max())),
-        f"{manifest.model.name} on {manifest.data.name}, {manifest.protocol.threat.norm} "
-        f"eps {manifest.protocol.threat.eps:g}",
+        f"{manifest.model.name} on {manifest.data.name}, {title}",
     )

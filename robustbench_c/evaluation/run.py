@@ -13,11 +13,13 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from attacks.classifier import TiledClassifier, exact_passes, prepare
+from attacks.losses import margin
 from attacks.pgd import PGDConfig
 from attacks.registry import AttackConfig
 from attacks.suites import Suite
 from attacks.threat import ThreatModel
 from leaderboards.distances import distance_bounds
+from leaderboards.draws import OTHER
 from leaderboards.manifest import StepInfo, explain
 from leaderboards.settle import sample_verdicts
 from leaderboards.store import RunStore, is_run
@@ -26,6 +28,7 @@ from robustbench_c.data import Dataset, from_tensors
 from robustbench_c.errors import RunError, UsageError
 from robustbench_c.evaluation import artefacts
 from robustbench_c.evaluation.attacking import attack_samples
+from robustbench_c.evaluation.averaging import AveragedModel
 from robustbench_c.evaluation.certifying import (
     Budget,
     Certifier,
@@ -155,6 +158,8 @@ def evaluate(
     loaded.module.to(target)
     config = None if attack == "none" else attack or PGDConfig()
     steps = protocol_steps(config, certify, threat)
+    if certify is not None and isinstance(loaded, AveragedModel):
+        raise UsageError("no proof is about the mean of random draws: leave out the certificate")
     with exact_passes():
         x, labels = dataset.x.to(target), dataset.y.to(target)
         classifier = prepare(loaded.module, x, batch_size)
@@ -169,6 +174,13 @@ def evaluate(
             *notices,
             *common_notices(classifier, precise, logits, dataset, threat),
         ]
+        judge = None
+        if isinstance(loaded, AveragedModel):
+            judge = TiledClassifier(loaded.other, classifier.tiles)
+            other = judge.logits(x)
+            clean[OTHER] = margin(other, labels).double().cpu().numpy()
+            if torch.equal(other, logits):
+                lines.append("the model is not random: other draws gave the same logits")
         try:
             manifest = new_manifest(
                 loaded,
@@ -204,7 +216,7 @@ def evaluate(
         store.write_shard("clean", clean)
     with passes_of(store.manifest):
         task = Task(
-            store, dataset, x, labels, threat.to(target), classifier, precise, seed, progress
+            store, dataset, x, labels, threat.to(target), classifier, precise, seed, progress, judge
         )
         summarise(store)  # what contradicts itself is not gone on with
         for step in steps:

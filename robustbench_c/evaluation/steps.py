@@ -114,7 +114,7 @@ def attack_rows(
     ids: Tensor,
     threat: ThreatModel,
     result: AttackResult,
-    eps: float,
+    eps: float | None = None,
 ) -> Judged:
     """Re-check what an attack found and write the rows of its step.
 
@@ -126,7 +126,7 @@ def attack_rows(
         ids: Sample ids, (n,).
         threat: What the attacker was allowed while searching.
         result: What the attack claims.
-        eps: Largest distance of an example that breaks its sample: at most that of `threat`.
+        eps: Largest distance of an example that breaks its sample, if that is less than there.
 
     Raises:
         CheckFailedError: The attack left the threat model: a defect that stops the run.
@@ -140,8 +140,9 @@ def attack_rows(
             f"{float(check.distance[first])!r}, eps {threat.eps!r}): a defect of the attack"
         )
     broken = result.found & check.broken
-    hit, near = (mask.cpu().numpy() for mask in (broken, broken & (check.distance <= eps)))
-    # a row without an example is about the worst point met; what does not hold beyond rounding is at a tie
+    near = broken if eps is None else broken & (check.distance <= eps)
+    hit = broken.cpu().numpy()
+    # no example: the row is about the worst point met; what does not hold beyond rounding is a tie
     shown = torch.where(broken, check.margin, result.lowest.double().clamp_min(0.0))
     failed = (result.not_finite & ~broken) | ~shown.isfinite()
     known = ~failed.cpu().numpy()
@@ -149,7 +150,7 @@ def attack_rows(
         rows=frame_of(
             ids,
             y,
-            verdict=[_verdict(b, f) for b, f in zip(near, ~known, strict=True)],
+            verdict=[_verdict(b, f) for b, f in zip(near.tolist(), ~known, strict=True)],
             prediction=whole_where(known, torch.where(broken, check.prediction, y)),
             margin=np.where(known, shown.cpu().numpy(), np.nan),
             margin64=np.where(hit, check.margin64.cpu().numpy(), np.nan),

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from certify.sparse.accounting import count
 from leaderboards.manifest import ModelInfo, SizeInfo
 from robustbench_c.errors import ModelError
+from robustbench_c.evaluation.averaging import AveragedModel
 from robustbench_c.evaluation.digest import digest
 from robustbench_c.zoo.hashing import state_hash
 from robustbench_c.zoo.loading import LoadedModel
@@ -79,6 +80,7 @@ def _plain(value: object) -> str | None:
 
 def model_info(model: LoadedModel, x: Tensor | None = None) -> ModelInfo:
     """What a manifest says of a model; with samples to run, also what it takes."""
+    draws = model.draws if isinstance(model, AveragedModel) else None
     return ModelInfo(
         name=model.name,
         architecture=model.architecture[:500],
@@ -86,7 +88,8 @@ def model_info(model: LoadedModel, x: Tensor | None = None) -> ModelInfo:
         parameters=sum(p.numel() for p in model.module.parameters()),
         normalisation=_normalisation(model.module),
         card=None if model.card is None else model.card.model_dump(mode="json"),
-        size=None if x is None else _size(model.module, x),
+        size=None if x is None or draws else _size(model.module, x),
+        draws=draws,
     )
 
 

@@ -35,6 +35,7 @@ class Task:
         precise: The model in float64, or None.
         seed: Seed of all noise.
         progress: Called as samples finish, or None.
+        judge: Of a random model's mean, that over other draws; else None.
     """
 
     store: RunStore
@@ -46,6 +47,7 @@ class Task:
     precise: TiledClassifier | None
     seed: int
     progress: Progress | None = None
+    judge: TiledClassifier | None = None
 
     def places(self, ids: Ids) -> Tensor:
         """Return where samples lie in `data`, in the order of `ids`."""

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from attacks.classifier import TiledClassifier
 from attacks.driver import recheck
+from attacks.losses import margin
+from leaderboards.draws import OTHER
 from leaderboards.errors import RecordError
 from leaderboards.manifest import StepInfo
 from leaderboards.store import RunStore
@@ -17,7 +19,9 @@ from leaderboards.verdicts import CLEAN_STEP, Verdict
 from robustbench_c.data import Dataset
 from robustbench_c.errors import DataError, ModelError
 from robustbench_c.evaluation import artefacts
+from robustbench_c.evaluation.averaging import AveragedModel, of_info
 from robustbench_c.evaluation.certifying import MakeCertifier, make_certifier
+from robustbench_c.evaluation.corrupting import check_corruptions
 from robustbench_c.evaluation.explained_config import config_of
 from robustbench_c.evaluation.explained_proving import make_boxes
 from robustbench_c.evaluation.explained_run import MakeBoxes, explained_task
@@ -32,6 +36,7 @@ from robustbench_c.evaluation.threats import searched, threat_of
 from robustbench_c.zoo.devices import parse_device
 from robustbench_c.zoo.loading import LoadedModel
 
+_OTHERWISE = "its example has another margin on other draws"
 _DISTANCE_TOLERANCE = 1e-9
 """Relative: sums can be split differently on another machine."""
 
@@ -82,6 +87,11 @@ def verify(
         DataError: Not the run's data, or not a threat model on them.
     """
     loaded, target = subject(model), parse_device(device)
+    draws, judge = store.manifest.model.draws, None
+    if draws is not None and loaded.sha256 == draws.base_sha256:
+        loaded = of_info(loaded, draws)
+    if isinstance(loaded, AveragedModel):
+        judge = TiledClassifier(loaded.other, store.manifest.tiles)
     own = _samples(store, loaded, data)
     loaded.module.to(target)
     problems = store.verify_bytes()
@@ -98,6 +108,7 @@ def verify(
             classifier,
             precise_form(loaded.module, x, tiles),
             store.manifest.seed,
+            judge=judge,
         )
         if store.manifest.protocol.explanation is not None:
             return _verify_explained(task, problems, boxes if prove else None)
@@ -107,9 +118,14 @@ def verify(
         try:
             if fault := clean_fault(store.read_step(CLEAN_STEP), clean):
                 problems.append(fault)
+            if store.manifest.protocol.corruption is not None:
+                found, replayed = check_corruptions(task, tolerance)
+                problems += found
+                kept = True
             for step in store.manifest.protocol.steps:
                 rows = store.read_step(step.name).set_index("sample_id")
-                hit = rows[rows["verdict"].isin([Verdict.BROKEN]) | rows["distance"].notna()]
+                held = rows["distance"].notna() & step.minimal
+                hit = rows[rows["verdict"].isin([Verdict.BROKEN]) | held]
                 broken += len(hit)
                 if artefacts.kept(store, step.name):
                     kept = True
@@ -180,6 +196,16 @@ def _samples(store: RunStore, model: LoadedModel, data: Dataset) -> Dataset:
     return data.subset([place[i] for i in wanted])
 
 
+def _same_on_others(
+    task: Task, adversarial: Tensor, y: Tensor, rows: pd.DataFrame, tolerance: float
+) -> Tensor:
+    """Whether other draws of a random model give the margins on record; all true without."""
+    if task.judge is None:
+        return torch.ones(len(y), dtype=torch.bool)
+    there = torch.tensor(rows[OTHER].tolist(), dtype=torch.float64)
+    return (margin(task.judge.logits(adversarial), y).double().cpu() - there).abs() <= tolerance
+
+
 def _replay(
     task: Task, info: StepInfo, rows: pd.DataFrame, tolerance: float
 ) -> tuple[list[str], int]:
@@ -214,6 +240,7 @@ def _replay(
                 "its example is not at its distance",
             ),
             (~(gap <= tolerance), "its example has another margin"),
+            (~_same_on_others(task, adversarial, y, rows.loc[ids.tolist()], tolerance), _OTHERWISE),
         ):
             problems += [f"step {step}, sample {i}: {what}" for i in ids[bad.cpu()].tolist()]
         replayed |= set(ids.tolist())

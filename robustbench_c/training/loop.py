@@ -37,6 +37,7 @@ from robustbench_c.training.samples import Samples, describe, hold_out, place
 from robustbench_c.training.schedule import eps_scale, learning_rate
 
 _MEASURED = 1000
+_CALIBRATED, _BATCH = 5000, 250
 _REDRAW_SECONDS = 30.0
 
 
@@ -196,6 +197,9 @@ class Trainer:
 
     def settle(self) -> nn.Module:
         """Set `measured`, and return it: what would be used if training ended here."""
+        if self.ema:
+            some = self.train.x[:_CALIBRATED]
+            self.ema.calibrate(some.tensor_split(math.ceil(len(some) / _BATCH)))
         trained = self.ema.module if self.ema else self.model
         self.measured = self.sparsifier.settle(trained, self._part().x)
         return self.measured

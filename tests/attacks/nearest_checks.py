@@ -48,6 +48,23 @@ def linear_distance(
     return best
 
 
+def network(seed: int, d: int, classes: int, n: int) -> tuple[nn.Module, Net, Tensor, Tensor]:
+    """Eight neurons that bend inside [0, 1]^d, classes in balance; samples, their classes."""
+    rng = np.random.default_rng(seed)
+    W, V = rng.normal(size=(8, d)), rng.normal(size=(classes, 8))
+    b = -(W * rng.uniform(size=(8, d))).sum(1)
+    x = rng.uniform(size=(n, d)).astype(np.float32)
+    c = -np.maximum(x @ W.T + b, 0.0).mean(0) @ V.T
+    module = nn.Sequential(nn.Linear(d, 8), nn.ReLU(), nn.Linear(8, classes)).eval()
+    for parameter, values in zip(
+        module.requires_grad_(False).parameters(), (W, b, V, c), strict=True
+    ):
+        parameter.copy_(torch.tensor(values))
+    exact = [parameter.double().numpy() for parameter in module.parameters()]
+    samples = torch.tensor(x)
+    return module, (exact[0], exact[1], exact[2], exact[3]), samples, module(samples).argmax(1)
+
+
 def relu_distance(norm: Norm, net: Net, x: Array, y: int, low: Array, high: Array) -> float:
     """Exact distance, one programme for each pattern of active neurons and each other class.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -121,3 +122,33 @@ def test_what_l0_does_not_have_is_one_line(command, words, told, tmp_path):
     assert (ended.code, len(ended.lines)) == (2, 1)
     assert told in ended.err
     assert not (tmp_path / "runs").exists()
+
+
+def random_model(factories, own, *words):
+    return ("--model", f"{factories}:Noisy", "--trust-checkpoint", "--data", own["npz"], *words)
+
+
+def test_a_random_model_is_averaged_on_request(robust_eval, robust_runs, factories, own, tmp_path):
+    given = random_model(factories, own)
+    budget = ("--norm", "linf", "--eps", 0.03, "--save-adversarial")
+    ended = robust_eval(*given, *budget)
+    assert (ended.code, len(ended.lines)) == (3, 1)
+    assert "the model's output is random" in ended.err
+    ended = robust_eval(*given, *budget, "--eot", 6)
+    assert ended.code == 0, ended.err
+    assert ended.out.startswith("mean of 6 draws of models.py:Noisy on own")
+    assert re.search(r"on 6 other draws: clean accuracy \d+\.\d\d% \[.*\], \d+ of 24", ended.out)
+    assert re.search(r"on 6 other draws: \d+ of \d+ adversarial examples hold \(", ended.out)
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert json.loads((folder / "summary.json").read_text())["other_draws"]["held"]["n"] > 0
+    checked = robust_runs("verify", folder, *given)
+    assert checked.code == 0, checked.err
+    assert re.match(r"replayed ([1-9]\d*) of \1 ", checked.out)
+
+
+@pytest.mark.parametrize("words", [("--certify", "ibp"), ("--explain", "gradient")])
+def test_a_mean_over_draws_goes_with_attacks_alone(robust_eval, factories, own, words):
+    given = random_model(factories, own, "--norm", "linf", "--eps", 0.03, "--eot", 4)
+    ended = robust_eval(*given, *words)
+    assert (ended.code, len(ended.lines)) == (2, 1)
+    assert f"--eot goes with attacks alone: leave out {words[0]}" in ended.err

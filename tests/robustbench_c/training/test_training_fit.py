@@ -397,3 +397,21 @@ def test_batch_norm_survives_a_remainder_of_one(tmp_path, blobs, noisy):
     fit(
         model, flat, noisy, TrainConfig(epochs=1, batch_size=16, learning_rate=0.1), folder=tmp_path
     )
+
+
+def test_an_average_with_batch_norm_is_as_good_as_its_loss(tmp_path, blobs):
+    """Its statistics are its own: those of the last step's weights would be far off."""
+
+    def clean(model, x, y, **_):
+        return F.cross_entropy(model(x), y)
+
+    flat = replace(blobs, x=blobs.x.flatten(1))
+    model = nn.Sequential(
+        nn.Linear(16, 32, bias=False), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 2)
+    )
+    config = TrainConfig(epochs=3, batch_size=16, learning_rate=1.0, ema_decay=0.99)
+    found = fit(model, flat, clean, config, folder=tmp_path)
+    assert found.rows[-1].train_accuracy > 0.9
+    again = fit(model, flat, clean, config, folder=tmp_path, resume=True)
+    for name, value in weights(found.model).items():
+        assert torch.equal(value, weights(again.model)[name]), name

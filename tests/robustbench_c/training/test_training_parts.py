@@ -58,6 +58,27 @@ def test_ema_against_values_by_hand():
     assert model.weight.item() == 4.0
 
 
+def test_batch_norm_of_the_average_has_its_own_statistics():
+    model = nn.Sequential(nn.Linear(2, 1, bias=False), nn.BatchNorm1d(1), nn.Dropout(0.5))
+    x = torch.tensor([[1.0, 0.0], [3.0, 0.0], [5.0, 0.0], [7.0, 0.0]])
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[2.0, 0.0]]))
+        ema = Ema(model, decay=0.5)
+        model[0].weight.neg_()
+        model(x)  # moves the statistics of the model
+        model[0].weight.zero_()
+        ema.update(model)  # the average is (1, 0): its outputs are 1, 3, 5, 7
+    norm = ema.module[1]
+    norm.momentum = 0.1
+    ema.module.train()
+    ema.calibrate(x.split(2))
+    assert norm.running_mean.item() == 4.0
+    assert norm.running_var.item() == 2.0  # the mean of the variances of {1, 3} and {5, 7}
+    assert norm.momentum == 0.1
+    assert all(module.training for module in ema.module.modules())
+    assert model[1].running_mean.item() == pytest.approx(-0.8)
+
+
 def test_shift_moves_the_image_by_whole_pixels_within_reach():
     image = torch.arange(25.0).view(1, 1, 5, 5)
     moved = augment(image.expand(400, 1, 5, 5), Augmentation(shift=2), generator(0, "t"))
