@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from robustbench_c.cli import options
+from robustbench_c.cli import federated, options
 from robustbench_c.cli.app import new_app, run_app
 from robustbench_c.errors import UsageError
 
@@ -56,6 +56,18 @@ def train(
     epochs: Annotated[int | None, typer.Option(help="Passes over the data.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Samples per step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Its peak.")] = None,
+    keep: Annotated[
+        str | None, typer.Option(help="The epoch that is saved: last, or best-robust.")
+    ] = None,
+    validation: Annotated[
+        float | None, typer.Option(help="Samples held out, or below 1 their share.")
+    ] = None,
+    ema_decay: Annotated[
+        float | None, typer.Option(help="Save the moving average of the weights; decay per step.")
+    ] = None,
+    clients: federated.Clients = None,
+    alpha: federated.Alpha = None,
+    local_epochs: federated.LocalEpochs = None,
     seed: Annotated[int | None, typer.Option(help="Seed of all randomness.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last epoch.")] = False,
@@ -95,6 +107,12 @@ def train(
             "epochs": epochs,
             "batch_size": batch_size,
             "learning_rate": learning_rate,
+            "keep": keep,
+            "validation": validation,
+            "ema_decay": ema_decay,
+            "clients": clients,
+            "alpha": alpha,
+            "local_epochs": local_epochs,
             "seed": seed,
         },
     )
@@ -113,6 +131,8 @@ def train(
             overwrite=overwrite,
             progress=progress,
         )
+    if chosen.federated is not None:
+        federated.print_clients(folder)
     if trained.clean_accuracy is not None:
         print(f"clean accuracy on the test split of {chosen.data}: {trained.clean_accuracy:.2%}")
     print(f"wrote {trained.weights} with its card, log.csv, log.jsonl and training.png/.svg")

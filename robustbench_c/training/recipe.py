@@ -148,7 +148,8 @@ def override(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
         options: None means "as in the recipe". Keys: name, data, architecture, arguments (of the
             architecture); objective (a shipped recipe's name: its objective and initialisation);
             norm, eps, steps, step_size (of the objective); sparsity, allocation, structure (of the
-            sparse method); start; any field of `TrainConfig`.
+            sparse method); clients, alpha, local_epochs (of simulated clients); start; any field
+            of `TrainConfig`.
 
     Raises:
         UsageError: The recipe's objective has no such setting, or a value is not legal.
@@ -192,6 +193,11 @@ def override(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
                 "leave it out, or choose a sparse recipe (robust-train --list)"
             )
         content["sparse"]["settings"][key] = given.pop(key)
+    shared = {key: given.pop(key) for key in list(given) if key in Federation.model_fields}
+    if shared:
+        if content["federated"] is None and "clients" not in shared:
+            raise UsageError(f"recipe '{recipe.name}' has no clients: give a number of them, too")
+        content["federated"] = (content["federated"] or {}) | shared
     if given.get("epochs", 0) > 0:
         content["train"]["eps_warmup_epochs"] *= given["epochs"] / recipe.train.epochs
     content["train"] |= given

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -290,3 +291,33 @@ def test_a_defect_keeps_its_traceback():
 
     with pytest.raises(ZeroDivisionError):
         run_app(failing, "x", arguments=[])
+
+
+ROBUST = (*TINY, "--objective", "pgd", "--eps", 0.02, "--validation", 0.2)
+
+
+def test_clients_train_together_and_each_is_reported(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("robustbench_c.training.federated.draw", lambda *_: None)
+    given = (*ROBUST, "--clients", 3, "--alpha", 0.3, "--out", tmp_path / "a")
+    assert train(*given) == 0
+    report = json.loads((tmp_path / "a" / "clients.json").read_text())
+    out = capsys.readouterr().out
+    rows = re.findall(r"│ (\d) +│ (\d+) +│ (\d+) +│ (\d+ \d+) +│ [\d.-]+%? +│ [\d.-]+%? +│", out)
+    assert [tuple(map(int, row[:3])) for row in rows] == [
+        (c["client"], c["samples"], c["held_out"]) for c in report
+    ]
+    assert len(report) == 3
+    assert "multiple of local_epochs" in refused(
+        capsys, *given[:-1], tmp_path / "b", "--local-epochs", 2
+    )
+    assert "has no clients" in refused(capsys, *ROBUST, "--alpha", 0.3, "--out", tmp_path / "b")
+
+
+def test_early_stopping_and_the_moving_average_are_options(tmp_path, capsys):
+    given = (*ROBUST, "--keep", "best-robust", "--ema-decay", 0.9)
+    assert train(*given, "--out", tmp_path / "a") == 0
+    rows = [json.loads(line) for line in (tmp_path / "a" / "log.jsonl").read_text().splitlines()]
+    assert max(row["validation_robust_accuracy"] for row in rows) > 0.5
+    capsys.readouterr()
+    assert "train.keep" in refused(capsys, *TINY, "--keep", "best", "--out", tmp_path / "b")
+    assert "held-out" in refused(capsys, *TINY, "--keep", "best-robust", "--out", tmp_path / "b")
