@@ -1,6 +1,7 @@
 """The nearest adversarial example: what several searches find together.
 
-FMN and FAB towards every class, each from the sample, FAB from near it as well; then a random
+FMN and FAB towards every class, each from the sample, FAB from near it as well (for L1 also PDPGD,
+without which what is found on images is a third farther); then a random
 search that starts at the best of what they found. Gradients come far in many dimensions, but the
 nearest point of a piecewise linear model is often in a kink or behind a small region of its own:
 that takes the last part. For L0 it is sigma-zero.
@@ -20,6 +21,7 @@ from attacks.errors import AttackError
 from attacks.fab import FAB, FABConfig
 from attacks.fmn import FMN, FMNConfig
 from attacks.lanes import Method, drive
+from attacks.pdpgd import PDPGD, PDPGDConfig
 from attacks.problem import Problem
 from attacks.result import AttackResult, Progress
 from attacks.shorten import Shorten
@@ -32,7 +34,7 @@ class NearestConfig:
     """Settings of the search; every one of them is part of the protocol.
 
     Attributes:
-        steps: Moves of FMN's run towards a class and of FAB's first, > 3; of L0: of sigma-zero.
+        steps: Moves of a run towards a class, of FMN, FAB and PDPGD, > 3; of L0: of sigma-zero.
         restarts: Runs of FAB towards a class, >= 1.
         targets: Other classes to aim at, the likeliest on the clean sample first, at most those
             that there are, >= 1. Not for L0.
@@ -105,6 +107,8 @@ def nearest(
         look(SigmaZero(SigmaZeroConfig(config.steps), threat, classes))
         return result
     look(FMN(FMNConfig(config.steps, targets=config.targets), threat, classes))
+    if threat.norm == "l1":
+        look(PDPGD(PDPGDConfig(config.steps, config.targets), threat, classes))
     problem.progress = None if config.queries else progress
     look(FAB(FABConfig(config.steps, config.restarts, config.targets), threat, classes, len(x)))
     if config.queries:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from attacks.apgd import APGDConfig, apgd
 from attacks.ddn import DDNConfig, ddn
@@ -17,6 +17,7 @@ from attacks.foolbox_config import FoolboxConfig, fits
 from attacks.guided import GuidedConfig, guided
 from attacks.halving import HalvingConfig, halving
 from attacks.hop_skip_jump import HopSkipJumpConfig, hop_skip_jump
+from attacks.nearest import NearestConfig, nearest
 from attacks.pdpgd import PDPGDConfig, pdpgd
 from attacks.pgd import PGDConfig, pgd
 from attacks.result import AttackResult
@@ -37,6 +38,7 @@ AttackConfig = (
     | DDNConfig
     | PDPGDConfig
     | SigmaZeroConfig
+    | NearestConfig
     | SquareConfig
     | HopSkipJumpConfig
     | GuidedConfig
@@ -61,7 +63,8 @@ class Kind:
             as it is known beforehand.
         knowledge: What it needs to know.
         norms: The norms it is for.
-        minimal: Whether it can look for the nearest adversarial example: `run(minimal=True)`.
+        minimal: Whether it can look for the nearest adversarial example, if asked by
+            `run(minimal=True)` or always.
     """
 
     name: str
@@ -70,7 +73,7 @@ class Kind:
     passes: Callable[[Any, int], int]
     knowledge: Knowledge = "white-box"
     norms: tuple[AnyNorm, ...] = NORMS
-    minimal: bool = False
+    minimal: Literal["never", "asked", "always"] = "never"
 
 
 def _of_runs(config: Any, classes: int) -> int:
@@ -81,6 +84,11 @@ def _of_runs(config: Any, classes: int) -> int:
 
 def _of_rounds(config: HalvingConfig, classes: int) -> int:
     return sum(targets * (steps + 1) for targets, steps in config.plan(classes))
+
+
+def _of_searches(config: NearestConfig, classes: int) -> int:
+    runs = min(config.targets, classes - 1) * (config.restarts + 2)
+    return runs * (config.steps + 1) + config.queries
 
 
 def _of_queries(config: SquareConfig | HopSkipJumpConfig | GuidedConfig, classes: int) -> int:
@@ -102,11 +110,19 @@ KINDS = {
         Kind("pgd", PGDConfig, pgd, _of_runs),
         Kind("apgd", APGDConfig, apgd, _of_runs),
         Kind("apgd-halving", HalvingConfig, halving, _of_rounds),
-        Kind("fab", FABConfig, fab, _of_runs, minimal=True),
-        Kind("fmn", FMNConfig, fmn, _of_runs, minimal=True),
-        Kind("ddn", DDNConfig, ddn, _of_runs, norms=("l2",), minimal=True),
-        Kind("pdpgd", PDPGDConfig, pdpgd, _of_runs, norms=("l1",), minimal=True),
-        Kind("sigma-zero", SigmaZeroConfig, sigma_zero, _of_runs, norms=("l0",), minimal=True),
+        Kind("fab", FABConfig, fab, _of_runs, minimal="asked"),
+        Kind("fmn", FMNConfig, fmn, _of_runs, minimal="asked"),
+        Kind("ddn", DDNConfig, ddn, _of_runs, norms=("l2",), minimal="asked"),
+        Kind("pdpgd", PDPGDConfig, pdpgd, _of_runs, norms=("l1",), minimal="asked"),
+        Kind("sigma-zero", SigmaZeroConfig, sigma_zero, _of_runs, norms=("l0",), minimal="asked"),
+        Kind(
+            "nearest",
+            NearestConfig,
+            nearest,
+            _of_searches,
+            norms=get_args(AnyNorm),
+            minimal="always",
+        ),
         Kind("square", SquareConfig, square, _of_queries, "score"),
         Kind("guided", GuidedConfig, guided, _of_queries, "score"),
         Kind(

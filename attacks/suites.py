@@ -10,13 +10,9 @@ from dataclasses import dataclass
 
 from attacks.apgd import APGDConfig
 from attacks.fab import FABConfig
-from attacks.fmn import FMNConfig
 from attacks.halving import HalvingConfig
-from attacks.pdpgd import PDPGDConfig
-from attacks.registry import AttackConfig, kind_of
-from attacks.sigma_zero import SigmaZeroConfig
+from attacks.registry import AttackConfig
 from attacks.square import SquareConfig
-from attacks.threat import AnyNorm
 
 
 @dataclass(frozen=True)
@@ -26,18 +22,12 @@ class Suite:
     Attributes:
         name: Of the suite.
         parts: Name and settings of each attack, in the order they run.
-        minimal: Whether it looks for nearest adversarial examples; then those of its parts run
-            that are for the norm.
+        minimal: Whether it looks for the nearest adversarial example of every sample.
     """
 
     name: str
     parts: tuple[tuple[str, AttackConfig], ...]
     minimal: bool = False
-
-    def parts_for(self, norm: AnyNorm) -> tuple[tuple[str, AttackConfig], ...]:
-        """The attacks that run in a norm; all where none is for it."""
-        fitting = tuple(part for part in self.parts if norm in kind_of(part[1]).norms)
-        return fitting if self.minimal and fitting else self.parts
 
 
 AUTO = Suite(
@@ -61,17 +51,4 @@ AUTOATTACK = Suite(
 )
 """The standard suite of AutoAttack (Croce and Hein, ICML 2020) in its published form."""
 
-NEAREST = Suite(
-    "nearest",
-    (
-        ("fmn-minimal", FMNConfig(targets=3)),
-        ("pdpgd-minimal", PDPGDConfig(steps=100, targets=9)),
-        ("fab-minimal", FABConfig(targets=9)),
-        ("sigma-zero-minimal", SigmaZeroConfig()),
-    ),
-    minimal=True,
-)
-"""For each norm the searches that complement each other. Which class is nearest does not show in
-the clean logits, so they aim at several by turns."""
-
-SUITES = {suite.name: suite for suite in (AUTO, AUTOATTACK, NEAREST)}
+SUITES = {suite.name: suite for suite in (AUTO, AUTOATTACK)}

@@ -97,7 +97,7 @@ def _prediction_rules(
     if store.manifest.protocol.corruption is None:
         rules |= _distance_rules(frame, settings, store.manifest.protocol.threat.eps)
     steps, restarts = settings.get("steps"), settings.get("restarts")
-    if isinstance(steps, int) and isinstance(restarts, int):
+    if isinstance(steps, int) and isinstance(restarts, int) and "queries" not in settings:
         targets = settings.get("targets")
         restarts *= max(1, targets) if isinstance(targets, int) else 1
         rules |= {

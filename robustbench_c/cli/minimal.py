@@ -25,9 +25,9 @@ Minimal = Annotated[
     ),
 ]
 NEAREST = "nearest"
-"""The suite, in `attacks.suites`, that runs where no attack is named."""
+"""The attack, in `attacks.registry`, that runs where none is named; it cannot but look for them."""
 ATTACKS = ("fab", "fmn", "ddn", "pdpgd", "sigma-zero")
-"""Attacks that can look for the nearest, in `attacks.registry`, which imports torch."""
+"""Those, there, that do it if they are asked to. It imports torch."""
 
 
 def minimal_attack(context: typer.Context, name: str, minimal: bool) -> tuple[str, bool]:
@@ -57,12 +57,12 @@ def minimal_attack(context: typer.Context, name: str, minimal: bool) -> tuple[st
     return name, True
 
 
-def for_nearest(attack: AttackConfig | Suite) -> Suite:
-    """The same attack as a suite that looks for nearest adversarial examples."""
+def for_nearest(attack: AttackConfig | Suite) -> AttackConfig | Suite:
+    """The same attack, looking for nearest adversarial examples."""
     from attacks.registry import kind_of
     from attacks.suites import Suite
 
-    if isinstance(attack, Suite):
+    if isinstance(attack, Suite) or kind_of(attack).minimal == "always":
         return attack
     name = kind_of(attack).name
     return Suite(name, ((f"{name}-minimal", attack),), minimal=True)

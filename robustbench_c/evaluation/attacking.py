@@ -98,6 +98,7 @@ def search(
     """Attack the samples at the places `part`, and re-check what is found."""
     ids, place, config = task.data.ids[part], part.to(task.x.device), attack_of(step)
     x, y, threat = task.x[place], task.y[place], searched(step, task.threat, task.data.shape)
+    more = {"minimal": True} if step.minimal and kind_of(config).minimal == "asked" else {}
     result = kind_of(config).run(
         task.classifier,
         x,
@@ -108,7 +109,7 @@ def search(
         task.seed,
         confirm=in_float64_too(task),
         progress=report,
-        **({"minimal": True} if step.minimal else {}),
+        **more,
     )
     eps = task.threat.eps
     return attack_rows(task.classifier, task.precise, x, y, ids, threat, result, eps)

@@ -57,7 +57,7 @@ def attack_step(
         settings["step_size"] = config.resolved_step(threat.eps)
     else:
         settings = {"attack": kind.name, "knowledge": kind.knowledge, **settings}
-    if minimal:
+    if minimal or kind.minimal == "always":
         settings["minimal"] = True
     try:
         return StepInfo(name=name, kind="attack", version=ATTACK_VERSION, parameters=settings)
@@ -76,7 +76,7 @@ def attack_of(step: StepInfo) -> AttackConfig:
     settings.pop("knowledge", None)
     if name not in KINDS:
         raise RecordError(f"step {step.name} is an attack that is not known here: {name!r}")
-    if step.minimal and KINDS[str(name)].minimal:
+    if step.minimal and KINDS[str(name)].minimal != "never":
         del settings["minimal"]
     if name == PGD:
         settings["step_size"] = settings.get("step_size") or None  # of eps 0
@@ -168,8 +168,7 @@ def _attack_steps(attack: AttackConfig | Suite | None, threat: ThreatModel) -> t
     if attack is None:
         return ()
     suite = attack if isinstance(attack, Suite) else Suite("alone", ((_name(attack), attack),))
-    parts = suite.parts_for(threat.norm)
-    for name, config in parts:
+    for name, config in suite.parts:
         if threat.norm not in kind_of(config).norms:
             norms = ", ".join(kind_of(config).norms)
             fit = ", ".join(kind.name for kind in KINDS.values() if threat.norm in kind.norms)
@@ -178,10 +177,10 @@ def _attack_steps(attack: AttackConfig | Suite | None, threat: ThreatModel) -> t
             )
         if isinstance(config, FoolboxConfig):
             config.build(threat.norm)  # refuses what is not for this norm before a run begins
-        if suite.minimal and not kind_of(config).minimal:
-            fit = ", ".join(kind.name for kind in KINDS.values() if kind.minimal)
+        if suite.minimal and kind_of(config).minimal == "never":
+            fit = ", ".join(kind.name for kind in KINDS.values() if kind.minimal != "never")
             raise UsageError(f"the attack {name} does not look for the nearest example: use {fit}")
-    return tuple(attack_step(name, config, threat, suite.minimal) for name, config in parts)
+    return tuple(attack_step(name, config, threat, suite.minimal) for name, config in suite.parts)
 
 
 def protocol_steps(
