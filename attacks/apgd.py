@@ -17,7 +17,7 @@ from attacks.classifier import TiledClassifier
 from attacks.errors import AttackError
 from attacks.lanes import Lanes, Method, State, drive
 from attacks.losses import LOSSES, LossName, attack_loss
-from attacks.problem import Problem
+from attacks.problem import Limits, Problem
 from attacks.result import AttackResult, Progress
 from attacks.rows import wide
 from attacks.threat import ThreatModel
@@ -168,7 +168,10 @@ def apgd(
     seed: int,
     confirm: Callable[[Tensor, Tensor], Tensor] | None = None,
     progress: Progress | None = None,
+    limits: Limits | None = None,
 ) -> AttackResult:
     """Attack each sample until it breaks or its runs are used up; see `attacks.problem.Problem`."""
-    problem = Problem(classifier, x, y, ids, threat, seed, confirm=confirm, progress=progress)
+    problem = Problem(
+        classifier, x, y, ids, threat, seed, confirm=confirm, progress=progress, limits=limits
+    )
     return drive(problem, method_of(config, threat, problem.clean.shape[1]))

@@ -208,9 +208,10 @@ def _check(plain: _Probe, again: _Probe, moved: _Probe) -> None:
     if not torch.equal(plain.logits, again.logits):
         gap = float((plain.logits - again.logits).abs().max())
         raise ClassifierError(
-            f"the model's output is random: two passes on the same input differ by up to {gap:.3g}"
-            "; make it deterministic, or average it over draws of torch's global generator "
-            "(robust-eval --eot DRAWS; attacks.eot.Expectation), to evaluate it"
+            "the model's output is random (flag random-output): two passes on the same input "
+            f"differ by up to {gap:.3g}; make it deterministic, or average it over draws of "
+            "torch's global generator (robust-eval --eot DRAWS; attacks.eot.Expectation), to "
+            "evaluate it"
         )
     gap = float((plain.logits[: len(moved.logits)] - moved.logits).abs().max())
     if gap > 1e-4 * (float(plain.logits.abs().max()) + 1e-12):

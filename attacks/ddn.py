@@ -21,7 +21,7 @@ from attacks.errors import AttackError
 from attacks.lanes import Lanes, Method, State, drive
 from attacks.losses import LOSSES, LossName, attack_loss, margin
 from attacks.offsets import TINY, Offsets, length
-from attacks.problem import Problem
+from attacks.problem import Limits, Problem
 from attacks.result import AttackResult, Progress
 from attacks.threat import ThreatModel
 
@@ -120,6 +120,7 @@ def ddn(
     confirm: Callable[[Tensor, Tensor], Tensor] | None = None,
     progress: Progress | None = None,
     minimal: bool = False,
+    limits: Limits | None = None,
 ) -> AttackResult:
     """Attack each sample until it breaks or its runs are used up; see `attacks.problem.Problem`.
 
@@ -130,6 +131,15 @@ def ddn(
         AttackError: The norm is not L2.
     """
     problem = Problem(
-        classifier, x, y, ids, threat, seed, confirm=confirm, minimal=minimal, progress=progress
+        classifier,
+        x,
+        y,
+        ids,
+        threat,
+        seed,
+        confirm=confirm,
+        minimal=minimal,
+        progress=progress,
+        limits=limits,
     )
     return drive(problem, DDN(config, threat, problem.clean.shape[1]))

@@ -24,7 +24,7 @@ from attacks.hyperplanes import onto_hyperplane
 from attacks.lanes import CLEAR, Lanes, Method, State, drive
 from attacks.losses import margin
 from attacks.offsets import TINY, Offsets, length
-from attacks.problem import Problem
+from attacks.problem import Limits, Problem
 from attacks.randomness import gaussian, uniform
 from attacks.result import AttackResult, Progress
 from attacks.rows import wide
@@ -178,6 +178,7 @@ def fab(
     confirm: Callable[[Tensor, Tensor], Tensor] | None = None,
     progress: Progress | None = None,
     minimal: bool = False,
+    limits: Limits | None = None,
 ) -> AttackResult:
     """Attack each sample until it breaks or its runs are used up; see `attacks.problem.Problem`.
 
@@ -185,6 +186,15 @@ def fab(
     `attacks.driver.distances` says.
     """
     problem = Problem(
-        classifier, x, y, ids, threat, seed, confirm=confirm, minimal=minimal, progress=progress
+        classifier,
+        x,
+        y,
+        ids,
+        threat,
+        seed,
+        confirm=confirm,
+        minimal=minimal,
+        progress=progress,
+        limits=limits,
     )
     return drive(problem, FAB(config, threat, problem.clean.shape[1], len(x)))

@@ -23,7 +23,7 @@ from attacks.errors import AttackError
 from attacks.lanes import Lanes, Method, State, drive
 from attacks.losses import margin
 from attacks.offsets import TINY, Offsets, dual_length, length
-from attacks.problem import Problem
+from attacks.problem import Limits, Problem
 from attacks.projections import PROJECTIONS
 from attacks.result import AttackResult, Progress
 from attacks.threat import ThreatModel
@@ -122,6 +122,7 @@ def fmn(
     confirm: Callable[[Tensor, Tensor], Tensor] | None = None,
     progress: Progress | None = None,
     minimal: bool = False,
+    limits: Limits | None = None,
 ) -> AttackResult:
     """Attack each sample until it breaks or its runs are used up; see `attacks.problem.Problem`.
 
@@ -129,6 +130,15 @@ def fmn(
     `attacks.driver.distances` says.
     """
     problem = Problem(
-        classifier, x, y, ids, threat, seed, confirm=confirm, minimal=minimal, progress=progress
+        classifier,
+        x,
+        y,
+        ids,
+        threat,
+        seed,
+        confirm=confirm,
+        minimal=minimal,
+        progress=progress,
+        limits=limits,
     )
     return drive(problem, FMN(config, threat, problem.clean.shape[1]))

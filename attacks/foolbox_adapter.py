@@ -28,9 +28,9 @@ from attacks.classifier import TiledClassifier
 from attacks.driver import missed
 from attacks.errors import AttackError, ClassifierError
 from attacks.foolbox_config import FoolboxConfig, library
-from attacks.foolbox_model import Watched, left_alone, row_tensor
+from attacks.foolbox_model import Spent, Watched, left_alone, row_tensor
 from attacks.losses import margin
-from attacks.problem import Problem
+from attacks.problem import Limits, Problem
 from attacks.randomness import stream_keys
 from attacks.result import AttackResult, Progress
 from attacks.rows import wide
@@ -50,13 +50,20 @@ class _Search:
         self.keys = stream_keys(problem.seed, name, ids, run).to(device)
         self.shared = stream_keys(problem.seed, f"{name}-shared", [0], run).to(device)
 
-    def __call__(self, samples: Tensor) -> tuple[Tensor, Watched]:
-        """What foolbox returns for the samples of one tile, and the model it asked."""
+    def __call__(self, samples: Tensor, limits: Limits | None) -> tuple[Tensor, Watched]:
+        """What foolbox returns for the samples of one tile, and the model it asked.
+
+        Of a sample whose passes or time are over it is the nearest misclassified point asked for.
+        """
         problem = self.problem
-        watched = Watched(problem.classifier, problem.x[samples], problem.threat).eval()
+        x, y = problem.x[samples], problem.y[samples]
+        watched = Watched(problem.classifier, x, y, problem.threat, limits).eval()
         with left_alone(problem.classifier.module, int(self.shared), problem.x.device):
             try:
-                found = self._search(samples, watched)
+                found = watched.decode(self._search(samples, watched).detach())
+                ended = watched.met & ~watched.open
+            except Spent:
+                found, ended = x, watched.met
             except ClassifierError:
                 raise
             except Exception as error:  # a stranger's code
@@ -65,7 +72,7 @@ class _Search:
                     f"foolbox's {self.config.name} failed on samples of shape "
                     f"{tuple(problem.x.shape[1:])}: {type(error).__name__} {reason[0]}"
                 ) from error
-        return watched.decode(found.detach()), watched
+        return torch.where(wide(ended, x), watched.nearest, found), watched
 
     def _search(self, samples: Tensor, watched: Watched) -> Tensor:
         problem, attacks, criteria = self.problem, library(), library("foolbox.criteria")
@@ -86,11 +93,11 @@ class _Search:
                 return z
             # the attack refuses a batch with one sample that has no start: another takes its place
             place = torch.where(good, torch.arange(len(z), device=z.device), good.long().argmax())
-            watched.x, goal = watched.x[place], criteria.Misclassification(labels[place])
+            watched.repeat(place, good)
+            goal = criteria.Misclassification(labels[place])
             rows = row_tensor(self.keys[samples][place], self.shared, z[place])
             more["starting_points"] = type(rows)(begun[place])
             found = self.attack.run(model, rows, goal, **more).raw
-            watched.flat &= good
             return torch.where(wide(good, z), found, z)
         return typing.cast(Tensor, self.attack.run(model, rows, goal, **more).raw)
 
@@ -111,6 +118,7 @@ def foolbox_attack(
     seed: int,
     confirm: Callable[[Tensor, Tensor], Tensor] | None = None,
     progress: Progress | None = None,
+    limits: Limits | None = None,
 ) -> AttackResult:
     """Attack each sample by an attack of foolbox; see `attacks.problem.Problem` for the arguments.
 
@@ -123,27 +131,43 @@ def foolbox_attack(
     Raises:
         AttackError: Foolbox is missing, the attack is not one for the norm, or it fails.
     """
-    problem = Problem(classifier, x, y, ids, threat, seed, confirm=confirm, progress=progress)
+    problem = Problem(
+        classifier, x, y, ids, threat, seed, confirm=confirm, progress=progress, limits=limits
+    )
     config.build(threat.norm)
     result = AttackResult.empty(x)
     everyone = torch.arange(len(x), device=x.device)
     if len(x) == 0:
         return result
-    _judge(problem, result, everyone, x, 0, 0, None)
+    most = None if limits is None else limits.queries
+    begun = everyone if most is None else everyone[most > 0]
+    if len(begun):
+        _judge(problem, result, begun, x[begun], 0, None)
     finished = result.found.clone()
     still = threat.eps == 0 or bool((threat.lower == threat.upper).all())
     for run in range(0 if still else config.restarts):
         search = _Search(problem, config, run)
         left = everyone[~result.found]
+        if most is not None:  # one pass to search and one to judge, at least
+            left = left[(most - result.forwards)[left] > 1]
         left = left[ids.to(left.device)[left].argsort(stable=True)]
-        for samples in torch.split(left, classifier.tiles[0]):
+        for samples in torch.split(left, classifier.tiles[0]) if len(left) else ():
+            if limits is not None and limits.late:
+                result.timeout[samples] = True
+                continue
             began = time.perf_counter()
-            found, watched = search(TiledClassifier.pad(samples, classifier.tiles[0]))
-            _judge(problem, result, samples, found[: len(samples)], run, watched.forwards, watched)
+            tile = TiledClassifier.pad(samples, classifier.tiles[0])
+            rest = None if limits is None else limits.left(tile, result.forwards + 1)
+            found, watched = search(tile, rest)
+            _judge(problem, result, samples, found[: len(samples)], run, watched)
+            if limits is not None and limits.late:
+                result.timeout[samples] = ~result.found[samples]
             result.seconds[samples] += (time.perf_counter() - began) / len(samples)
             finished[samples] = result.found[samples] | (run + 1 == config.restarts)
             if progress is not None:
                 progress(int(finished.sum()), int(result.found.sum()))
+    if len(begun) < len(x):  # the others have their own margin
+        result.lowest = torch.where(result.lowest.isinf(), margin(problem.clean, y), result.lowest)
     return result
 
 
@@ -153,7 +177,6 @@ def _judge(
     samples: Tensor,
     points: Tensor,
     run: int,
-    passes: int,
     watched: Watched | None,
 ) -> None:
     """Project what came back, look at it, and write down what holds."""
@@ -168,11 +191,12 @@ def _judge(
         hit = sure
     finite = torch.where(gap.isfinite(), gap, torch.inf)
     result.lowest[samples] = torch.minimum(result.lowest[samples], finite)
+    passes = torch.zeros_like(samples) if watched is None else watched.passes[: len(samples)]
     result.forwards[samples] += passes + 1
     result.not_finite[samples] |= ~gap.isfinite()
     if watched is not None:
-        result.backwards[samples] += watched.backwards
+        result.backwards[samples] += watched.backwards[: len(samples)]
         result.not_finite[samples] |= watched.wild[: len(samples)]
         result.flat[samples] |= watched.flat[: len(samples)]
     here = torch.full_like(samples[hit], run)
-    result.record(samples[hit], points[hit], here, torch.full_like(here, passes))
+    result.record(samples[hit], points[hit], here, passes[hit])

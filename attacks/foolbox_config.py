@@ -14,6 +14,15 @@ from typing import Any, Literal
 from attacks.errors import AttackError
 from attacks.threat import NORMS, AnyNorm
 
+Knowledge = Literal["white-box", "score", "decision", "none"]
+"""What an attacker knows: gradients, logits, the predicted class, or nothing of the model."""
+_SCORES = ("GenAttack",)
+_DECISIONS = (
+    *("BinarizationRefinement", "BinarySearchContrast", "Boundary", "GaussianBlur", "HopSkipJump"),
+    *("Inversion", "L2Additive", "L2ClippingAware", "L2ContrastReduction", "L2Repeated"),
+    *("LinearSearch", "LinfAdditive", "LinfRepeated", "Pointwise", "SaltAndPepper"),
+)
+"""How the names of those begin that look at predictions alone; noise is judged by them as well."""
 _OURS = ("distance", "init_attack", "tensorboard")  # options that are set here, or not at all
 
 
@@ -94,6 +103,14 @@ def fits(value: object, hint: Any) -> bool:
     return isinstance(value, (int, float) if hint is float else hint)
 
 
+def _check_size(what: str, value: object, least: int) -> None:
+    """Raise unless the numbers in an option are finite and at least `least`."""
+    parts = value if isinstance(value, list | tuple) else (value,)
+    numbers = [v for v in parts if isinstance(v, int | float) and not isinstance(v, bool)]
+    if not all(least <= number < float("inf") for number in numbers):
+        raise AttackError(f"{what} is {value!r}, it must be finite and at least {least}")
+
+
 @dataclass(frozen=True)
 class FoolboxConfig:
     """Settings of an attack of foolbox; every one of them is part of the protocol.
@@ -124,9 +141,18 @@ class FoolboxConfig:
             if not fits(value, hints[name]):
                 wanted = inspect.formatannotation(hints[name])
                 raise AttackError(f"{self.name}: {name} is {value!r}, it must be {wanted}")
+            free = fits(0.5, hints[name]) or name == "channel_axis"
+            _check_size(f"{self.name}: {name}", value, 0 if free else 1)
         for name in known:
             if parameters[name].default is inspect.Parameter.empty and name not in self.options:
                 raise AttackError(f"{self.name} needs the option '{name}'")
+
+    @property
+    def knowledge(self) -> Knowledge:
+        """What the attack needs to know of a model."""
+        if self.name in _SCORES:
+            return "score"
+        return "decision" if self.name.startswith(_DECISIONS) else "white-box"
 
     def build(self, norm: AnyNorm) -> Any:
         """The attack, for one norm.

@@ -31,7 +31,7 @@ from attacks.errors import AttackError
 from attacks.keypoints import keypoints
 from attacks.lanes import Lanes, Method, State, drive
 from attacks.losses import margin
-from attacks.problem import Problem
+from attacks.problem import Limits, Problem
 from attacks.randomness import advance, gaussian, uniform
 from attacks.result import AttackResult, Progress
 from attacks.rows import wide
@@ -248,10 +248,13 @@ def guided(
     seed: int,
     confirm: Callable[[Tensor, Tensor], Tensor] | None = None,
     progress: Progress | None = None,
+    limits: Limits | None = None,
 ) -> AttackResult:
     """Attack each sample until it breaks or its runs are used up; see `attacks.problem.Problem`.
 
     Images are (channels, height, width); samples of any other shape are tables.
     """
-    problem = Problem(classifier, x, y, ids, threat, seed, confirm=confirm, progress=progress)
+    problem = Problem(
+        classifier, x, y, ids, threat, seed, confirm=confirm, progress=progress, limits=limits
+    )
     return drive(problem, Guided(config, problem))

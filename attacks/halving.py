@@ -21,7 +21,7 @@ from attacks.driver import distances
 from attacks.errors import AttackError
 from attacks.lanes import Lanes, Method, State, drive
 from attacks.losses import LOSSES, LossName, gain
-from attacks.problem import Problem
+from attacks.problem import Limits, Problem
 from attacks.result import AttackResult, Progress
 from attacks.threat import ThreatModel
 
@@ -114,24 +114,26 @@ def halving(
     seed: int,
     confirm: Callable[[Tensor, Tensor], Tensor] | None = None,
     progress: Progress | None = None,
+    limits: Limits | None = None,
 ) -> AttackResult:
     """Attack each sample until it breaks or its rounds are over; see `attacks.problem.Problem`."""
     result = AttackResult.empty(x)
     if len(x) == 0:
         return result
-    whole = Problem(classifier, x, y, ids, threat, seed, confirm=confirm)
+    whole = Problem(classifier, x, y, ids, threat, seed, confirm=confirm, limits=limits)
     targets, open_ = whole.ranked, torch.arange(len(x), device=x.device)
     runs = 0
     for number, (count, steps) in enumerate(config.plan(whole.clean.shape[1])):
-        part = replace(whole, x=x[open_], y=y[open_], ids=ids[open_.cpu()])
+        left = None if limits is None else limits.left(open_, result.forwards)
+        part = replace(whole, x=x[open_], y=y[open_], ids=ids[open_.cpu()], limits=left)
         this = _Round(config, number, steps, targets[:, :count], threat)
         found = drive(part, this)
         found.restart += runs * found.found  # numbered on from round to round
         result.add(found, open_)
         runs += count
-        left = ~found.found
-        nearest = this.reached[left].argsort(dim=1, descending=True, stable=True)
-        targets, open_ = this.targets[left].gather(1, nearest), open_[left]
+        held = ~found.found
+        nearest = this.reached[held].argsort(dim=1, descending=True, stable=True)
+        targets, open_ = this.targets[held].gather(1, nearest), open_[held]
         if progress is not None:
             progress(int(result.found.sum()), int(result.found.sum()))
         if len(open_) == 0:

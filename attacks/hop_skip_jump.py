@@ -18,7 +18,7 @@ from attacks.driver import missed
 from attacks.errors import AttackError
 from attacks.lanes import Lanes, Method, State, drive
 from attacks.offsets import TINY, Offsets, length
-from attacks.problem import Problem
+from attacks.problem import Limits, Problem
 from attacks.randomness import advance, gaussian, uniform
 from attacks.result import AttackResult, Progress
 from attacks.threat import ThreatModel
@@ -199,6 +199,7 @@ def hop_skip_jump(
     confirm: Callable[[Tensor, Tensor], Tensor] | None = None,
     progress: Progress | None = None,
     minimal: bool = False,
+    limits: Limits | None = None,
 ) -> AttackResult:
     """Attack each sample until it breaks or its runs are used up; see `attacks.problem.Problem`.
 
@@ -209,6 +210,15 @@ def hop_skip_jump(
         AttackError: The norm is l1.
     """
     problem = Problem(
-        classifier, x, y, ids, threat, seed, confirm=confirm, minimal=minimal, progress=progress
+        classifier,
+        x,
+        y,
+        ids,
+        threat,
+        seed,
+        confirm=confirm,
+        minimal=minimal,
+        progress=progress,
+        limits=limits,
     )
     return drive(problem, HopSkipJump(config, threat))

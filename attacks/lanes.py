@@ -175,7 +175,9 @@ def drive(problem: Problem, method: Method) -> AttackResult:
     if len(x) == 0:
         return result
     leaves = problem.active_set and not problem.minimal
-    waiting = deque((sample, 0) for sample in range(len(x)))
+    limits, most = problem.limits, None if problem.limits is None else problem.limits.queries
+    begun = range(len(x)) if most is None else (most > 0).nonzero()[:, 0].tolist()
+    waiting = deque((sample, 0) for sample in begun)
     lanes = Lanes(problem, method, classifier.tile_for(len(x)))
     nearest = torch.full((len(x),), torch.inf, dtype=torch.float64, device=x.device)
     finished = 0
@@ -183,6 +185,10 @@ def drive(problem: Problem, method: Method) -> AttackResult:
         started = time.perf_counter()
         lanes.refill(method, waiting)
         if not lanes.count:
+            return _closed(problem, method, result)
+        if limits is not None and limits.late:
+            result.timeout[lanes.sample[lanes.live]] = True
+            result.timeout[[sample for sample, _ in waiting]] = True
             return _closed(problem, method, result)
         if classifier.tile_for(lanes.count) < len(lanes.live):
             lanes.shrink(classifier.tile_for(lanes.count))
@@ -202,13 +208,16 @@ def drive(problem: Problem, method: Method) -> AttackResult:
             hit = _confirm(lanes, hit, result)
         if bool(hit.any()):
             result.record(samples[hit], point[hit], lanes.run[hit], lanes.step[hit])
-        last = lanes.step >= method.steps
+        last, spent = lanes.step >= method.steps, torch.zeros_like(result.found)
+        if most is not None:
+            spent = result.forwards + 1 >= most  # of samples that are looked at in this pass
+            last = last | spent[samples]
         early = method.move(lanes, logits, loss, gradient)
         over = last if early is None or not classifier.invariant else last | early
         leaving = live & ((hit | over) if leaves else over)
         if bool(leaving.any()):
             left, run = lanes.leave(leaving)
-            again = (~result.found[left] | problem.minimal) & (run + 1 < method.runs)
+            again = (~result.found[left] | problem.minimal) & (run + 1 < method.runs) & ~spent[left]
             waiting.extend(zip(left[again].tolist(), (run[again] + 1).tolist(), strict=True))
             finished += int((~again).sum())
         lanes.step = lanes.step + lanes.live.long()
@@ -256,7 +265,8 @@ def _margins(lanes: Lanes, logits: Tensor) -> tuple[Tensor, Tensor]:
 
 def _closed(problem: Problem, method: Method, result: AttackResult) -> AttackResult:
     """The result, where a search that met no point within eps has the sample's own margin."""
-    if method.strays and bool(result.lowest.isinf().any()):
+    no_point = method.strays or problem.limits is not None
+    if no_point and bool(result.lowest.isinf().any()):
         own = margin(problem.clean, problem.y)
         unseen = result.lowest.isinf() & own.isfinite()
         result.lowest = torch.where(unseen, own, result.lowest)

@@ -22,7 +22,7 @@ from attacks.fab import FAB, FABConfig
 from attacks.fmn import FMN, FMNConfig
 from attacks.lanes import Method, drive
 from attacks.pdpgd import PDPGD, PDPGDConfig
-from attacks.problem import Problem
+from attacks.problem import Limits, Problem
 from attacks.result import AttackResult, Progress
 from attacks.shorten import Shorten
 from attacks.sigma_zero import SigmaZero, SigmaZeroConfig
@@ -71,6 +71,7 @@ def nearest(
     seed: int,
     confirm: Callable[[Tensor, Tensor], Tensor] | None = None,
     progress: Progress | None = None,
+    limits: Limits | None = None,
 ) -> AttackResult:
     """The nearest adversarial example within `threat.eps` of each sample.
 
@@ -87,19 +88,25 @@ def nearest(
         seed: Seed of the noise.
         confirm: See `attacks.problem.Problem`.
         progress: Called with (samples finished, samples broken) by the last part.
+        limits: What may be spent, over all parts; see `attacks.problem.Problem`.
     """
     result, runs = AttackResult.empty(x), 0
     if len(x) == 0:
         return result
-    problem = Problem(classifier, x, y, ids, threat, seed, confirm=confirm, minimal=True)
+    problem = Problem(
+        classifier, x, y, ids, threat, seed, confirm=confirm, minimal=True, limits=limits
+    )
+    every = torch.arange(len(x), device=x.device)
     classes = problem.clean.shape[1]
 
     def look(method: Method) -> None:
         nonlocal runs
+        if limits is not None:
+            problem.limits = limits.left(every, result.forwards)
         other = drive(problem, method)
         nearer = other.found & (distance_of(other, x, threat) < distance_of(result, x, threat))
         numbered = replace(other, found=nearer, restart=other.restart + runs)
-        result.add(numbered, torch.arange(len(x), device=x.device))
+        result.add(numbered, every)
         runs += method.runs
 
     if threat.norm == "l0":

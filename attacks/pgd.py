@@ -12,7 +12,7 @@ from attacks.classifier import TiledClassifier
 from attacks.errors import AttackError
 from attacks.lanes import Lanes, Method, State, drive
 from attacks.losses import LOSSES, LossName, attack_loss
-from attacks.problem import Problem
+from attacks.problem import Limits, Problem
 from attacks.result import AttackResult, Progress
 from attacks.threat import ThreatModel
 
@@ -112,6 +112,7 @@ def pgd(
     active_set: bool = True,
     confirm: Callable[[Tensor, Tensor], Tensor] | None = None,
     progress: Progress | None = None,
+    limits: Limits | None = None,
 ) -> AttackResult:
     """Attack each sample until it breaks or its restarts are used up.
 
@@ -130,11 +131,22 @@ def pgd(
         confirm: Says of inputs that are misclassified, and their true classes, which of them count
             (float64 may disagree); the search goes on where one does not. None: all do.
         progress: Called with (samples finished, samples broken) as they change.
+        limits: What may be spent; None: all that the settings ask for.
 
     Returns:
         What was found. The caller re-checks it (`attacks.driver`) before it counts.
     """
     problem = Problem(
-        classifier, x, y, ids, threat, seed, targets, confirm, active_set, progress=progress
+        classifier,
+        x,
+        y,
+        ids,
+        threat,
+        seed,
+        targets,
+        confirm,
+        active_set,
+        progress=progress,
+        limits=limits,
     )
     return drive(problem, _PGD(config, threat.eps, targets))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +13,31 @@ from torch import Tensor
 from attacks.classifier import TiledClassifier
 from attacks.result import Progress
 from attacks.threat import ThreatModel
+
+
+@dataclass(frozen=True, eq=False)
+class Limits:
+    """What a search may spend on its samples, and what is known of them beforehand.
+
+    Attributes:
+        clean: Logits of the samples, (n, classes): they are not asked for again.
+        queries: Most forward passes of each sample, int64, (n,); None: as many as it takes.
+        deadline: When the search ends where it is, by `time.perf_counter`; None: never.
+    """
+
+    clean: Tensor
+    queries: Tensor | None = None
+    deadline: float | None = None
+
+    @property
+    def late(self) -> bool:
+        """Whether the time is over."""
+        return self.deadline is not None and time.perf_counter() >= self.deadline
+
+    def left(self, rows: Tensor, forwards: Tensor) -> Limits:
+        """What is left to the samples at `rows` once each has spent `forwards`, int64, (n,)."""
+        queries = None if self.queries is None else (self.queries - forwards)[rows]
+        return Limits(self.clean[rows], queries, self.deadline)
 
 
 @dataclass(eq=False)
@@ -34,6 +60,7 @@ class Problem:
         minimal: Look for the nearest adversarial example: a sample stays to the end of its runs,
             and `eps` only bounds what counts. The method has to be one that comes nearer.
         progress: Called with (samples finished, samples broken) as they change.
+        limits: What may be spent; None: whatever the method takes, and one pass for `clean`.
     """
 
     classifier: TiledClassifier
@@ -47,10 +74,13 @@ class Problem:
     active_set: bool = True
     minimal: bool = False
     progress: Progress | None = None
+    limits: Limits | None = None
 
     @cached_property
     def clean(self) -> Tensor:
         """Logits of the samples, (n, classes); of no samples (0, 2)."""
+        if self.limits is not None:
+            return self.limits.clean
         if len(self.x) == 0:
             return self.x.new_zeros(0, 2)
         return self.classifier.logits(self.x)

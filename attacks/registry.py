@@ -13,7 +13,7 @@ from attacks.errors import AttackError
 from attacks.fab import FABConfig, fab
 from attacks.fmn import FMNConfig, fmn
 from attacks.foolbox_adapter import foolbox_attack
-from attacks.foolbox_config import FoolboxConfig, fits
+from attacks.foolbox_config import FoolboxConfig, Knowledge, fits
 from attacks.guided import GuidedConfig, guided
 from attacks.halving import HalvingConfig, halving
 from attacks.hop_skip_jump import HopSkipJumpConfig, hop_skip_jump
@@ -27,8 +27,6 @@ from attacks.threat import NORMS, AnyNorm
 from attacks.transform_search import TransformConfig, transformations
 from attacks.transformations import FAMILIES, FAMILY
 
-Knowledge = Literal["white-box", "score", "decision", "none"]
-"""What an attacker knows: gradients, logits, the predicted class, or nothing of the model."""
 AttackConfig = (
     PGDConfig
     | APGDConfig
@@ -59,9 +57,9 @@ class Kind:
         name: Its name in records and on the command line.
         config: Type of its settings.
         run: `run(classifier, x, y, ids, threat, config, seed, confirm=, progress=)`.
-        passes: Most forward passes of a sample, from its settings and the number of classes: as far
-            as it is known beforehand.
-        knowledge: What it needs to know.
+        passes: Most forward passes of a sample, from its settings and the number of classes; None
+            where that is not known beforehand.
+        knowledge: What it needs to know; see `knowledge_of`.
         norms: The norms it is for.
         minimal: Whether it can look for the nearest adversarial example, if asked by
             `run(minimal=True)` or always.
@@ -70,7 +68,7 @@ class Kind:
     name: str
     config: type[Any]
     run: Callable[..., AttackResult]
-    passes: Callable[[Any, int], int]
+    passes: Callable[[Any, int], int | None]
     knowledge: Knowledge = "white-box"
     norms: tuple[AnyNorm, ...] = NORMS
     minimal: Literal["never", "asked", "always"] = "never"
@@ -100,8 +98,8 @@ def _of_grid(config: TransformConfig, classes: int) -> int:
     return sum(FAMILY[name].variants for name in families) * config.levels + config.draws + 1
 
 
-def _of_others(config: FoolboxConfig, classes: int) -> int:
-    return 100 * config.restarts
+def _unknown(config: FoolboxConfig, classes: int) -> None:
+    return None
 
 
 KINDS = {
@@ -134,7 +132,7 @@ KINDS = {
             ("linf", "l2"),
         ),
         Kind("transformations", TransformConfig, transformations, _of_grid, "none"),
-        Kind("foolbox", FoolboxConfig, foolbox_attack, _of_others),
+        Kind("foolbox", FoolboxConfig, foolbox_attack, _unknown),
     )
 }
 
@@ -142,6 +140,11 @@ KINDS = {
 def kind_of(config: AttackConfig) -> Kind:
     """The attack that settings are for."""
     return next(kind for kind in KINDS.values() if type(config) is kind.config)
+
+
+def knowledge_of(config: AttackConfig) -> Knowledge:
+    """What an attack needs to know; of one of foolbox, what that one needs."""
+    return config.knowledge if isinstance(config, FoolboxConfig) else kind_of(config).knowledge
 
 
 def to_plain(config: AttackConfig) -> dict[str, Plain]:

@@ -24,9 +24,12 @@ class AttackResult:
             of the others over it), negative once found; infinite where none was.
         forwards: int64, (n,), forward passes the search needed for the sample.
         backwards: int64, (n,), gradients it needed.
-        not_finite: bool, (n,), a logit or a gradient was NaN or Inf on the way.
-        flat: bool, (n,), a gradient was exactly zero on the way: there the search stood still.
+        not_finite: bool, (n,), a logit or a gradient was NaN or Inf on the way, at a point that the
+            attacker may choose.
+        flat: bool, (n,), a gradient was exactly zero on the way: there the search stood still. (One
+            that is not finite, where the attacker may not go, counts as zero.)
         rounding: bool, (n,), misclassified on the way, but not beyond rounding.
+        timeout: bool, (n,), the time was over before the search was.
         seconds: float64, (n,), the sample's share of the time of its passes.
     """
 
@@ -40,6 +43,7 @@ class AttackResult:
     not_finite: Tensor
     flat: Tensor
     rounding: Tensor
+    timeout: Tensor
     seconds: Tensor
 
     @classmethod
@@ -61,6 +65,7 @@ class AttackResult:
             not_finite=torch.zeros(n, dtype=torch.bool, device=device),
             flat=torch.zeros(n, dtype=torch.bool, device=device),
             rounding=torch.zeros(n, dtype=torch.bool, device=device),
+            timeout=torch.zeros(n, dtype=torch.bool, device=device),
             seconds=torch.zeros(n, dtype=torch.float64, device=device),
         )
 
@@ -82,7 +87,7 @@ class AttackResult:
         self.record(rows[hit], other.adversarial[hit], other.restart[hit], other.iteration[hit])
         for name in ("forwards", "backwards", "seconds"):
             getattr(self, name)[rows] += getattr(other, name)
-        for name in ("not_finite", "flat", "rounding"):
+        for name in ("not_finite", "flat", "rounding", "timeout"):
             getattr(self, name)[rows] |= getattr(other, name)
         self.lowest[rows] = torch.minimum(self.lowest[rows], other.lowest)
 
@@ -114,6 +119,7 @@ class AttackResult:
         margins = torch.where(known & inside, margins, torch.inf)
         self.lowest.scatter_reduce_(0, samples, margins, "amin")
         pull = gradient.flatten(1).abs().sum(1)
-        strange = (fresh & ~known) | (moved & ~pull.isfinite())
+        strange = ((fresh & ~known) | (moved & ~pull.isfinite())) & inside
         self.not_finite.index_fill_(0, samples[strange], True)
-        self.flat.index_fill_(0, samples[moved & (pull == 0)], True)
+        still = (pull == 0) | (~pull.isfinite() & ~inside)
+        self.flat.index_fill_(0, samples[moved & still], True)

@@ -21,7 +21,7 @@ from attacks.classifier import TiledClassifier
 from attacks.errors import AttackError
 from attacks.lanes import Lanes, Method, State, drive
 from attacks.offsets import TINY, Offsets
-from attacks.problem import Problem
+from attacks.problem import Limits, Problem
 from attacks.result import AttackResult, Progress
 from attacks.threat import ThreatModel
 
@@ -146,6 +146,7 @@ def sigma_zero(
     confirm: Callable[[Tensor, Tensor], Tensor] | None = None,
     progress: Progress | None = None,
     minimal: bool = False,
+    limits: Limits | None = None,
 ) -> AttackResult:
     """Attack each sample until it breaks or its runs are used up; see `attacks.problem.Problem`.
 
@@ -153,6 +154,15 @@ def sigma_zero(
     `attacks.driver.distances` says.
     """
     problem = Problem(
-        classifier, x, y, ids, threat, seed, confirm=confirm, minimal=minimal, progress=progress
+        classifier,
+        x,
+        y,
+        ids,
+        threat,
+        seed,
+        confirm=confirm,
+        minimal=minimal,
+        progress=progress,
+        limits=limits,
     )
     return drive(problem, SigmaZero(config, threat, problem.clean.shape[1]))

@@ -20,7 +20,7 @@ from attacks.classifier import TiledClassifier
 from attacks.errors import AttackError
 from attacks.lanes import Lanes, Method, State, drive
 from attacks.losses import margin
-from attacks.problem import Problem
+from attacks.problem import Limits, Problem
 from attacks.randomness import advance, uniform
 from attacks.result import AttackResult, Progress
 from attacks.rows import wide
@@ -245,7 +245,10 @@ def square(
     seed: int,
     confirm: Callable[[Tensor, Tensor], Tensor] | None = None,
     progress: Progress | None = None,
+    limits: Limits | None = None,
 ) -> AttackResult:
     """Attack each sample until it breaks or its runs are used up; see `attacks.problem.Problem`."""
-    problem = Problem(classifier, x, y, ids, threat, seed, confirm=confirm, progress=progress)
+    problem = Problem(
+        classifier, x, y, ids, threat, seed, confirm=confirm, progress=progress, limits=limits
+    )
     return drive(problem, Square(config, threat, tuple(x.shape[1:])))

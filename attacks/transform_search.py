@@ -19,7 +19,7 @@ from attacks.errors import AttackError
 from attacks.images import from_unit, to_unit
 from attacks.lanes import Lanes, Method, State, drive
 from attacks.losses import margin
-from attacks.problem import Problem
+from attacks.problem import Limits, Problem
 from attacks.randomness import advance, stream_keys, uniform
 from attacks.result import AttackResult, Progress
 from attacks.threat import ThreatModel
@@ -166,9 +166,12 @@ def transformations(
     seed: int,
     confirm: Callable[[Tensor, Tensor], Tensor] | None = None,
     progress: Progress | None = None,
+    limits: Limits | None = None,
 ) -> AttackResult:
     """Try the transformations within a norm ball; for the arguments see `attacks.problem`."""
-    problem = Problem(classifier, x, y, ids, threat, seed, confirm=confirm, progress=progress)
+    problem = Problem(
+        classifier, x, y, ids, threat, seed, confirm=confirm, progress=progress, limits=limits
+    )
     return drive(problem, Transformations(config, x))
 
 

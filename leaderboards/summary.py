@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal, get_args
 
 import pandas as pd
 from pydantic import Field
@@ -15,6 +15,7 @@ from leaderboards.changed import (
     transformation_summary,
 )
 from leaderboards.columns import content_sha256, to_frame
+from leaderboards.diagnostics import RedFlag, read_diagnostics, red_flags
 from leaderboards.distances import Distances, Radii, distance_summary, radius_summary
 from leaderboards.draws import DrawsSummary, draws_summary
 from leaderboards.explained import ExplanationSummary, clean_correct, explanation_summary
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from leaderboards.store import RunStore
 
 SUMMARY_SCHEMA: Final = 1
+Knowledge = Literal["white-box", "score", "decision", "none"]
 Seconds = Annotated[float, Field(ge=0)]
 
 
@@ -85,6 +87,11 @@ class StepSummary(Record):
     """Forward passes of one sample, in all."""
     backwards: Count
     """Backward passes of one sample, in all."""
+    knowledge: Knowledge | None = None
+    """What an attack needs to know of the model: gradients, logits, predicted classes, or nothing.
+    Absent in older records, and of steps that are no attacks."""
+    queries: Count | None = None
+    """Of an attack: forward passes that no gradient followed, in all. Absent likewise."""
     work: Count
     """Subproblems it bounded, in all."""
     seconds: Seconds
@@ -142,6 +149,10 @@ class Summary(Record):
     """Quantiles of the smallest distance that was found; null if the nearest was not looked for."""
     explanation: ExplanationSummary | None = None
     """How far explanations can be bent; null where the run is about predictions."""
+    flags: tuple[RedFlag, ...] | None = None
+    """Signs that the attacks failed rather than that the model held; null if not diagnosed."""
+    reliable: bool | None = None
+    """Whether there is no such sign: whether robust_accuracy can be trusted; null likewise."""
     corruption: CorruptionSummary | None = None
     """Accuracy under common corruptions; null where the run is not about them. `robust_accuracy`
     is then that of samples that are right under every one."""
@@ -179,6 +190,7 @@ def summarise(store: RunStore) -> Summary:
             result,
             content_sha256(tables[step]),
             step in _reasoned(store),
+            _knowledge(store, step),
         )
         for step in store.steps
     )
@@ -196,6 +208,8 @@ def summarise(store: RunStore) -> Summary:
     explained = manifest.protocol.explanation
     accuracy = complete and explained is None
     reasoned = [frames[step] for step in _reasoned(store)]
+    diagnostics = read_diagnostics(store)
+    flags = None if diagnostics is None else red_flags(diagnostics, result)
     return Summary(
         run_id=manifest.run_id,
         identity=manifest.identity(),
@@ -210,6 +224,8 @@ def summarise(store: RunStore) -> Summary:
         radius=radius_summary(certificates),
         distance=distance_summary(store, frames),
         explanation=explanation_summary(store, frames, result, complete),
+        flags=flags,
+        reliable=None if flags is None else not flags,
         corruption=corruption_summary(store, frames, complete),
         transformation=transformation_summary(store, frames, complete),
         other_draws=draws_summary(store, frames),
@@ -248,6 +264,7 @@ def _step_summary(
     result: pd.DataFrame,
     content: str,
     reasoned: bool,
+    knowledge: Knowledge | None,
 ) -> StepSummary:
     frame, order = frames[step], list(frames)
     mine = result["settled_by"] == step
@@ -266,10 +283,24 @@ def _step_summary(
         errors=int(frame["verdict"].isin([Verdict.ERROR]).sum()),
         forwards=int(frame["forwards"].sum()),
         backwards=int(frame["backwards"].sum()),
+        queries=_queries(frame) if kind == "attack" else None,
+        knowledge=knowledge,
         work=int(frame["work"].sum()),
         seconds=math.fsum(frame["seconds"]),
         content_sha256=content,
     )
+
+
+def _queries(frame: pd.DataFrame) -> int:
+    """Forward passes that no gradient followed: every gradient has a pass of its own."""
+    return int((frame["forwards"] - frame["backwards"]).clip(lower=0).sum())
+
+
+def _knowledge(store: RunStore, step: str) -> Knowledge | None:
+    """What an attack's step says that it needs; PGD's and those on explanations say nothing."""
+    told = next((s.parameters for s in store.manifest.protocol.steps if s.name == step), {})
+    found = [known for known in get_args(Knowledge) if known == told.get("knowledge")]
+    return found[0] if found else ("white-box" if store.kind(step) == "attack" else None)
 
 
 def _undecided_by(certificates: list[pd.DataFrame], result: pd.DataFrame) -> Reasons:

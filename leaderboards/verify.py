@@ -36,7 +36,8 @@ def verify_bytes(store: RunStore) -> list[str]:
         problems = _stray_folders(store)
         frames = store.read_steps()
         problems += [p for step in frames for p in _row_problems(store, step, frames)]
-        problems += _problems_across_steps(frames, store.manifest.protocol.corruption is not None)
+        of_all = store.manifest.protocol.corruption is not None
+        problems += _problems_across_steps(frames, of_all) + _queries_problems(store, frames)
         problems += _summary_problems(store)
         problems += _curve_problems(store, frames)
     except RecordError as error:
@@ -106,8 +107,9 @@ def _prediction_rules(
             .fillna(False)
             .astype(bool),
             "more passes than the protocol has": frame["forwards"] > restarts * (steps + 1),
-            "not looked at": frame["forwards"] < 1,
         }
+        if not any(name in settings for name in ("max_queries", "seconds")):
+            rules["not looked at"] = frame["forwards"] < 1
     if store.kind(step) == "certificate" and "method" in settings:
         rules |= _certificate_rules(frame, store.manifest.protocol.threat.eps)
     else:
@@ -176,15 +178,36 @@ def _curve_problems(store: RunStore, frames: dict[str, pd.DataFrame]) -> list[st
     return [] if there == rebuilt else [f"{path} is not what the shards give"]
 
 
+def _queries_problems(store: RunStore, frames: dict[str, pd.DataFrame]) -> list[str]:
+    """Samples that the attacks so far asked about more often than a step's budget allows."""
+    problems, spent = [], pd.Series(dtype="int64")
+    for step in store.manifest.protocol.steps:
+        if step.kind != "attack":
+            continue
+        spent = spent.add(frames[step.name].set_index("sample_id")["forwards"], fill_value=0)
+        most = step.parameters.get("max_queries")
+        if isinstance(most, int) and (over := spent.index[spent > most]).size:
+            problems.append(
+                f"step {step.name}, sample {over[0]}: more passes than the {most} of max_queries"
+            )
+    return problems
+
+
 def _summary_problems(store: RunStore) -> list[str]:
     path = store.folder / "summary.json"
-    rebuilt = summarise(store)
+    rebuilt: Summary = summarise(store)
     if not path.exists():
         return [f"{path} is missing"] if rebuilt.complete else []
     try:
         written = Summary.model_validate_json(read_bytes(store.folder, path, MAX_SUMMARY_BYTES))
     except ValidationError as error:
         return [f"{path}: {explain(error)}"]
+    older = all(not {"queries", "knowledge"} & step.model_fields_set for step in written.steps)
+    if older:  # written before steps had these
+        bare = tuple(
+            s.model_copy(update={"queries": None, "knowledge": None}) for s in rebuilt.steps
+        )
+        rebuilt = rebuilt.model_copy(update={"steps": bare})
     return [
         f"{path}: {name} is not what the shards give"
         for name in Summary.model_fields

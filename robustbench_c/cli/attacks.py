@@ -44,6 +44,15 @@ def check_attack(name: str) -> None:
         raise UsageError(f"no attack '{name}'; {did_you_mean(name, attack_names())}")
 
 
+def check_settings(context: typer.Context) -> None:
+    """Raise UsageError if there are settings of an attack, and no attack."""
+    given = options.given_of(context, (*SETTINGS, "set_"))
+    if given and context.params["attack"] == NONE:
+        raise UsageError(
+            f"{given.rstrip('-')} is a setting of an attack, and --attack none is none"
+        )
+
+
 def attack_of(context: typer.Context, name: str, more: list[str]) -> AttackConfig | Suite:
     """The attack `name` with the settings that were given on the command line.
 

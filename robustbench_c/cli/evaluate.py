@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from robustbench_c.cli import budgets, flags, options
 from robustbench_c.cli import eot as random_models
 from robustbench_c.cli import explain as explaining
 from robustbench_c.cli import minimal as nearest
-from robustbench_c.cli import options
 from robustbench_c.cli.app import new_app, run_app
-from robustbench_c.cli.attacks import NONE, attack_of, check_attack
+from robustbench_c.cli.attacks import NONE, attack_of, check_attack, check_settings
 from robustbench_c.cli.known import show_known, show_versions
 from robustbench_c.cli.threats import threat_of
 from robustbench_c.errors import UsageError
@@ -135,6 +135,8 @@ def evaluate(
     set_: Annotated[
         list[str], typer.Option("--set", help="A setting of the attack, KEY=VALUE; repeatable.")
     ] = [],  # noqa: B006  # typer copies it
+    max_queries: budgets.Queries = None,
+    max_seconds: budgets.Seconds = None,
     eot: random_models.Draws = None,
     seed: Annotated[int, typer.Option(min=0, max=2**53, help="Seed of all noise.")] = 0,
     batch_size: Annotated[
@@ -145,6 +147,7 @@ def evaluate(
     save_adversarial: Annotated[
         bool, typer.Option("--save-adversarial", help="Keep every adversarial example.")
     ] = False,
+    no_diagnose: flags.NoDiagnose = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Run again although the record is there.")
     ] = False,
@@ -197,15 +200,15 @@ def evaluate(
         raise UsageError(
             "neither an attack nor a certificate: leave out --attack, or add --certify"
         )
-    if attack == NONE and set_:
-        raise UsageError("--set is a setting of an attack, and --attack none is none")
+    check_settings(context)
+    budgets.check_limits(context)
     most = _batch_size(batch_size)
     if protocol is not None:
         from robustbench_c.evaluation.protocols import load_protocol
 
         named = load_protocol(protocol)
         fixed = named.model_dump(exclude={"name", "description"})
-        fixed |= dict.fromkeys(("eps_unit", "immutable", "certify_seconds"))
+        fixed |= dict.fromkeys(("eps_unit", "immutable", "certify_seconds", *budgets.LIMITS))
         given = [key for key in fixed if options.is_given(context, key)]
         given += ["attack"] if attack != "pgd" else []
         given += [key for key in ("targets", "set_") if options.is_given(context, key)]
@@ -265,6 +268,7 @@ def evaluate(
             threat=threat,
             attack=config or "none",
             certify=proof or None,
+            budget=budgets.budget_of(context),
             seed=seed,
             batch_size=most,
             device=where,
@@ -272,10 +276,12 @@ def evaluate(
             save_adversarial=save_adversarial,
             overwrite=overwrite,
             protocol_name=protocol,
+            diagnose=not no_diagnose,
             progress=progress,
         )
     for notice in run.store.manifest.notices:
         stderr.print(f"notice: {notice}", highlight=False, markup=False, soft_wrap=True)
+    flags.warn(run.summary, stderr)
     if as_json:
         print(run.summary.to_bytes().decode(), end="")
         return

@@ -36,15 +36,18 @@ def ls(root: Annotated[Path, typer.Argument(help="Folder of the runs.")] = Path(
     from leaderboards.listing import list_runs
     from leaderboards.rates import Rate
     from robustbench_c.cli.console import wide_console
+    from robustbench_c.cli.flags import reliability
 
-    table = Table("run", "of", "state", "samples", "clean", "robust", "certified", box=None)
+    table = Table(
+        "run", "of", "state", "samples", "clean", "robust", "certified", "reliable", box=None
+    )
     found = list_runs(root)
     if not found:
         print(f"no runs in {root}")
         return
     for listed in found:
         if listed.manifest is None or listed.summary is None:
-            table.add_row(one_line(listed.folder.name), "", listed.problem or "", "", "", "", "")
+            table.add_row(one_line(listed.folder.name), "", listed.problem or "", *[""] * 5)
             continue
         found_out = listed.summary
         rates = (found_out.clean_accuracy, found_out.robust_accuracy, found_out.certified_accuracy)
@@ -59,6 +62,7 @@ def ls(root: Annotated[Path, typer.Argument(help="Folder of the runs.")] = Path(
             "complete" if listed.summary.complete else "unfinished",
             str(listed.summary.samples),
             *("-" if rate is None else f"{rate.value:.2%}" for rate in rates),
+            reliability(found_out),
         )
     wide_console().print(table)
 
@@ -75,10 +79,14 @@ def status(run: Folder) -> None:
     from leaderboards.errors import one_line
     from leaderboards.store import RunStore
     from leaderboards.summary import summarise
+    from robustbench_c.cli.console import wide_console
+    from robustbench_c.cli.flags import warn
     from robustbench_c.cli.tables import print_run
 
     store = RunStore.open(run)
-    print_run(store, summarise(store))
+    summary = summarise(store)
+    print_run(store, summary)
+    warn(summary, wide_console())
     for notice in store.manifest.notices:
         print(one_line(f"notice: {notice}", limit=3000))
 

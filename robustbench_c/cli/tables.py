@@ -7,14 +7,16 @@ from collections import Counter
 from rich.table import Table
 
 from leaderboards.errors import one_line
-from leaderboards.manifest import Manifest, ModelInfo, StepInfo
+from leaderboards.manifest import Manifest, ModelInfo
 from leaderboards.rates import Rate
 from leaderboards.store import RunStore
 from leaderboards.summary import Summary
 from leaderboards.verdicts import CLEAN_STEP, Verdict
+from robustbench_c.cli.attack_tables import attack_words, print_costs
 from robustbench_c.cli.changed_tables import print_corruptions, print_transformations
 from robustbench_c.cli.console import wide_console
 from robustbench_c.cli.explained_tables import print_explained
+from robustbench_c.cli.flags import diagnosed_lines, marked
 from robustbench_c.cli.minimal import distance_table, gap_lines
 from robustbench_c.cli.proof_tables import print_proofs, reasons_line
 
@@ -47,6 +49,7 @@ def print_run(store: RunStore, summary: Summary) -> None:
         print_explained(store.manifest.protocol, summary)
     else:
         wide_console().print(_table(store.manifest, summary))
+        print_costs(summary)
         print_proofs(summary)
         if summary.distance is not None:
             wide_console().print(distance_table(summary.distance))
@@ -56,6 +59,7 @@ def print_run(store: RunStore, summary: Summary) -> None:
         *_draws_lines(summary),
         *_detail_lines(store),
         *_size_lines(model),
+        *diagnosed_lines(store, summary),
     )
     for line in (*lines, _cost_line(summary)):
         print(line)
@@ -68,11 +72,12 @@ def _table(manifest: Manifest, summary: Summary) -> Table:
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     table.add_column("samples", justify="right")
     table.add_row("clean", *percent(summary.clean_accuracy))
-    attacks = [_attack(step) for step in manifest.protocol.steps if step.kind == "attack"]
+    attacks = [attack_words(step) for step in manifest.protocol.steps if step.kind == "attack"]
     proofs = [step.name for step in manifest.protocol.steps if step.kind == "certificate"]
     if attacks or proofs:
         told = f"robust ({' + '.join(attacks)})" if attacks else "robust (no attack)"
-        table.add_row(told, *percent(summary.robust_accuracy))
+        share, *rest = percent(summary.robust_accuracy)
+        table.add_row(told, marked(share, summary), *rest)
     if summary.certified_accuracy is not None:
         table.add_row(
             one_line(f"certified ({', '.join(proofs)})"), *percent(summary.certified_accuracy)
@@ -135,20 +140,6 @@ def _cost_line(summary: Summary) -> str:
         f"cost: {cost.forwards_per_sample:.1f} forward and {cost.backwards_per_sample:.1f} "
         f"backward passes per sample, {cost.seconds:.1f} s in all"
     )
-
-
-def _attack(step: StepInfo) -> str:
-    """An attack with what its strength hangs on: "pgd-40x5, step 0.025, ce"."""
-    settings = {
-        name: f"{value:.4g}" if isinstance(value, float) else str(value)
-        for name, value in step.parameters.items()
-    }
-    try:
-        shown = "{steps}x{restarts}, step {step_size}, {loss}".format(**settings)
-    except KeyError:  # not PGD
-        return one_line(step.name)
-    goal = settings.get("goal", "untargeted")
-    return one_line(f"{step.name}-{shown}" + ("" if goal == "untargeted" else f", {goal}"))
 
 
 def _verdict_line(summary: Summary) -> str:

@@ -13,12 +13,14 @@ from torch import Tensor
 from attacks.classifier import TiledClassifier
 from attacks.driver import missed
 from attacks.losses import margin
+from attacks.problem import Limits
 from attacks.registry import AttackConfig, kind_of
 from leaderboards.draws import OTHER
 from leaderboards.manifest import StepInfo
 from leaderboards.sample_ids import Ids
 from leaderboards.verdicts import Verdict
 from robustbench_c.evaluation import artefacts
+from robustbench_c.evaluation.budgets import AttackBudget, limits_of
 from robustbench_c.evaluation.pictures import contact_sheet
 from robustbench_c.evaluation.protocol_steps import attack_of
 from robustbench_c.evaluation.steps import Judged, attack_rows
@@ -28,6 +30,8 @@ from robustbench_c.evaluation.threats import searched
 _SHARD_SECONDS = 30.0
 _SHARD_SAMPLES = 2000
 _SHARD_BYTES = 1 << 29
+_UNKNOWN = 100
+"""Passes of a sample, where the attack does not say."""
 
 
 def attack_samples(task: Task, step: StepInfo) -> None:
@@ -40,9 +44,9 @@ def attack_samples(task: Task, step: StepInfo) -> None:
         left = np.setdiff1d(left, settled_before(task.store, step.name).index)
 
     def attack(part: Tensor, report: Callable[[int, int], None]) -> Judged:
-        return search(task, part, step, report)
+        return search(task, part, step, limits_of(task, step, part), report)
 
-    size = _shard_size(task, attack_of(step))
+    size = _shard_size(task, attack_of(step), AttackBudget.of(step))
     work_through(task, step.name, left, size, attack, f"{threat.norm} eps {threat.eps:g}")
 
 
@@ -93,9 +97,13 @@ def work_through(
 
 
 def search(
-    task: Task, part: Tensor, step: StepInfo, report: Callable[[int, int], None] | None = None
+    task: Task,
+    part: Tensor,
+    step: StepInfo,
+    limits: Limits,
+    report: Callable[[int, int], None] | None = None,
 ) -> Judged:
-    """Attack the samples at the places `part`, and re-check what is found."""
+    """Attack the samples at the places `part` within limits, and re-check what is found."""
     ids, place, config = task.data.ids[part], part.to(task.x.device), attack_of(step)
     x, y, threat = task.x[place], task.y[place], searched(step, task.threat, task.data.shape)
     more = {"minimal": True} if step.minimal and kind_of(config).minimal == "asked" else {}
@@ -109,6 +117,7 @@ def search(
         task.seed,
         confirm=in_float64_too(task),
         progress=report,
+        limits=limits,
         **more,
     )
     eps = task.threat.eps
@@ -129,9 +138,9 @@ def _misses(precise: TiledClassifier, adversarial: Tensor, y: Tensor) -> Tensor:
     return missed(precise.logits(adversarial.double()), y)
 
 
-def _shard_size(task: Task, config: AttackConfig) -> int:
-    classes = len(task.data.classes)
-    worst = task.classifier.seconds * kind_of(config).passes(config, classes)
+def _shard_size(task: Task, config: AttackConfig, budget: AttackBudget) -> int:
+    passes = kind_of(config).passes(config, len(task.data.classes)) or _UNKNOWN
+    worst = task.classifier.seconds * min(passes, budget.queries or passes)
     samples = max(_SHARD_SECONDS / max(worst, 1e-9), task.classifier.tiles[-1])
     return max(1, int(min(samples, _SHARD_SAMPLES, _SHARD_BYTES // task.x[0].nbytes)))
 

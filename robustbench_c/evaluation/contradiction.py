@@ -17,6 +17,7 @@ from leaderboards.manifest import StepInfo
 from leaderboards.sample_ids import Ids
 from leaderboards.verdicts import Verdict
 from robustbench_c.evaluation import artefacts, attacking
+from robustbench_c.evaluation.budgets import limits_of
 from robustbench_c.evaluation.certificates import certify_places
 from robustbench_c.evaluation.certifying import Certifier
 from robustbench_c.evaluation.protocol_steps import Proof
@@ -126,7 +127,8 @@ def _example(
             if len(at):
                 return examples.adversarial[at]
     if attack.kind == "attack":
-        again = attacking.search(task, place, attack)
+        limits = limits_of(task, attack, place, timed=False)
+        again = attacking.search(task, place, attack, limits)
     else:
         again = certify_places(task, certifier, Proof.of(attack), place, task.seed)
     return again.adversarial if bool(again.broken.all()) else None

@@ -87,6 +87,23 @@ def new_manifest(
     )
 
 
+def same_machine(manifest: Manifest, device: torch.device) -> bool:
+    """Whether a run's passes give the same bits here, as far as a manifest can tell."""
+    here = {"platform": _platform(), "device_name": _device_name(device)}
+    there = {"platform": manifest.platform, "device_name": manifest.device_name}
+    return here == there and manifest.versions.get("torch") == _versions()["torch"]
+
+
+def _platform() -> str:
+    return f"{platform.system()} {platform.machine()}"
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return platform.processor() or "CPU"
+
+
 def manifest_of(
     model: ModelInfo,
     data: Dataset,
@@ -115,7 +132,6 @@ def manifest_of(
     Raises:
         pydantic.ValidationError: A name, a seed or a notice that a record cannot hold.
     """
-    on_gpu = device.type == "cuda"
     manifest = Manifest(
         run_id="unnamed",
         created=datetime.now(UTC),
@@ -128,11 +144,11 @@ def manifest_of(
         tiles=tiles,
         batch_size=tiles[-1],
         device=str(device),
-        device_name=torch.cuda.get_device_name(device) if on_gpu else platform.processor() or "CPU",
+        device_name=_device_name(device),
         dtype="float32",
         threads=torch.get_num_threads(),
         versions=_versions(),
-        platform=f"{platform.system()} {platform.machine()}",
+        platform=_platform(),
         reproducible=all(step.parameters.get("seconds") is None for step in protocol.steps),
         notices=notices,
     )

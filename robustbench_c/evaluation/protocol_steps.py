@@ -11,13 +11,14 @@ from pydantic import ValidationError
 from attacks.errors import AttackError
 from attacks.foolbox_config import FoolboxConfig
 from attacks.pgd import PGDConfig
-from attacks.registry import KINDS, AttackConfig, from_plain, kind_of, to_plain
+from attacks.registry import KINDS, AttackConfig, from_plain, kind_of, knowledge_of, to_plain
 from attacks.suites import Suite
 from attacks.threat import ThreatModel
 from certify.errors import CertifyError
 from leaderboards.errors import RecordError
 from leaderboards.manifest import Parameter, SampleScope, StepInfo, explain
 from robustbench_c.errors import UsageError
+from robustbench_c.evaluation.budgets import QUERIES, SECONDS, AttackBudget
 from robustbench_c.evaluation.certifying import CASCADE, METHODS, Budget, CertifyConfig, Method
 
 PGD = "pgd"
@@ -28,6 +29,7 @@ RADIUS = "radius"
 """Name of the step that looks for certified radii."""
 
 ATTACK_VERSION = 1
+UNLIMITED = AttackBudget()
 CERTIFICATE_VERSION = 1
 
 TILES = {"ibp": 128, "crown-ibp": 64, "crown": 64, "alpha-crown": 32, "complete": 16}
@@ -39,7 +41,11 @@ TOLERANCE = 0.01
 
 
 def attack_step(
-    name: str, config: AttackConfig, threat: ThreatModel, minimal: bool = False
+    name: str,
+    config: AttackConfig,
+    threat: ThreatModel,
+    budget: AttackBudget = UNLIMITED,
+    minimal: bool = False,
 ) -> StepInfo:
     """An attack as a step of a protocol: every setting, with PGD's step size as a number.
 
@@ -47,6 +53,7 @@ def attack_step(
         name: Of the step.
         config: Settings of the attack.
         threat: What the attacker may do.
+        budget: What all attacks of the run may spend.
         minimal: Whether it looks for the nearest adversarial example of every sample.
 
     Raises:
@@ -56,9 +63,10 @@ def attack_step(
     if isinstance(config, PGDConfig):  # its records are older than the name in them
         settings["step_size"] = config.resolved_step(threat.eps)
     else:
-        settings = {"attack": kind.name, "knowledge": kind.knowledge, **settings}
+        settings = {"attack": kind.name, "knowledge": knowledge_of(config), **settings}
     if minimal or kind.minimal == "always":
         settings["minimal"] = True
+    settings |= budget.parameters
     try:
         return StepInfo(name=name, kind="attack", version=ATTACK_VERSION, parameters=settings)
     except ValidationError as error:
@@ -73,7 +81,8 @@ def attack_of(step: StepInfo) -> AttackConfig:
     """
     settings = dict(step.parameters)
     name = settings.pop("attack", PGD)
-    settings.pop("knowledge", None)
+    for other in ("knowledge", QUERIES, SECONDS):
+        settings.pop(other, None)
     if name not in KINDS:
         raise RecordError(f"step {step.name} is an attack that is not known here: {name!r}")
     if step.minimal and KINDS[str(name)].minimal != "never":
@@ -164,7 +173,9 @@ def _name(attack: AttackConfig) -> str:
     return f"foolbox-{words.removesuffix('-attack')}"
 
 
-def _attack_steps(attack: AttackConfig | Suite | None, threat: ThreatModel) -> tuple[StepInfo, ...]:
+def _attack_steps(
+    attack: AttackConfig | Suite | None, threat: ThreatModel, budget: AttackBudget
+) -> tuple[StepInfo, ...]:
     if attack is None:
         return ()
     suite = attack if isinstance(attack, Suite) else Suite("alone", ((_name(attack), attack),))
@@ -180,11 +191,16 @@ def _attack_steps(attack: AttackConfig | Suite | None, threat: ThreatModel) -> t
         if suite.minimal and kind_of(config).minimal == "never":
             fit = ", ".join(kind.name for kind in KINDS.values() if kind.minimal != "never")
             raise UsageError(f"the attack {name} does not look for the nearest example: use {fit}")
-    return tuple(attack_step(name, config, threat, suite.minimal) for name, config in suite.parts)
+    return tuple(
+        attack_step(name, config, threat, budget, suite.minimal) for name, config in suite.parts
+    )
 
 
 def protocol_steps(
-    attack: AttackConfig | Suite | None, certify: CertifyConfig | None, threat: ThreatModel
+    attack: AttackConfig | Suite | None,
+    certify: CertifyConfig | None,
+    threat: ThreatModel,
+    budget: AttackBudget = UNLIMITED,
 ) -> tuple[StepInfo, ...]:
     """Return the steps after `clean`, in the order they run.
 
@@ -193,7 +209,7 @@ def protocol_steps(
         UsageError: Neither an attack nor a certificate, an attack for another norm, a certificate
             for l0, or a radius of a threat model of eps 0.
     """
-    strong = _attack_steps(attack, threat)
+    strong = _attack_steps(attack, threat, budget)
     if certify is None:
         if not strong:
             raise UsageError("neither an attack nor a certificate: give one of them")
@@ -210,7 +226,7 @@ def protocol_steps(
     else:
         # another loss than the usual one: the long attack then repeats no step of the short one
         quick = PGDConfig(steps=20, restarts=1, loss="margin")
-        opening = (attack_step(QUICK, quick, threat),) if strong else ()
+        opening = (attack_step(QUICK, quick, threat, budget),) if strong else ()
         steps = [*opening, *made[:3], *strong, *made[3:]]
     if certify.radius:
         if threat.eps == 0:

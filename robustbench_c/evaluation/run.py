@@ -29,6 +29,7 @@ from robustbench_c.errors import RunError, UsageError
 from robustbench_c.evaluation import artefacts
 from robustbench_c.evaluation.attacking import attack_samples
 from robustbench_c.evaluation.averaging import AveragedModel
+from robustbench_c.evaluation.budgets import AttackBudget
 from robustbench_c.evaluation.certifying import (
     Budget,
     Certifier,
@@ -37,6 +38,7 @@ from robustbench_c.evaluation.certifying import (
     make_certifier,
 )
 from robustbench_c.evaluation.crosscheck import CrossCheck, cross_check
+from robustbench_c.evaluation.diagnosing import diagnose_run
 from robustbench_c.evaluation.inputs import (
     chance_notice,
     check_data,
@@ -45,7 +47,7 @@ from robustbench_c.evaluation.inputs import (
 )
 from robustbench_c.evaluation.manifests import new_manifest
 from robustbench_c.evaluation.passes import passes_of
-from robustbench_c.evaluation.protocol_steps import Proof, protocol_steps
+from robustbench_c.evaluation.protocol_steps import UNLIMITED, Proof, protocol_steps
 from robustbench_c.evaluation.proving import prove_samples
 from robustbench_c.evaluation.radius_plot import plot_radii
 from robustbench_c.evaluation.removal import remove_run
@@ -98,6 +100,7 @@ def evaluate(
     *,
     attack: AttackConfig | Suite | Literal["none"] | None = None,
     certify: CertifyConfig | None = None,
+    budget: AttackBudget = UNLIMITED,
     seed: int = 0,
     batch_size: int | None = None,
     device: torch.device | str = "auto",
@@ -105,6 +108,7 @@ def evaluate(
     save_adversarial: bool = False,
     overwrite: bool = False,
     protocol_name: str | None = None,
+    diagnose: bool = False,
     notices: tuple[str, ...] = (),
     progress: Progress | None = None,
     certifier: MakeCertifier = make_certifier,
@@ -127,6 +131,7 @@ def evaluate(
         attack: Settings of an attack (`attacks.registry`) or several (`attacks.suites`); the
             default is PGD-40 with 5 restarts. "none" for proofs alone.
         certify: What to prove of the samples that no attack broke; None for attacks alone.
+        budget: What the attacks may spend, all of them together.
         seed: Seed of all noise.
         batch_size: Most samples in one pass; None measures. Changes no result.
         device: "auto" (CUDA where there is one), "cpu" or "cuda".
@@ -134,6 +139,8 @@ def evaluate(
         save_adversarial: Keep every adversarial example, for `robust-runs verify`.
         overwrite: Throw away the record of the same run, if there is one, and start afresh.
         protocol_name: Name of the protocol, where the settings come from a named one.
+        diagnose: Look for signs that the attacks failed rather than that the model held
+            (`attacks.diagnostics`), unless the record has them; without an attack there are none.
         notices: Lines to keep in the record for its readers.
         progress: Called as samples finish.
         certifier: Makes the prover of a model.
@@ -157,7 +164,7 @@ def evaluate(
     target = parse_device(auto_device(device))
     loaded.module.to(target)
     config = None if attack == "none" else attack or PGDConfig()
-    steps = protocol_steps(config, certify, threat)
+    steps = protocol_steps(config, certify, threat, budget)
     if certify is not None and isinstance(loaded, AveragedModel):
         raise UsageError("no proof is about the mean of random draws: leave out the certificate")
     with exact_passes():
@@ -224,6 +231,8 @@ def evaluate(
                 attack_samples(task, step)
             elif prover is not None:
                 prove_samples(task, step, prover)
+        if diagnose:
+            diagnose_run(task)
         run = Run(folder, store, store.write_summary(), resumed)
         if run.summary.radius or run.summary.distance:
             plot_radii(store, run.summary)

@@ -15,7 +15,7 @@ from attacks.losses import margin
 from attacks.result import AttackResult
 from attacks.threat import ThreatModel
 from leaderboards.columns import PREDICTIONS, Layout
-from leaderboards.verdicts import Verdict
+from leaderboards.verdicts import Reason, Verdict
 from robustbench_c.errors import CheckFailedError
 
 MARGIN_TOLERANCE = 1e-3
@@ -175,12 +175,14 @@ def _verdict(broken: bool, failed: bool) -> str | None:
 
 def _details(result: AttackResult, check: Recheck, failed: Tensor) -> list[str | None]:
     details: list[str | None] = []
-    for found, rounding, holds, nan, flat in zip(
+    for found, rounding, holds, nan, flat, late, passes in zip(
         result.found.tolist(),
         (result.rounding & ~check.broken).tolist(),
         check.broken.tolist(),
         failed.tolist(),
         (result.flat & ~check.broken).tolist(),
+        (result.timeout & ~check.broken).tolist(),
+        result.forwards.tolist(),
         strict=True,
     ):
         if nan:
@@ -189,6 +191,10 @@ def _details(result: AttackResult, check: Recheck, failed: Tensor) -> list[str |
             details.append("not reproduced: the example did not hold when it was re-checked")
         elif rounding:
             details.append("rounding: misclassified in float32, not in float64")
+        elif late:
+            details.append(f"{Reason.TIMEOUT}: the time for attacks was over first")
+        elif passes == 0:
+            details.append("budget: no query was left for it")
         elif flat:
             details.append("zero gradient: the attack stood still, robustness is not shown")
         else:

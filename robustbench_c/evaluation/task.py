@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -48,6 +49,11 @@ class Task:
     seed: int
     progress: Progress | None = None
     judge: TiledClassifier | None = None
+
+    @cached_property
+    def clean(self) -> Tensor:
+        """Logits of the samples, (n, classes)."""
+        return self.classifier.logits(self.x)
 
     def places(self, ids: Ids) -> Tensor:
         """Return where samples lie in `data`, in the order of `ids`."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from attacks.classifier import TiledClassifier
+from attacks.classifier import TiledClassifier, prepare
 from attacks.driver import recheck
 from attacks.losses import margin
+from attacks.registry import kind_of
+from leaderboards.diagnostics import read_diagnostics
 from leaderboards.draws import OTHER
 from leaderboards.errors import RecordError
 from leaderboards.manifest import StepInfo
@@ -22,12 +24,15 @@ from robustbench_c.evaluation import artefacts
 from robustbench_c.evaluation.averaging import AveragedModel, of_info
 from robustbench_c.evaluation.certifying import MakeCertifier, make_certifier
 from robustbench_c.evaluation.corrupting import check_corruptions
+from robustbench_c.evaluation.diagnosing import differences
 from robustbench_c.evaluation.explained_config import config_of
 from robustbench_c.evaluation.explained_proving import make_boxes
 from robustbench_c.evaluation.explained_run import MakeBoxes, explained_task
 from robustbench_c.evaluation.explained_verify import prove_again as prove_explained
 from robustbench_c.evaluation.explained_verify import replay
+from robustbench_c.evaluation.manifests import same_machine
 from robustbench_c.evaluation.passes import passes_of
+from robustbench_c.evaluation.protocol_steps import attack_of
 from robustbench_c.evaluation.reproving import claims, prove_again
 from robustbench_c.evaluation.steps import MARGIN_TOLERANCE, clean_fault, clean_rows, precise_form
 from robustbench_c.evaluation.subject import subject
@@ -127,6 +132,7 @@ def verify(
                 held = rows["distance"].notna() & step.minimal
                 hit = rows[rows["verdict"].isin([Verdict.BROKEN]) | held]
                 broken += len(hit)
+                problems += _too_many_passes(task, step, rows)
                 if artefacts.kept(store, step.name):
                     kept = True
                     found, count = _replay(task, step, hit, tolerance)
@@ -138,10 +144,22 @@ def verify(
                         found, count = prove_again(task, step, prover, tolerance)
                         problems += found
                         proved += count
+            problems += _diagnostics(task)
         except RecordError as error:
             problems.append(str(error))
     lines = tuple(dict.fromkeys(problems))
     return Verification(lines, kept, replayed, broken, proved, certified)
+
+
+def _diagnostics(task: Task) -> list[str]:
+    """What of the run's diagnostics the model does not give."""
+    if read_diagnostics(task.store) is None:
+        return []
+    manifest = task.store.manifest
+    classifier = prepare(task.classifier.module, task.x)  # with gradients by the way of the run
+    classifier.tiles = manifest.tiles
+    here = same_machine(manifest, task.x.device)
+    return differences(replace(task, classifier=classifier), here)
 
 
 def _verify_explained(task: Task, problems: list[str], boxes: MakeBoxes | None) -> Verification:
@@ -194,6 +212,19 @@ def _samples(store: RunStore, model: LoadedModel, data: Dataset) -> Dataset:
     if missing := [i for i in wanted if i not in place]:
         raise DataError(f"{data.name} does not hold sample {missing[0]} of the run")
     return data.subset([place[i] for i in wanted])
+
+
+def _too_many_passes(task: Task, step: StepInfo, rows: pd.DataFrame) -> list[str]:
+    """Samples on which an attack spent more forward passes than its settings can ask for."""
+    protocol = task.store.manifest.protocol
+    if step.kind != "attack" or protocol.corruption or protocol.transformation:
+        return []
+    config = attack_of(step)
+    most = kind_of(config).passes(config, len(task.data.classes))
+    over = [] if most is None else rows.index[rows["forwards"] > most].tolist()
+    return [
+        f"step {step.name}, sample {i}: more passes than the {most} of its settings" for i in over
+    ]
 
 
 def _same_on_others(

@@ -68,7 +68,8 @@ def test_finds_hold_and_hang_on_nothing_but_the_sample(config, norm):
     assert torch.equal(result.adversarial[~result.found], case.x[~result.found])
     assert (result.forwards >= 1).all()
     assert result.lowest.isfinite().all()
-    assert int(result.forwards.max()) <= kind_of(config).passes(config, 5)
+    most = kind_of(config).passes(config, 5)
+    assert most is None or int(result.forwards.max()) <= most
     if kind_of(config).knowledge != "white-box":
         assert not result.backwards.any()
     if not isinstance(config, FoolboxConfig):  # its noise belongs to the place in a batch

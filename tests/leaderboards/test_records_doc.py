@@ -9,6 +9,7 @@ import pytest
 from record_makers import a_manifest
 
 from leaderboards.columns import COLUMNS
+from leaderboards.diagnostics import Diagnostics
 from leaderboards.manifest import Manifest, Record
 from leaderboards.summary import Summary
 from leaderboards.verdicts import Verdict
@@ -41,6 +42,7 @@ def test_walk_reaches_the_innermost_fields() -> None:
         {column.name for column in COLUMNS},
         _fields(Manifest),
         _fields(Summary),
+        _fields(Diagnostics),
         {str(verdict) for verdict in Verdict},
         set(a_manifest().identity_fields()),
     ],

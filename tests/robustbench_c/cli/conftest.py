@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import sys
 from dataclasses import dataclass
 from importlib import import_module
@@ -36,6 +37,25 @@ class Noisy(Means):
     def forward(self, x):
         return nn.functional.dropout(super().forward(x), 0.5, training=True)
 
+class Quantised(Means):
+    '''Its activations have few levels: no gradient gets through.'''
+    def forward(self, x):
+        hidden = x.flatten(2).mean(2)
+        return super().forward(torch.round(20 * hidden) / 20 + 0 * hidden)
+
+class Saturated(Means):
+    '''Logits so large that the true class has probability 1.'''
+    def forward(self, x):
+        return 1e5 * super().forward(x)
+
+class Late(Means):
+    '''Random from the fifteenth pass on: the checks before a run do not see it.'''
+    passes = 0
+    def forward(self, x):
+        self.passes += 1
+        noise = 1e-4 * torch.randn(len(x), 2) if self.passes > 14 else 0
+        return super().forward(x) + noise
+
 class Constant(Means):
     def forward(self, x):
         return self.scale * torch.ones(len(x), 2)
@@ -59,6 +79,10 @@ def fails():
 def number():
     return 3
 """
+
+
+DIAGNOSE = "--diagnose"
+"""Asks the fixture `robust_eval` for what is the default of the command."""
 
 
 @dataclass(frozen=True)
@@ -91,14 +115,20 @@ def command(monkeypatch, capsys):
 
 @pytest.fixture
 def robust_eval(command, tmp_path, monkeypatch):
-    """Run robust-eval with a small attack; records go to `tmp_path / "runs"`."""
+    """Run robust-eval with a small attack; records go to `tmp_path / "runs"`.
+
+    Without diagnostics, for speed, where `--diagnose` is not among the arguments.
+    """
     monkeypatch.setattr("robustbench_c.evaluation.attacking.contact_sheet", lambda *_: None)
 
     def run(*arguments: object) -> Ended:
         small = ["--device", "cpu", "--out", tmp_path / "runs"]
-        if "--steps" not in arguments:
+        attacks = ("--attack", "none") not in itertools.pairwise(arguments)
+        if attacks and "--steps" not in arguments:
             small += ["--steps", 4, "--restarts", 1]
-        return command("robust-eval", *small, *arguments)
+        if DIAGNOSE not in arguments and "--explain" not in arguments:
+            small += ["--no-diagnose"]
+        return command("robust-eval", *small, *(a for a in arguments if a != DIAGNOSE))
 
     return run
 

@@ -199,7 +199,7 @@ class TestCheckpoint:
     ("factory", "words"),
     [
         ("Nan", "logits are NaN or Inf on sample 5"),
-        ("Noisy", "the model's output is random"),
+        ("Noisy", "the model's output is random (flag random-output)"),
         ("Constant", "no gradient with respect to its input"),
         ("Raises", "cannot evaluate samples of shape (1, 4, 4): expected something"),
         ("Flat", "a classifier returns logits of shape (batch, classes)"),
@@ -303,3 +303,37 @@ def test_a_flipped_bit_in_a_checkpoint_is_found(robust_eval, tmp_path):
     ended = robust_eval("--model", path, "--arch", "cnn-small", "--data", "digits", "--eps", 0.1)
     assert ended.code in (3, 2)
     assert "fails its checksum" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("words", "arguments"),
+    [
+        ("--steps is a setting of an attack", ("--attack", "none", "--steps", 7)),
+        ("--set is a setting of an attack", ("--attack", "none", "--set", "steps=7")),
+        ("--loss is a setting of an attack", ("--attack", "none", "--loss", "ce")),
+        ("--max-queries is a limit of attacks", ("--attack", "none", "--max-queries", 7)),
+        ("--max-seconds is a limit of attacks", ("--attack", "none", "--max-seconds", 7)),
+    ],
+)
+def test_settings_of_no_attack(refused, words, arguments):
+    refused(USAGE, words, *STANDARD, "--certify", "ibp", *arguments)
+
+
+@pytest.mark.parametrize("limit", [("--max-queries", 0), ("--max-seconds", 0)])
+def test_limits_that_are_none(refused, limit):
+    refused(USAGE, limit[0], *STANDARD, *limit)
+
+
+@pytest.mark.parametrize("limit", ["--max-queries", "--max-seconds"])
+def test_limits_that_do_not_fit(refused, command, limit):
+    refused(USAGE, limit, *STANDARD, "--explain", "gradient", limit, 5)
+    given = (*STANDARD[:2], "--protocol", "fmnist-linf-0.1-v1", limit, 5)
+    assert f"fixes {limit}" in command("robust-eval", *given).err
+
+
+@pytest.mark.parametrize(
+    "setting", [("--steps", -3), ("--steps", 0), ("--set", "rel_stepsize=-1")], ids=str
+)
+def test_settings_of_foolbox_that_are_no_numbers_of_anything(refused, setting):
+    pytest.importorskip("foolbox")
+    refused(ATTACK, "must be", *STANDARD, "--attack", "foolbox:LinfPGD", *setting)

@@ -147,10 +147,10 @@ def test_damaged_examples(refused, run):
 def test_shown_attack_of_another_tool(robust_runs, run):
     """A record need not have the parameters of our own attack."""
     from leaderboards.store import RunStore
-    from robustbench_c.cli.tables import _attack
+    from robustbench_c.cli.attack_tables import attack_words
 
     step = RunStore.open(run).manifest.protocol.steps[0]
-    assert _attack(step) == "pgd-10x5, step 0.0125, ce"
-    assert _attack(step.model_copy(update={"parameters": {}})) == "pgd"
+    assert attack_words(step) == "pgd-10x5, step 0.0125, ce"
+    assert attack_words(step.model_copy(update={"parameters": {}})) == "pgd"
     odd = {"steps": "a", "restarts": None, "step_size": "\x1b[2J", "loss": True}
-    assert _attack(step.model_copy(update={"parameters": odd})) == "pgd-axNone, step [2J, True"
+    assert attack_words(step.model_copy(update={"parameters": odd})) == "pgd-axNone, step [2J, True"

@@ -1,0 +1,107 @@
+"""Signs that a run's attacks failed, measured on its model and written beside its shards."""
+
+from __future__ import annotations
+
+import time
+
+from attacks.diagnostics import Diagnosis, diagnose
+from leaderboards.diagnostics import (
+    Diagnostics,
+    Measured,
+    chosen,
+    read_diagnostics,
+    red_flags,
+    write_diagnostics,
+)
+from leaderboards.manifest import Protocol
+from leaderboards.settle import sample_verdicts
+from leaderboards.verdicts import CLEAN_STEP
+from robustbench_c.evaluation.task import Task
+
+
+def can_be_diagnosed(protocol: Protocol) -> bool:
+    """Whether a run has attacks on predictions to be diagnosed, in a ball that is not a point.
+
+    In L0 there is no search by gradients that the probes could be made of.
+    """
+    attacked = any(step.kind == "attack" for step in protocol.steps)
+    threat = protocol.threat
+    return attacked and protocol.explanation is None and threat.eps > 0 and threat.norm != "l0"
+
+
+def diagnose_run(task: Task) -> None:
+    """Measure and write `diagnostics.json`, unless it is there or the run is not of that kind."""
+    store = task.store
+    if can_be_diagnosed(store.manifest.protocol) and read_diagnostics(store) is None:
+        write_diagnostics(store, measure(task))
+
+
+def measure(task: Task) -> Diagnostics:
+    """Look at the first samples that are right; the same model gives the same, but for the time."""
+    work, started = task.classifier.work, time.perf_counter()
+    before = work.forwards, work.backwards
+    ids = chosen(task.store.read_step(CLEAN_STEP))
+    place = task.places(ids).to(task.x.device)
+    found = diagnose(
+        task.classifier,
+        task.x[place],
+        task.y[place],
+        task.data.ids[place.cpu()],
+        task.threat,
+        task.seed,
+        samples=None,
+    )
+    return Diagnostics(
+        identity=task.store.manifest.identity(),
+        looked_at=tuple(ids.tolist()),
+        measured=_measured(found),
+        forwards=work.forwards - before[0],
+        backwards=work.backwards - before[1],
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _measured(found: Diagnosis) -> tuple[Measured, ...]:
+    return tuple(
+        Measured(
+            name=flag.name,
+            meaning=flag.sign.meaning,
+            about=flag.sign.about,
+            limit=flag.sign.limit,
+            held=None if flag.rows is None else tuple(found.ids[flag.rows].tolist()),
+            value=flag.value,
+        )
+        for flag in found.flags
+    )
+
+
+def differences(task: Task, same_machine: bool) -> list[str]:
+    """Measure again, and say where a run's diagnostics are not what its model gives.
+
+    Other machines round otherwise, which can move single samples: there the red flags alone are
+    compared.
+    """
+    store = task.store
+    recorded = read_diagnostics(store)
+    if recorded is None:
+        return []
+    again = measure(task)
+    old, new = ({sign.name: sign for sign in d.measured} for d in (recorded, again))
+    if same_machine:
+        names = [name for name in new | old if old.get(name) != new.get(name)]
+        return [f"diagnostics: {name} is not what the model gives" for name in names]
+    frames = {step: store.read_step(step) for step in store.steps}
+    verdicts = sample_verdicts(frames, store.manifest.data.sample_ids)
+    red, now = ({flag.name for flag in red_flags(d, verdicts)} for d in (recorded, again))
+    limits = [name for name in new | old if not _same_sign(old.get(name), new.get(name))]
+    return [
+        f"diagnostics: {name} is not what the model gives"
+        for name in dict.fromkeys([*limits, *sorted(red ^ now)])
+    ]
+
+
+def _same_sign(one: Measured | None, other: Measured | None) -> bool:
+    """Whether two measurements are of the same sign, with the same limit."""
+    if one is None or other is None:
+        return False
+    return (one.about, one.limit, one.meaning) == (other.about, other.limit, other.meaning)
