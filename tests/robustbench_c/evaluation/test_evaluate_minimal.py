@@ -12,11 +12,9 @@ import torch
 from toy_certifiers import LinearCertifier
 
 import robustbench_c
-from attacks.ddn import DDNConfig
 from attacks.fab import FABConfig
 from attacks.fmn import FMNConfig
 from attacks.nearest import NearestConfig
-from attacks.pdpgd import PDPGDConfig
 from attacks.pgd import PGDConfig
 from attacks.suites import Suite
 from attacks.threat import ThreatModel
@@ -67,8 +65,6 @@ def minimal(linear, tmp_path):
         ("l1", SMALL),
         ("linf", alone(FMNConfig(targets=2))),
         ("linf", alone(FABConfig(targets=2))),
-        ("l2", alone(DDNConfig(targets=2))),
-        ("l1", alone(PDPGDConfig(targets=2))),
     ],
     ids=lambda value: value if isinstance(value, str) else getattr(value, "name", "nearest"),
 )
