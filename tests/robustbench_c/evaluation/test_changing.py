@@ -148,9 +148,9 @@ def test_the_least_strength_of_each_family_is_written_down(transformed, net, ima
             TransformConfig(3, 0, (name,)),
             0,
         )
-        strength = expected.strength[rows.index.to_numpy()]
+        strength = expected.strength[rows.index.tolist()]
         hit = rows["verdict"].isin(["broken"]).to_numpy()
-        assert (hit == expected.broken[rows.index.to_numpy()].numpy()).all()
+        assert (hit == expected.broken[rows.index.tolist()].numpy()).all()
         assert rows["strength"].to_numpy()[hit].tolist() == strength[hit].tolist()
         assert rows["strength"].isna().to_numpy()[~hit].all()
         assert (found[name].broken.k, found[name].broken.n) == (hit.sum(), right.sum())
