@@ -63,7 +63,7 @@ SIGNS = {
         0.05, "not broken by gradients within the whole box, which holds inputs of other classes"
     ),
     "black-box-beats-white-box": Sign(
-        0.05, "broken by 300 queries of Square, and not by gradients of more work than these"
+        0.05, "broken by 200 queries of Square, and not by gradients of more work than these"
     ),
     "transfer-beats-white-box": Sign(
         0.05, "broken by an example for another network, and not by the model's own gradients"
