@@ -1,9 +1,9 @@
 """The nearest adversarial example: what several searches find together.
 
 FMN and FAB (for L1 also PDPGD) towards every class, each from the sample, FAB from near it as well;
-then a random search that starts at the best of what they found. Gradients come far in many dimensions, but the
-nearest point of a piecewise linear model is often in a kink or behind a small region of its own:
-that takes the last part. For L0 it is sigma-zero.
+then a random search that starts at the best of what they found. Gradients come far in many
+dimensions, but the nearest point of a piecewise linear model is often in a kink or behind a small
+region of its own: that takes the last part. For L0 it is sigma-zero.
 """
 
 from __future__ import annotations
