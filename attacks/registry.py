@@ -76,7 +76,7 @@ def _of_runs(config: Any, classes: int) -> int:
 
 
 def _of_rounds(config: HalvingConfig, classes: int) -> int:
-    return sum(targets * (steps + 1) for targets, steps in config.plan(classes))
+    return config.passes(classes)
 
 
 def _of_queries(config: SquareConfig | HopSkipJumpConfig | GuidedConfig, classes: int) -> int:
@@ -135,6 +135,8 @@ def to_plain(config: AttackConfig) -> dict[str, Plain]:
     if isinstance(config, FoolboxConfig):
         options = settings.pop("options")
         settings |= {f"{OPTION}{name}": value for name, value in options.items()}
+    if isinstance(config, HalvingConfig) and config.patience == 1:
+        del settings["patience"]  # records without it are older
     return {k: ",".join(v) if isinstance(v, tuple) else v for k, v in settings.items()}
 
 

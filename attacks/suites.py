@@ -28,11 +28,11 @@ AUTO = Suite(
     "auto",
     (
         ("apgd", APGDConfig(steps=20, loss="margin")),
-        ("apgd-halving", HalvingConfig(steps=8)),
+        ("apgd-halving", HalvingConfig(steps=8, patience=0.5)),
     ),
 )
 """Cheapest breaks first: nearly all that falls at all falls within a few steps, and what is left
-gets a search that puts its gradients where the margin is smallest."""
+gets a search that puts its gradients where the margin is smallest, and ends where it stays."""
 
 AUTOATTACK = Suite(
     "autoattack",
