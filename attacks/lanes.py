@@ -126,6 +126,8 @@ class Method(ABC):
         gradients: Whether it needs gradients, or logits alone.
         strays: Whether points may lie outside of the ball of radius eps (never of the box).
         norms: The norms it is for.
+        ended: Samples whose search is over though runs are left, bool, (n,), kept by `move`; it
+            hangs on the sample's own points alone. None: there are none.
     """
 
     name: str
@@ -134,6 +136,7 @@ class Method(ABC):
     gradients: bool = True
     strays: bool = False
     norms: tuple[AnyNorm, ...] = NORMS
+    ended: Tensor | None = None
 
     @abstractmethod
     def begin(self, lanes: Lanes) -> State:
@@ -213,6 +216,9 @@ def drive(problem: Problem, method: Method) -> AttackResult:
             spent = result.forwards + 1 >= most  # of samples that are looked at in this pass
             last = last | spent[samples]
         early = method.move(lanes, logits, loss, gradient)
+        if method.ended is not None:
+            spent = spent | method.ended
+            last = last | method.ended[samples]
         over = last if early is None or not classifier.invariant else last | early
         leaving = live & ((hit | over) if leaves else over)
         if bool(leaving.any()):

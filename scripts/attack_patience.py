@@ -1,41 +1,44 @@
 """What patience saves `--attack auto`, and what it loses.
 
     python scripts/attack_patience.py                     three models (some minutes)
-    python scripts/attack_patience.py fmnist-cnn-ibp --samples 1000
+    python scripts/attack_patience.py fmnist-cnn-pgd --samples 1000
 
-The margin of every sample at every point that successive halving looks at is written down, and
-rules are then tried on what was written: with patience `p` and fall `q` a search ends where its
-lowest margin has not fallen by the share `q` within `p` of all passes that its plan has. That hangs
-on the sample's own search alone, as it has to. Printed: passes of the suite that are saved, of all,
-and breaks that are lost.
+Without patience, the margin of every sample at every point that successive halving looks at is
+written down, and the rule of `attacks.halving` is then tried on what was written, for several
+patiences. In the last line it is not tried but run: the suite as it is shipped. Printed: passes of
+the suite that are saved, of all, and breaks that are lost.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import ceil
 from unittest.mock import patch
 
 from torch import Tensor
 
-from attacks.classifier import exact_passes, prepare
+from attacks.classifier import TiledClassifier, exact_passes, prepare
 from attacks.halving import HalvingConfig
 from attacks.lanes import Lanes, Method, drive
 from attacks.losses import margin
 from attacks.problem import Problem
 from attacks.registry import kind_of
 from attacks.result import AttackResult
-from attacks.suites import AUTO
+from attacks.suites import AUTO, Suite
 from attacks.threat import ThreatModel
 from robustbench_c import data, zoo
 
 MODELS = ("fmnist-cnn-ibp", "fmnist-cnn-pgd", "fmnist-cnn-sparsevlr-95")
 EPS, SEED = 0.1, 0
 PATIENCE = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
-FALL = (0.0, 0.01, 0.05)
-HALVING = HalvingConfig(steps=8)
+FALL = 0.01
+FULL = replace(
+    AUTO, parts=tuple((n, replace(c, patience=1.0) if n != "apgd" else c) for n, c in AUTO.parts)
+)
 
 
 Notes = dict[int, list[float]]
@@ -64,73 +67,71 @@ class Search:
     """How a sample fared.
 
     Attributes:
-        before: Passes before successive halving.
-        seen: Margins at its passes.
-        broke: Whether it broke there.
-        plan: Passes that there are at most.
+        passes: Passes of both parts.
+        seen: Margins at those of successive halving.
+        broke: Whether it broke.
+        plan: Passes of successive halving, at most.
     """
 
-    before: int
+    passes: int
     seen: list[float]
     broke: bool
     plan: int
 
-    def end(self, patience: float, fall: float) -> int:
-        """The pass at which the rule ends it."""
-        lowest, back = list[float](), round(patience * self.plan)
-        for step, value in enumerate(self.seen):
-            lowest.append(min(value, lowest[-1] if lowest else value))
-            if step >= back and lowest[-1] > (1 - fall) * lowest[step - back]:
-                return step + 1
-            if step >= back and fall == 0 and lowest[-1] == lowest[step - back]:
-                return step + 1
-        return len(self.seen)
+    def saved(self, patience: float) -> int:
+        """Passes that the rule saves."""
+        mark, since, most = float("inf"), 0, ceil(patience * self.plan)
+        for number, value in enumerate(self.seen, 1):
+            mark, since = (value, number) if value <= (1 - FALL) * mark else (mark, since)
+            if number - since >= most:
+                return len(self.seen) - number
+        return 0
 
 
-def searches(name: str, samples: int) -> tuple[list[Search], int]:
-    """The search of each sample that the model gets right; breaks before successive halving."""
+def searches(
+    suite: Suite, classifier: TiledClassifier, x: Tensor, y: Tensor, ids: Tensor
+) -> list[Search]:
+    """The search of each sample by the parts of a suite."""
+    threat, notes, passes, broke = ThreatModel.box("linf", EPS), Notes(), Counter[int](), set[int]()
+    plan, everyone = HalvingConfig(steps=8).passes(classifier.logits(x).shape[1]), ids.tolist()
+    for _, config in suite.parts:
+        with patch("attacks.halving.drive", noting(notes)):
+            result = kind_of(config).run(classifier, x, y, ids, threat, config, SEED)
+        passes.update(dict(zip(ids.tolist(), result.forwards.tolist(), strict=True)))
+        broke |= set(ids[result.found].tolist())
+        x, y, ids = x[~result.found], y[~result.found], ids[~result.found]
+    return [Search(passes[i], notes.get(i, []), i in broke, plan) for i in everyone]
+
+
+def measure(name: str, samples: int) -> list[str]:
+    """A model's cell of each line."""
     test = data.load("fashion-mnist-mini", split="test").head(samples)
-    threat, notes = ThreatModel.box("linf", EPS), (Notes(), Notes())
     with exact_passes():
         classifier = prepare(zoo.load(name).module, test.x)
         right = classifier.logits(test.x).argmax(1) == test.y
-        x, y, ids = test.x[right], test.y[right], test.ids[right]
-        plan = sum(
-            runs * (steps + 1) for runs, steps in HALVING.plan(classifier.logits(x).shape[1])
-        )
-        early = 0
-        for (_, config), place, book in zip(AUTO.parts, ("apgd", "halving"), notes, strict=True):
-            with patch(f"attacks.{place}.drive", noting(book)):
-                found = kind_of(config).run(classifier, x, y, ids, threat, config, SEED).found
-            if place == "apgd":
-                early = int(found.sum())
-                x, y, ids = x[~found], y[~found], ids[~found]
-    broke = set(ids[found].tolist())
-    return [
-        Search(len(seen), notes[1].get(sample, []), sample in broke, plan)
-        for sample, seen in notes[0].items()
-    ], early
+        given = classifier, test.x[right], test.y[right], test.ids[right]
+        full, shipped = searches(FULL, *given), searches(AUTO, *given)
+    total, broken = sum(s.passes for s in full), sum(s.broke for s in full)
+    cells = []
+    for patience in PATIENCE:
+        saved = [search.saved(patience) for search in full]
+        lost = sum(s.broke and count > 0 for s, count in zip(full, saved, strict=True))
+        cells.append(f"{sum(saved) / total:.0%} saved, {lost} of {broken} lost")
+    saved = total - sum(s.passes for s in shipped)
+    lost = sum(a.broke and not b.broke for a, b in zip(full, shipped, strict=True))
+    return [*cells, f"{saved / total:.0%} saved, {lost} of {broken} lost"]
 
 
 def main() -> None:
-    """Search, and try the rules."""
+    """Search, and try the rule."""
     parser = argparse.ArgumentParser()
     parser.add_argument("models", nargs="*", default=MODELS, metavar="MODEL")
     parser.add_argument("--samples", type=int, default=200, help="the first N test images [200]")
     given = parser.parse_args()
-    kept = {name: searches(name, given.samples) for name in given.models}
-    lines = ["| patience | fall | " + " | ".join(kept) + " |", "|---|---|" + "---|" * len(kept)]
-    for patience in PATIENCE:
-        for fall in FALL:
-            cells = []
-            for found, early in kept.values():
-                total = sum(search.before + len(search.seen) for search in found)
-                ends = [search.end(patience, fall) for search in found]
-                saved = sum(len(s.seen) - e for s, e in zip(found, ends, strict=True))
-                lost = sum(s.broke and e < len(s.seen) for s, e in zip(found, ends, strict=True))
-                broken = early + sum(search.broke for search in found)
-                cells.append(f"{saved / total:.0%} saved, {lost} of {broken} lost")
-            lines.append(f"| {patience:g} | {fall:.0%} | " + " | ".join(cells) + " |")
+    columns = [measure(name, given.samples) for name in given.models]
+    lines = ["| patience | " + " | ".join(given.models) + " |", "|---|" + "---|" * len(columns)]
+    for rule, *cells in zip([*map(str, PATIENCE), "`auto`"], *columns, strict=True):
+        lines.append(f"| {rule} | " + " | ".join(cells) + " |")
     sys.stdout.write("\n".join(lines) + "\n")
 
 

@@ -10,15 +10,27 @@ from leaderboards.summary import Summary
 from robustbench_c.cli.console import wide_console
 
 _LENGTHS = ("steps", "queries", "levels")
-_OWN = ("attack", "knowledge", "name", "loss", "goal", "random_start", *_LENGTHS)
+_OWN = (
+    "attack",
+    "knowledge",
+    "name",
+    "loss",
+    "goal",
+    "random_start",
+    *_LENGTHS,
+    "max_queries",
+    "seconds",
+)
 """Settings that are shown in another way, or go without saying."""
 _USUAL: dict[str, tuple[Parameter, ...]] = {
     "restarts": (1,),
     "targets": (0,),
     "goal": ("untargeted",),
+    "rounds": (3,),
+    "factor": (3,),
 }
 """Values that go without saying, by setting; None always does."""
-_FORMS = {"step_size": "step {}", "max_queries": "at most {} queries", "seconds": "at most {} s"}
+_LIMITS = {"max_queries": "at most {} queries", "seconds": "at most {} s"}
 
 
 def attack_words(step: StepInfo) -> str:
@@ -30,9 +42,20 @@ def attack_words(step: StepInfo) -> str:
     for name, value in given.items():
         silent = value is None or value in _USUAL.get(name, ()) or (name == "restarts" and runs)
         if name not in _OWN and not silent:
-            words.append(_FORMS.get(name, f"{name.replace('_', ' ')} {{}}").format(_text(value)))
+            shown = "step" if name == "step_size" else name.replace("_", " ")
+            words.append(f"{shown} {_text(value)}")
     words += [str(given[name]) for name in ("loss", "goal") if _told(given, name)]
     return one_line(", ".join(words))
+
+
+def suite_words(steps: list[StepInfo]) -> str:
+    """All attacks of a run, and the limits that they share."""
+    limits = [
+        words.format(_text(value))
+        for name, words in _LIMITS.items()
+        if (value := steps[0].parameters.get(name)) is not None
+    ]
+    return "; ".join([" + ".join(map(attack_words, steps)), *limits])
 
 
 def _told(given: dict[str, Parameter], name: str) -> bool:

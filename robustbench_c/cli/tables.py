@@ -12,11 +12,12 @@ from leaderboards.rates import Rate
 from leaderboards.store import RunStore
 from leaderboards.summary import Summary
 from leaderboards.verdicts import CLEAN_STEP, Verdict
-from robustbench_c.cli.attack_tables import attack_words, print_costs
+from robustbench_c.cli.attack_tables import print_costs, suite_words
 from robustbench_c.cli.changed_tables import print_corruptions, print_transformations
 from robustbench_c.cli.console import wide_console
 from robustbench_c.cli.explained_tables import print_explained
 from robustbench_c.cli.flags import diagnosed_lines, marked
+from robustbench_c.cli.minimal import distance_table, gap_lines
 from robustbench_c.cli.proof_tables import print_proofs, reasons_line
 
 
@@ -50,7 +51,10 @@ def print_run(store: RunStore, summary: Summary) -> None:
         wide_console().print(_table(store.manifest, summary))
         print_costs(summary)
         print_proofs(summary)
+        if summary.distance is not None:
+            wide_console().print(distance_table(summary.distance))
     lines = (
+        *gap_lines(summary.distance),
         _verdict_line(summary),
         *_draws_lines(summary),
         *_detail_lines(store),
@@ -68,10 +72,10 @@ def _table(manifest: Manifest, summary: Summary) -> Table:
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     table.add_column("samples", justify="right")
     table.add_row("clean", *percent(summary.clean_accuracy))
-    attacks = [attack_words(step) for step in manifest.protocol.steps if step.kind == "attack"]
+    attacks = [step for step in manifest.protocol.steps if step.kind == "attack"]
     proofs = [step.name for step in manifest.protocol.steps if step.kind == "certificate"]
     if attacks or proofs:
-        told = f"robust ({' + '.join(attacks)})" if attacks else "robust (no attack)"
+        told = f"robust ({suite_words(attacks)})" if attacks else "robust (no attack)"
         share, *rest = percent(summary.robust_accuracy)
         table.add_row(told, marked(share, summary), *rest)
     if summary.certified_accuracy is not None:
@@ -153,11 +157,15 @@ def _detail_lines(store: RunStore) -> list[str]:
     Of a certificate only what went wrong: why it left samples open is in its table.
     """
     frames = {step: store.read_step(step) for step in store.steps if step != CLEAN_STEP}
-    details = [
-        frame["detail"][
-            (store.kind(step) == "attack") | frame["verdict"].isin([Verdict.ERROR])
-        ].dropna()
+    told = {
+        (detail, sample)
         for step, frame in frames.items()
-    ]
-    counts = Counter(detail for column in details for detail in column)
+        for detail, sample in frame.loc[
+            (store.kind(step) == "attack") | frame["verdict"].isin([Verdict.ERROR]),
+            ["detail", "sample_id"],
+        ]
+        .dropna()
+        .itertuples(index=False)
+    }
+    counts = Counter(detail for detail, _ in told)
     return [one_line(f"{count} samples: {detail}") for detail, count in sorted(counts.items())]
