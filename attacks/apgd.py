@@ -26,8 +26,8 @@ _RHO = 0.75
 _MOMENTUM = 0.75
 _SHRINK = {"linf": 0.0, "l2": 0.8, "l1": 0.0}
 """Share of the steps that shrink onto the ball and then clip to the box, which loses a part of eps
-where features are clipped. All that is for the last steps: from the first on it leads to other
-maxima, which are as often lower as higher than those of the published attack."""
+where features are clipped. The last steps have all of it; if the first had, a search would end in
+another maximum than the published attack's, on some samples a lower one."""
 
 
 @dataclass(frozen=True)

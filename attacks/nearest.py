@@ -1,9 +1,9 @@
 """The nearest adversarial example: what several searches find together.
 
-FMN and FAB towards every class, each from the sample, FAB from near it as well; then a random
-search that starts at the best of what they found. Gradients come far in many dimensions, but the
-nearest point of a piecewise linear model is often in a kink or behind a small region of its own:
-that takes the last part. For L0 it is sigma-zero.
+FMN and FAB (for L1 also PDPGD) towards every class, each from the sample, FAB from near it as well;
+then a random search that starts at the best of what they found. Gradients come far in many
+dimensions, but the nearest point of a piecewise linear model is often in a kink or behind a small
+region of its own: that takes the last part. For L0 it is sigma-zero.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from attacks.errors import AttackError
 from attacks.fab import FAB, FABConfig
 from attacks.fmn import FMN, FMNConfig
 from attacks.lanes import Method, drive
-from attacks.problem import Problem
+from attacks.pdpgd import PDPGD, PDPGDConfig
+from attacks.problem import Limits, Problem
 from attacks.result import AttackResult, Progress
 from attacks.shorten import Shorten
 from attacks.sigma_zero import SigmaZero, SigmaZeroConfig
@@ -32,7 +33,7 @@ class NearestConfig:
     """Settings of the search; every one of them is part of the protocol.
 
     Attributes:
-        steps: Moves of FMN's run towards a class and of FAB's first, > 3; of L0: of sigma-zero.
+        steps: Moves of a run towards a class, of FMN, FAB and PDPGD, > 3; of L0: of sigma-zero.
         restarts: Runs of FAB towards a class, >= 1.
         targets: Other classes to aim at, the likeliest on the clean sample first, at most those
             that there are, >= 1. Not for L0.
@@ -69,6 +70,7 @@ def nearest(
     seed: int,
     confirm: Callable[[Tensor, Tensor], Tensor] | None = None,
     progress: Progress | None = None,
+    limits: Limits | None = None,
 ) -> AttackResult:
     """The nearest adversarial example within `threat.eps` of each sample.
 
@@ -85,19 +87,25 @@ def nearest(
         seed: Seed of the noise.
         confirm: See `attacks.problem.Problem`.
         progress: Called with (samples finished, samples broken) by the last part.
+        limits: What may be spent, over all parts; see `attacks.problem.Problem`.
     """
     result, runs = AttackResult.empty(x), 0
     if len(x) == 0:
         return result
-    problem = Problem(classifier, x, y, ids, threat, seed, confirm=confirm, minimal=True)
+    problem = Problem(
+        classifier, x, y, ids, threat, seed, confirm=confirm, minimal=True, limits=limits
+    )
+    every = torch.arange(len(x), device=x.device)
     classes = problem.clean.shape[1]
 
     def look(method: Method) -> None:
         nonlocal runs
+        if limits is not None:
+            problem.limits = limits.left(every, result.forwards)
         other = drive(problem, method)
         nearer = other.found & (distance_of(other, x, threat) < distance_of(result, x, threat))
         numbered = replace(other, found=nearer, restart=other.restart + runs)
-        result.add(numbered, torch.arange(len(x), device=x.device))
+        result.add(numbered, every)
         runs += method.runs
 
     if threat.norm == "l0":
@@ -105,6 +113,8 @@ def nearest(
         look(SigmaZero(SigmaZeroConfig(config.steps), threat, classes))
         return result
     look(FMN(FMNConfig(config.steps, targets=config.targets), threat, classes))
+    if threat.norm == "l1":
+        look(PDPGD(PDPGDConfig(config.steps, config.targets), threat, classes))
     problem.progress = None if config.queries else progress
     look(FAB(FABConfig(config.steps, config.restarts, config.targets), threat, classes, len(x)))
     if config.queries:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from attacks.apgd import APGDConfig, apgd
 from attacks.ddn import DDNConfig, ddn
@@ -17,6 +17,7 @@ from attacks.foolbox_config import FoolboxConfig, Knowledge, fits
 from attacks.guided import GuidedConfig, guided
 from attacks.halving import HalvingConfig, halving
 from attacks.hop_skip_jump import HopSkipJumpConfig, hop_skip_jump
+from attacks.nearest import NearestConfig, nearest
 from attacks.pdpgd import PDPGDConfig, pdpgd
 from attacks.pgd import PGDConfig, pgd
 from attacks.result import AttackResult
@@ -35,6 +36,7 @@ AttackConfig = (
     | DDNConfig
     | PDPGDConfig
     | SigmaZeroConfig
+    | NearestConfig
     | SquareConfig
     | HopSkipJumpConfig
     | GuidedConfig
@@ -59,6 +61,8 @@ class Kind:
             where that is not known beforehand.
         knowledge: What it needs to know; see `knowledge_of`.
         norms: The norms it is for.
+        minimal: Whether it can look for the nearest adversarial example, if asked by
+            `run(minimal=True)` or always.
     """
 
     name: str
@@ -67,6 +71,7 @@ class Kind:
     passes: Callable[[Any, int], int | None]
     knowledge: Knowledge = "white-box"
     norms: tuple[AnyNorm, ...] = NORMS
+    minimal: Literal["never", "asked", "always"] = "never"
 
 
 def _of_runs(config: Any, classes: int) -> int:
@@ -77,6 +82,11 @@ def _of_runs(config: Any, classes: int) -> int:
 
 def _of_rounds(config: HalvingConfig, classes: int) -> int:
     return config.passes(classes)
+
+
+def _of_searches(config: NearestConfig, classes: int) -> int:
+    runs = min(config.targets, classes - 1) * (config.restarts + 2)
+    return runs * (config.steps + 1) + config.queries
 
 
 def _of_queries(config: SquareConfig | HopSkipJumpConfig | GuidedConfig, classes: int) -> int:
@@ -98,11 +108,19 @@ KINDS = {
         Kind("pgd", PGDConfig, pgd, _of_runs),
         Kind("apgd", APGDConfig, apgd, _of_runs),
         Kind("apgd-halving", HalvingConfig, halving, _of_rounds),
-        Kind("fab", FABConfig, fab, _of_runs),
-        Kind("fmn", FMNConfig, fmn, _of_runs),
-        Kind("ddn", DDNConfig, ddn, _of_runs, norms=("l2",)),
-        Kind("pdpgd", PDPGDConfig, pdpgd, _of_runs, norms=("l1",)),
-        Kind("sigma-zero", SigmaZeroConfig, sigma_zero, _of_runs, norms=("l0",)),
+        Kind("fab", FABConfig, fab, _of_runs, minimal="asked"),
+        Kind("fmn", FMNConfig, fmn, _of_runs, minimal="asked"),
+        Kind("ddn", DDNConfig, ddn, _of_runs, norms=("l2",), minimal="asked"),
+        Kind("pdpgd", PDPGDConfig, pdpgd, _of_runs, norms=("l1",), minimal="asked"),
+        Kind("sigma-zero", SigmaZeroConfig, sigma_zero, _of_runs, norms=("l0",), minimal="asked"),
+        Kind(
+            "nearest",
+            NearestConfig,
+            nearest,
+            _of_searches,
+            norms=get_args(AnyNorm),
+            minimal="always",
+        ),
         Kind("square", SquareConfig, square, _of_queries, "score"),
         Kind("guided", GuidedConfig, guided, _of_queries, "score"),
         Kind(

@@ -1,4 +1,8 @@
-"""Attacks that run one after the other, each on the samples that those before it left."""
+"""Attacks that run one after the other, each on the samples that those before it left.
+
+A suite that is `minimal` looks for the nearest adversarial example of every sample instead: each of
+its attacks runs on all of them, and the smallest distance counts.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +22,12 @@ class Suite:
     Attributes:
         name: Of the suite.
         parts: Name and settings of each attack, in the order they run.
+        minimal: Whether it looks for the nearest adversarial example of every sample.
     """
 
     name: str
     parts: tuple[tuple[str, AttackConfig], ...]
+    minimal: bool = False
 
 
 AUTO = Suite(

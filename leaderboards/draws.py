@@ -35,7 +35,8 @@ def draws_summary(store: RunStore, frames: dict[str, pd.DataFrame]) -> DrawsSumm
     if draws is None or OTHER not in store.layout.schema.names:
         return None
     clean = frames[CLEAN_STEP][OTHER]
-    found = pd.concat([f.loc[f["verdict"].isin([Verdict.BROKEN]), OTHER] for f in frames.values()])
+    broken = pd.concat([f[f["verdict"].isin([Verdict.BROKEN])] for f in frames.values()])
+    found = broken.sort_values("distance").drop_duplicates("sample_id")[OTHER]
     return DrawsSummary(
         count=draws.count,
         clean_accuracy=Rate.of(int((clean > 0).sum()), len(clean)),

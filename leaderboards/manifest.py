@@ -293,6 +293,11 @@ class StepInfo(Record):
     parameters: dict[Text, Parameter] = {}
     """Everything that changes its results."""
 
+    @property
+    def minimal(self) -> bool:
+        """Whether it attacks every sample that is right, for its nearest adversarial example."""
+        return self.kind == "attack" and self.parameters.get("minimal") is True
+
 
 class Protocol(Record):
     """Threat model, steps and rules: records are ranked together only at equal hash."""

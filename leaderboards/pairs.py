@@ -77,7 +77,7 @@ def compare(first: RunStore, second: RunStore) -> tuple[int, tuple[Pair, ...]]:
 
 
 def _verdicts(store: RunStore) -> pd.Series[str]:
-    frames = {step: store.read_step(step) for step in store.steps}
+    frames = store.read_steps()
     found = sample_verdicts(frames, store.manifest.data.sample_ids)["verdict"]
     if found.isna().any():
         raise RecordError(f"{store.folder} is not complete: the same command goes on with it")

@@ -26,8 +26,9 @@ def sample_verdicts(frames: dict[str, pd.DataFrame], samples: Ids) -> pd.DataFra
         Indexed by sample id: `verdict` (null: not run to the end) and `settled_by` (null: none).
 
     Raises:
-        ContradictionError: A sample is both certified and broken, or broken within the radius
-            that is certified for it, or its explanation was bent beyond what was proved.
+        ContradictionError: A sample is both certified and broken, or has an adversarial example
+            within the radius that is certified for it, or its explanation was bent beyond what was
+            proved.
     """
     index = pd.Index(samples, name="sample_id")
     ran = {step: index.isin(frame["sample_id"]) for step, frame in frames.items()}
@@ -39,7 +40,7 @@ def sample_verdicts(frames: dict[str, pd.DataFrame], samples: Ids) -> pd.DataFra
         np.any([column.isin([verdict]) for column in rows.values()], axis=0)
         for verdict in (Verdict.BROKEN, Verdict.CERTIFIED, Verdict.ERROR)
     )
-    contradicted = (broken & certified) | _broken_within_radius(frames, index)
+    contradicted = (broken & certified) | _found_within_radius(frames, index)
     contradicted |= beyond_bound(frames, index)
     if contradicted.any():
         raise ContradictionError(tuple(int(i) for i in samples[contradicted]))
@@ -72,11 +73,10 @@ def count_reasons(reasons: pd.Series[str]) -> dict[str, int]:
     return {str(reason): int((reasons == str(reason)).sum()) for reason in Reason}
 
 
-def _broken_within_radius(
+def _found_within_radius(
     frames: dict[str, pd.DataFrame], index: pd.Index[int]
 ) -> npt.NDArray[np.bool_]:
     rows = pd.concat(list(frames.values()))
     radius = rows.groupby("sample_id")["radius"].max().reindex(index)
-    broken = rows[rows["verdict"].isin([Verdict.BROKEN])]
-    distance = broken.groupby("sample_id")["distance"].min().reindex(index)
+    distance = rows.groupby("sample_id")["distance"].min().reindex(index)
     return (distance <= radius).to_numpy(dtype=np.bool_)

@@ -160,6 +160,10 @@ class RunStore:
         table = pa.concat_tables(tables) if tables else self.layout.schema.empty_table()
         return shard.without_repetitions(table, step)
 
+    def read_steps(self) -> dict[str, pd.DataFrame]:
+        """Return the rows of every step, `clean` first: `read_step`."""
+        return {step: self.read_step(step) for step in self.steps}
+
     def completed_ids(self, step: str) -> Ids:
         """Return the ids, ascending, of the samples that a step has rows for."""
         return np.sort(self.read_table(step)["sample_id"].to_numpy())

@@ -16,6 +16,7 @@ from leaderboards.changed import (
 )
 from leaderboards.columns import content_sha256, to_frame
 from leaderboards.diagnostics import RedFlag, read_diagnostics, red_flags
+from leaderboards.distances import Distances, Radii, distance_summary, radius_summary
 from leaderboards.draws import DrawsSummary, draws_summary
 from leaderboards.explained import ExplanationSummary, clean_correct, explanation_summary
 from leaderboards.manifest import Count, Record, Sha256, Slug
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 SUMMARY_SCHEMA: Final = 1
 Knowledge = Literal["white-box", "score", "decision", "none"]
 Seconds = Annotated[float, Field(ge=0)]
-Radius = Annotated[float, Field(ge=0)]
 
 
 class Counts(Record):
@@ -60,27 +60,6 @@ class Reasons(Record):
     """A budget ended first."""
     unconfirmed: Count
     """A counterexample was named, but did not hold when it was re-checked."""
-
-
-class Radii(Record):
-    """Certified radii of the samples that are right on the clean input."""
-
-    samples: Count
-    """Samples with a radius; 0 where not even the smallest that was tried is proved."""
-    minimum: Radius
-    """Smallest."""
-    q10: Radius
-    """A tenth of the samples have at most this."""
-    q25: Radius
-    """A quarter."""
-    median: Radius
-    """Half."""
-    q75: Radius
-    """Three quarters."""
-    q90: Radius
-    """Nine tenths."""
-    maximum: Radius
-    """Largest."""
 
 
 class StepSummary(Record):
@@ -166,6 +145,8 @@ class Summary(Record):
     """Proven robust; null likewise, and where no step can prove anything."""
     radius: Radii | None
     """Quantiles of the certified radius, of the samples that have one; null if there is none."""
+    distance: Distances | None = None
+    """Quantiles of the smallest distance that was found; null if the nearest was not looked for."""
     explanation: ExplanationSummary | None = None
     """How far explanations can be bent; null where the run is about predictions."""
     flags: tuple[RedFlag, ...] | None = None
@@ -240,7 +221,8 @@ def summarise(store: RunStore) -> Summary:
         clean_accuracy=Rate.of(int(clean_correct(clean, explained).sum()), len(clean)),
         robust_accuracy=Rate.of(robust, n) if accuracy else None,
         certified_accuracy=Rate.of(counts.certified, n) if accuracy and certificates else None,
-        radius=_radii(certificates),
+        radius=radius_summary(certificates),
+        distance=distance_summary(store, frames),
         explanation=explanation_summary(store, frames, result, complete),
         flags=flags,
         reliable=None if flags is None else not flags,
@@ -260,7 +242,10 @@ def _reasoned(store: RunStore) -> list[str]:
 
 def _all_looked_at(store: RunStore, frames: dict[str, pd.DataFrame]) -> bool:
     """Whether the steps whose samples are more than the open ones have rows for all of them."""
-    scopes = {s.name: s.parameters.get("samples") for s in store.manifest.protocol.steps}
+    scopes = {
+        step.name: "right" if step.minimal else step.parameters.get("samples")
+        for step in store.manifest.protocol.steps
+    }
     clean = frames[CLEAN_STEP]
     every, broken = set(clean["sample_id"]), set[int]()
     right = set(clean["sample_id"][clean["verdict"].isna()])
@@ -322,16 +307,6 @@ def _undecided_by(certificates: list[pd.DataFrame], result: pd.DataFrame) -> Rea
     undecided = result.index[result["verdict"] == Verdict.UNDECIDED]
     reasons = open_reasons(certificates)
     return Reasons(**count_reasons(reasons[reasons.index.isin(undecided)]))
-
-
-def _radii(certificates: list[pd.DataFrame]) -> Radii | None:
-    found = pd.concat([f["radius"].dropna() for f in certificates]) if certificates else None
-    if found is None or found.empty:
-        return None
-    shares = {"minimum": 0, "q10": 0.1, "q25": 0.25, "median": 0.5, "q75": 0.75, "q90": 0.9}
-    # never between two samples: a quantile is a radius that was proved
-    quantiles = {k: float(found.quantile(q, "lower")) for k, q in (shares | {"maximum": 1}).items()}
-    return Radii(samples=len(found), **quantiles)
 
 
 def _cost(steps: tuple[StepSummary, ...], begun: int) -> Cost:

@@ -8,6 +8,7 @@ import pandas as pd
 from pydantic import ValidationError
 
 from leaderboards.changed import corruption_rules
+from leaderboards.distances import CURVE, curve_csv
 from leaderboards.errors import RecordError
 from leaderboards.explained_rules import explained_rules
 from leaderboards.files import is_temporary, list_folder, read_bytes
@@ -33,11 +34,12 @@ def verify_bytes(store: RunStore) -> list[str]:
     """
     try:
         problems = _stray_folders(store)
-        frames = {step: store.read_step(step) for step in store.steps}
+        frames = store.read_steps()
         problems += [p for step in frames for p in _row_problems(store, step, frames)]
         of_all = store.manifest.protocol.corruption is not None
         problems += _problems_across_steps(frames, of_all) + _queries_problems(store, frames)
         problems += _summary_problems(store)
+        problems += _curve_problems(store, frames)
     except RecordError as error:
         return [str(error)]
     return problems
@@ -93,8 +95,10 @@ def _prediction_rules(
         & ~(frame["distance"] <= store.manifest.protocol.threat.eps),
         "broken, but the prediction is the label": broken & ~misses,
     }
+    if store.manifest.protocol.corruption is None:
+        rules |= _distance_rules(frame, settings, store.manifest.protocol.threat.eps)
     steps, restarts = settings.get("steps"), settings.get("restarts")
-    if isinstance(steps, int) and isinstance(restarts, int):
+    if isinstance(steps, int) and isinstance(restarts, int) and "queries" not in settings:
         targets = settings.get("targets")
         restarts *= max(1, targets) if isinstance(targets, int) else 1
         rules |= {
@@ -116,6 +120,20 @@ def _prediction_rules(
             "misclassified, but not wrong": misses & ~wrong & ~failed,
         }
     return rules
+
+
+def _distance_rules(
+    frame: pd.DataFrame, settings: dict[str, Parameter], eps: float
+) -> dict[str, pd.Series[bool]]:
+    """Of examples that do not break their sample: those beyond eps, of a search for the nearest."""
+    apart = frame["distance"].notna() & ~frame["verdict"].isin([Verdict.BROKEN])
+    fair = (frame["distance"] > eps) & (settings.get("minimal") is True)
+    misses = (frame["prediction"] != frame["label"]).fillna(False).astype(bool)
+    wrong = misses & (frame["margin"] <= 0) & ~(frame["margin64"] > 0)
+    return {
+        "a distance, but it is not broken": apart & ~fair,
+        "an example beyond eps, but it is classified rightly": apart & fair & ~wrong,
+    }
 
 
 def _certificate_rules(frame: pd.DataFrame, eps: float) -> dict[str, pd.Series[bool]]:
@@ -149,6 +167,15 @@ def _problems_across_steps(frames: dict[str, pd.DataFrame], of_all: bool) -> lis
         if other.any():
             problems.append(f"step {step} has another label for sample {ids[other].iloc[0]}")
     return problems
+
+
+def _curve_problems(store: RunStore, frames: dict[str, pd.DataFrame]) -> list[str]:
+    path = store.folder / CURVE
+    if not path.exists():
+        return []
+    rebuilt = curve_csv(store.manifest, frames)
+    there = read_bytes(store.folder, path, MAX_SUMMARY_BYTES)
+    return [] if there == rebuilt else [f"{path} is not what the shards give"]
 
 
 def _queries_problems(store: RunStore, frames: dict[str, pd.DataFrame]) -> list[str]:

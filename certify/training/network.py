@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from weakref import WeakKeyDictionary
 
 import torch
@@ -26,23 +26,52 @@ _GRAPHS: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], Graph]] = WeakKey
 def program(model: nn.Module, x: Tensor) -> Program:
     """Return the network in eval mode as a program of its present weights, differentiable in them.
 
-    It is bound anew for each step, and so may keep what it derives from the weights. Where a model
-    in training mode has batch norm, a clean pass first moves its running statistics: bounds are of
-    the network as it will be used, and would never move them.
+    It is bound anew for each step, and so may keep what it derives from the weights. Batch norm in
+    training mode is taken with the statistics of this batch, clean, which gradients pass through
+    (as Shi et al., NeurIPS 2021, do): running ones lag behind the weights, and a network that
+    learns under them is another one than the network that is used in the end.
 
     Raises:
         UnsupportedError: The model cannot be traced.
     """
-    if any(isinstance(m, _BatchNorm) and m.training for m in model.modules()):
-        with torch.no_grad():
-            model(x)
     graphs = _GRAPHS.setdefault(model, {})
     key = (tuple(x.shape[1:]), x.dtype, x.device)
     if key not in graphs:
         with evaluating(model):
             graphs[key] = trace_model(model, x[:2].detach())
     values = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    values |= _batch_statistics(model, x)
     return bind(graphs[key], values, rounded=False)
+
+
+def _batch_statistics(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
+    """Mean and variance of what batch norm layers in training mode get, by their buffers' names.
+
+    The clean pass that it takes moves the running statistics, once.
+    """
+    found: dict[str, Tensor] = {}
+
+    def measure(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            rows = inputs[0].transpose(0, 1).flatten(1)
+            found[f"{name}.running_mean"] = rows.mean(1)
+            found[f"{name}.running_var"] = rows.var(1, correction=0)
+
+        return hook
+
+    layers = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, _BatchNorm) and module.training and module.track_running_stats
+    }
+    hooks = [layer.register_forward_pre_hook(measure(name)) for name, layer in layers.items()]
+    try:
+        if layers:
+            model(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
 
 
 def box(x: Tensor, eps: float, lower: Tensor, upper: Tensor) -> Interval:

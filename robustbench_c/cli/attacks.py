@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 KINDS = (
     *("pgd", "apgd", "apgd-halving", "fab", "fmn", "ddn", "pdpgd", "sigma-zero"),
-    *("square", "guided", "hop-skip-jump", "transformations", "foolbox"),
+    *("nearest", "square", "guided", "hop-skip-jump", "transformations", "foolbox"),
 )
 """Names in `attacks.registry`, which imports torch: help and wrong usage must not wait for it."""
 SUITES = ("auto", "autoattack")

@@ -10,6 +10,7 @@ import typer
 from robustbench_c.cli import budgets, flags, options
 from robustbench_c.cli import eot as random_models
 from robustbench_c.cli import explain as explaining
+from robustbench_c.cli import minimal as nearest
 from robustbench_c.cli.app import new_app, run_app
 from robustbench_c.cli.attacks import NONE, attack_of, check_attack, check_settings
 from robustbench_c.cli.known import show_known, show_versions
@@ -48,6 +49,7 @@ def evaluate(
     attack: Annotated[
         str, typer.Option(help="pgd, auto, foolbox:NAME, ... (--list); none: proofs alone.")
     ] = "pgd",
+    minimal: nearest.Minimal = False,
     certify: Annotated[
         str | None,
         typer.Option(help="Prove by ibp, crown-ibp, crown, alpha-crown, complete or cascade."),
@@ -183,6 +185,7 @@ def evaluate(
             context, model, property_, instances, reference, timeout, out, seed, overwrite, as_json
         )
         return
+    attack, minimal = nearest.minimal_attack(context, attack, minimal)
     check_attack(attack)
     if eps_unit not in ("input", "range"):
         raise UsageError(f"--eps-unit '{eps_unit}' is neither input nor range")
@@ -247,6 +250,7 @@ def evaluate(
         )
     else:
         config = None if attack == NONE else attack_of(context, attack, set_)
+        config = nearest.for_nearest(config) if config is not None and minimal else config
     card = options.card_of(model)
     dataset = options.load_data(_data_name(data, card), split, data_dir, label_column, box)
     if samples is not None:
@@ -310,6 +314,6 @@ def _show(run: Run) -> None:
     if run.resumed:
         print("went on with the record that was there (--overwrite starts afresh)")
     print(f"record: {run.folder}")
-    for name in ("certified-radius.png", "contact-sheet.png"):
+    for name in ("certified-radius.png", "accuracy-curve.png", "contact-sheet.png"):
         if (picture := run.folder / name).exists():
             print(f"pictures: {picture}")

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from leaderboards.distances import Radii
 from leaderboards.errors import one_line
-from leaderboards.summary import Radii, Reasons, Summary
+from leaderboards.summary import Reasons, Summary
 from robustbench_c.cli.console import wide_console
 
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ from robustbench_c.cli.changed_tables import print_corruptions, print_transforma
 from robustbench_c.cli.console import wide_console
 from robustbench_c.cli.explained_tables import print_explained
 from robustbench_c.cli.flags import diagnosed_lines, marked
+from robustbench_c.cli.minimal import distance_table, gap_lines
 from robustbench_c.cli.proof_tables import print_proofs, reasons_line
 
 
@@ -50,7 +51,10 @@ def print_run(store: RunStore, summary: Summary) -> None:
         wide_console().print(_table(store.manifest, summary))
         print_costs(summary)
         print_proofs(summary)
+        if summary.distance is not None:
+            wide_console().print(distance_table(summary.distance))
     lines = (
+        *gap_lines(summary.distance),
         _verdict_line(summary),
         *_draws_lines(summary),
         *_detail_lines(store),

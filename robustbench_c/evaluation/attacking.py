@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -24,6 +25,7 @@ from robustbench_c.evaluation.pictures import contact_sheet
 from robustbench_c.evaluation.protocol_steps import attack_of
 from robustbench_c.evaluation.steps import Judged, attack_rows
 from robustbench_c.evaluation.task import Task, right_ids, settled_before
+from robustbench_c.evaluation.threats import searched
 
 _SHARD_SECONDS = 30.0
 _SHARD_SAMPLES = 2000
@@ -33,14 +35,18 @@ _UNKNOWN = 100
 
 
 def attack_samples(task: Task, step: StepInfo) -> None:
-    """Attack every sample that is open and has no row yet, in shards of a fair length."""
-    config, threat = attack_of(step), task.store.manifest.protocol.threat
-    left = np.setdiff1d(right_ids(task.store), settled_before(task.store, step.name).index)
+    """Attack what is open and has no row yet, in shards of a fair length.
+
+    Whoever looks for nearest adversarial examples looks for those of all samples that are right.
+    """
+    threat, left = task.store.manifest.protocol.threat, right_ids(task.store)
+    if not step.minimal:
+        left = np.setdiff1d(left, settled_before(task.store, step.name).index)
 
     def attack(part: Tensor, report: Callable[[int, int], None]) -> Judged:
-        return search(task, part, config, limits_of(task, step, part), report)
+        return search(task, part, step, limits_of(task, step, part), report)
 
-    size = _shard_size(task, config, AttackBudget.of(step))
+    size = _shard_size(task, attack_of(step), AttackBudget.of(step))
     work_through(task, step.name, left, size, attack, f"{threat.norm} eps {threat.eps:g}")
 
 
@@ -65,7 +71,7 @@ def work_through(
     there, ids = task.store.read_step(name), task.data.ids.numpy()
     rows = np.flatnonzero(np.isin(ids, wanted) & ~np.isin(ids, there["sample_id"]))
     total, finished = len(wanted), len(there)
-    broken = int(there["verdict"].isin([Verdict.BROKEN]).sum())
+    broken = _broken(there)
 
     def report(done: int, hits: int) -> None:
         if task.progress is not None:
@@ -86,33 +92,41 @@ def work_through(
             )
             artefacts.write(task.store, name, ids[part.numpy()], examples)
         task.store.write_shard(name, judged.rows)
-        finished, broken = finished + len(part), broken + int(hit.sum())
+        finished, broken = finished + len(part), broken + _broken(judged.rows)
         _picture(task, part, judged, title)
 
 
 def search(
     task: Task,
     part: Tensor,
-    config: AttackConfig,
+    step: StepInfo,
     limits: Limits,
     report: Callable[[int, int], None] | None = None,
 ) -> Judged:
     """Attack the samples at the places `part` within limits, and re-check what is found."""
-    ids, place = task.data.ids[part], part.to(task.x.device)
-    x, y = task.x[place], task.y[place]
+    ids, place, config = task.data.ids[part], part.to(task.x.device), attack_of(step)
+    x, y, threat = task.x[place], task.y[place], searched(step, task.threat, task.data.shape)
+    more = {"minimal": True} if step.minimal and kind_of(config).minimal == "asked" else {}
     result = kind_of(config).run(
         task.classifier,
         x,
         y,
         ids,
-        task.threat,
+        threat,
         config,
         task.seed,
         confirm=in_float64_too(task),
         progress=report,
         limits=limits,
+        **more,
     )
-    return attack_rows(task.classifier, task.precise, x, y, ids, task.threat, result)
+    eps = task.threat.eps
+    return attack_rows(task.classifier, task.precise, x, y, ids, threat, result, eps)
+
+
+def _broken(rows: pd.DataFrame) -> int:
+    """The number of samples that rows call broken."""
+    return int(rows["verdict"].isin([Verdict.BROKEN]).sum())
 
 
 def in_float64_too(task: Task) -> Callable[[Tensor, Tensor], Tensor] | None:
@@ -143,7 +157,8 @@ def _on_other_draws(judge: TiledClassifier, judged: Judged, y: Tensor) -> np.nda
 def _picture(task: Task, part: Tensor, judged: Judged, title: str) -> None:
     """Draw the first samples that broke, unless they were drawn before."""
     data, manifest = task.data, task.store.manifest
-    chosen = judged.broken.nonzero()[:6, 0].cpu()
+    hit = judged.rows["verdict"].isin([Verdict.BROKEN]).to_numpy()
+    chosen = torch.from_numpy(hit.nonzero()[0][:6])
     image = data.x.dim() == 4 and data.shape[0] in (1, 3)
     if not image or len(chosen) == 0 or (task.store.folder / "contact-sheet.svg").exists():
         return

@@ -20,29 +20,29 @@ from robustbench_c.evaluation import artefacts, attacking
 from robustbench_c.evaluation.budgets import limits_of
 from robustbench_c.evaluation.certificates import certify_places
 from robustbench_c.evaluation.certifying import Certifier
-from robustbench_c.evaluation.protocol_steps import Proof, attack_of
+from robustbench_c.evaluation.protocol_steps import Proof
 from robustbench_c.evaluation.task import Task
 
 FOLDER = "contradiction"
 
 
-def contradicted(rows: pd.DataFrame, settled: pd.DataFrame) -> Ids:
+def contradicted(rows: pd.DataFrame, found: pd.DataFrame) -> Ids:
     """Return the samples that these rows prove although an earlier step broke them, ascending.
 
-    Proved is what is certified, and what was broken at a distance within its certified radius.
+    Proved is what is certified although it is broken at eps, and what has an adversarial example
+    within its certified radius.
 
     Args:
         rows: Rows of a certificate.
-        settled: What the steps before it settled.
+        found: Adversarial examples of the steps before it (`task.found_before`).
     """
-    broken = settled[settled["verdict"] == Verdict.BROKEN]
-    here = rows[rows["sample_id"].isin(broken.index)].set_index("sample_id")
+    here = rows[rows["sample_id"].isin(found.index)].set_index("sample_id")
     if here.empty:
         return np.array([], dtype=np.int64)
-    radius = pd.to_numeric(here["radius"])
-    within = radius >= broken["distance"].reindex(here.index)
-    ids = here.index[(here["verdict"] == Verdict.CERTIFIED) | within]
-    return np.sort(ids.to_numpy(dtype=np.int64))
+    there = found.reindex(here.index)
+    within = pd.to_numeric(here["radius"]) >= there["distance"]
+    both = (here["verdict"] == Verdict.CERTIFIED) & (there["verdict"] == Verdict.BROKEN)
+    return np.sort(here.index[both | within].to_numpy(dtype=np.int64))
 
 
 def stop(folder: Path, ids: Ids) -> NoReturn:
@@ -58,7 +58,7 @@ def save(
     task: Task,
     step: StepInfo,
     rows: pd.DataFrame,
-    settled: pd.DataFrame,
+    found: pd.DataFrame,
     ids: Ids,
     certifier: Certifier,
 ) -> None:
@@ -71,7 +71,7 @@ def save(
     make_folder(folder)
     steps = {info.name: info for info in task.store.manifest.protocol.steps}
     for sample in ids.tolist():
-        attack = steps[str(settled.loc[sample, "step"])]
+        attack = steps[str(found.loc[sample, "step"])]
         place = task.places(np.array([sample]))
         example = _example(task, attack, sample, place, certifier)
         tensors = {"clean": task.data.x[place]}
@@ -85,7 +85,7 @@ def save(
             "certificate": _told(step, proof, ("method", "bound", "radius", "detail")),
             "broken_by": _told(
                 attack,
-                settled.loc[sample],
+                found.loc[sample],
                 ("distance", "margin", "margin64", "prediction", "restart", "iteration"),
             ),
             "example": "adversarial" if example is not None else "it could not be made again",
@@ -128,7 +128,7 @@ def _example(
                 return examples.adversarial[at]
     if attack.kind == "attack":
         limits = limits_of(task, attack, place, timed=False)
-        again = attacking.search(task, place, attack_of(attack), limits)
+        again = attacking.search(task, place, attack, limits)
     else:
         again = certify_places(task, certifier, Proof.of(attack), place, task.seed)
     return again.adversarial if bool(again.broken.all()) else None

@@ -57,7 +57,7 @@ def draw_curve(run: Run) -> None:
     store, info = run.store, run.store.manifest.protocol.explanation
     if info is None or not run.summary.complete or (run.folder / f"{CURVE}.svg").exists():
         return
-    frames = {step: store.read_step(step) for step in store.steps}
+    frames = store.read_steps()
     values = explained_values(frames, run.verdicts.index)
     n = len(values)
     found, proved = (

@@ -41,9 +41,20 @@ TOLERANCE = 0.01
 
 
 def attack_step(
-    name: str, config: AttackConfig, threat: ThreatModel, budget: AttackBudget = UNLIMITED
+    name: str,
+    config: AttackConfig,
+    threat: ThreatModel,
+    budget: AttackBudget = UNLIMITED,
+    minimal: bool = False,
 ) -> StepInfo:
     """An attack as a step of a protocol: every setting, with PGD's step size as a number.
+
+    Args:
+        name: Of the step.
+        config: Settings of the attack.
+        threat: What the attacker may do.
+        budget: What all attacks of the run may spend.
+        minimal: Whether it looks for the nearest adversarial example of every sample.
 
     Raises:
         UsageError: A record cannot hold one of the settings.
@@ -53,6 +64,8 @@ def attack_step(
         settings["step_size"] = config.resolved_step(threat.eps)
     else:
         settings = {"attack": kind.name, "knowledge": knowledge_of(config), **settings}
+    if minimal or kind.minimal == "always":
+        settings["minimal"] = True
     settings |= budget.parameters
     try:
         return StepInfo(name=name, kind="attack", version=ATTACK_VERSION, parameters=settings)
@@ -72,6 +85,8 @@ def attack_of(step: StepInfo) -> AttackConfig:
         settings.pop(other, None)
     if name not in KINDS:
         raise RecordError(f"step {step.name} is an attack that is not known here: {name!r}")
+    if step.minimal and KINDS[str(name)].minimal != "never":
+        del settings["minimal"]
     if name == PGD:
         settings["step_size"] = settings.get("step_size") or None  # of eps 0
     try:
@@ -163,8 +178,8 @@ def _attack_steps(
 ) -> tuple[StepInfo, ...]:
     if attack is None:
         return ()
-    parts = attack.parts if isinstance(attack, Suite) else ((_name(attack), attack),)
-    for name, config in parts:
+    suite = attack if isinstance(attack, Suite) else Suite("alone", ((_name(attack), attack),))
+    for name, config in suite.parts:
         if threat.norm not in kind_of(config).norms:
             norms = ", ".join(kind_of(config).norms)
             fit = ", ".join(kind.name for kind in KINDS.values() if threat.norm in kind.norms)
@@ -173,7 +188,12 @@ def _attack_steps(
             )
         if isinstance(config, FoolboxConfig):
             config.build(threat.norm)  # refuses what is not for this norm before a run begins
-    return tuple(attack_step(name, config, threat, budget) for name, config in parts)
+        if suite.minimal and kind_of(config).minimal == "never":
+            fit = ", ".join(kind.name for kind in KINDS.values() if kind.minimal != "never")
+            raise UsageError(f"the attack {name} does not look for the nearest example: use {fit}")
+    return tuple(
+        attack_step(name, config, threat, budget, suite.minimal) for name, config in suite.parts
+    )
 
 
 def protocol_steps(
@@ -201,8 +221,8 @@ def protocol_steps(
         Proof(name, TILES[name], certify.budget, "audit" if name == names[0] else "open").step(name)
         for name in names
     ]
-    if certify.method != CASCADE:
-        steps = [*strong, *made]
+    if certify.method != CASCADE or any(step.minimal for step in strong):
+        steps = [*strong, *made]  # what runs on every sample goes first: it spares proofs
     else:
         # another loss than the usual one: the long attack then repeats no step of the short one
         quick = PGDConfig(steps=20, restarts=1, loss="margin")

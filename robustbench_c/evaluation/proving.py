@@ -20,7 +20,7 @@ from robustbench_c.evaluation.certifying import Certifier
 from robustbench_c.evaluation.protocol_steps import Proof
 from robustbench_c.evaluation.radius import measure_places
 from robustbench_c.evaluation.steps import Judged
-from robustbench_c.evaluation.task import Task, right_ids, settled_before
+from robustbench_c.evaluation.task import Task, found_before, right_ids, settled_before
 
 _SHARD_SECONDS = 30.0
 _RADII = 256
@@ -89,7 +89,7 @@ def prove_samples(task: Task, step: StepInfo, certifier: Certifier) -> None:
     Raises:
         ContradictionError: It proves a sample that was broken; the evidence is on disk.
     """
-    settled = settled_before(task.store, step.name)
+    settled, found = settled_before(task.store, step.name), found_before(task.store, step.name)
     units = plan(task.store, step, settled)
     there = task.store.read_step(step.name)
     done, total = len(there), sum(len(unit.ids) for unit in units)
@@ -105,10 +105,10 @@ def prove_samples(task: Task, step: StepInfo, certifier: Certifier) -> None:
         waiting.append(judged)
         done += int(new.sum())
         hits += int(judged.rows["verdict"].isin([Verdict.CERTIFIED, Verdict.BROKEN]).sum())
-        contradicted = contradiction.contradicted(judged.rows, settled)
+        contradicted = contradiction.contradicted(judged.rows, found)
         if contradicted.size or time.perf_counter() - started > _SHARD_SECONDS:
             if contradicted.size:
-                contradiction.save(task, step, judged.rows, settled, contradicted, certifier)
+                contradiction.save(task, step, judged.rows, found, contradicted, certifier)
             _write(task, step, waiting)
             waiting, started = [], time.perf_counter()
         if contradicted.size:

@@ -27,22 +27,12 @@ from robustbench_c.evaluation.certifying import Certifier
 from robustbench_c.evaluation.protocol_steps import Proof
 from robustbench_c.evaluation.steps import Judged, frame_of
 from robustbench_c.evaluation.task import Task
+from robustbench_c.evaluation.threats import diameter
 
 Values = npt.NDArray[np.float64]
 
 SMALLEST = 1e-3
 """The smallest radius that is tried, as a share of eps; nothing proved there counts as 0."""
-
-
-def diameter(threat: ThreatModel, shape: tuple[int, ...]) -> float:
-    """Return the radius from which on the ball around any point holds the whole box."""
-    sides = (threat.upper.double() - threat.lower.double()).expand(shape)
-    if threat.scale is not None:
-        sides = sides / threat.scale.double()
-    if threat.immutable is not None:
-        sides = torch.where(threat.immutable, 0.0, sides)
-    order = {"linf": torch.inf, "l2": 2, "l1": 1}[threat.norm]
-    return float(torch.linalg.vector_norm(sides.flatten(), ord=order))
 
 
 def grid(threat: ThreatModel, shape: tuple[int, ...], tolerance: float) -> list[float]:

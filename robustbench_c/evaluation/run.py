@@ -18,6 +18,7 @@ from attacks.pgd import PGDConfig
 from attacks.registry import AttackConfig
 from attacks.suites import Suite
 from attacks.threat import ThreatModel
+from leaderboards.distances import distance_bounds
 from leaderboards.draws import OTHER
 from leaderboards.manifest import StepInfo, explain
 from leaderboards.settle import sample_verdicts
@@ -77,9 +78,17 @@ class Run:
     cross_check: CrossCheck | None = None
 
     @property
+    def distances(self) -> pd.DataFrame:
+        """How near each sample's nearest adversarial example is, at least and at most.
+
+        Indexed by sample id: `leaderboards.distances.distance_bounds`.
+        """
+        return distance_bounds(self.store.manifest, self.store.read_steps())
+
+    @property
     def verdicts(self) -> pd.DataFrame:
         """Verdict and settling step of each sample, indexed by sample id."""
-        frames = {step: self.store.read_step(step) for step in self.store.steps}
+        frames = self.store.read_steps()
         return sample_verdicts(frames, self.store.manifest.data.sample_ids)
 
 
@@ -225,7 +234,7 @@ def evaluate(
         if diagnose:
             diagnose_run(task)
         run = Run(folder, store, store.write_summary(), resumed)
-        if certify is not None and certify.radius:
+        if run.summary.radius or run.summary.distance:
             plot_radii(store, run.summary)
         if certify is None or not certify.cross_check:
             return run

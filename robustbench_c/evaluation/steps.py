@@ -93,7 +93,13 @@ def clean_fault(recorded: pd.DataFrame, rows: pd.DataFrame) -> str | None:
 
 @dataclass(eq=False)
 class Judged:
-    """The rows of a step, and the adversarial examples among its samples that hold."""
+    """The rows of a step, and the adversarial examples among its samples that hold.
+
+    Attributes:
+        rows: One for each sample.
+        broken: Which samples have one, bool, (n,): of a search for the nearest also beyond eps.
+        adversarial: The examples, (n, *shape).
+    """
 
     rows: pd.DataFrame
     broken: Tensor
@@ -108,6 +114,7 @@ def attack_rows(
     ids: Tensor,
     threat: ThreatModel,
     result: AttackResult,
+    eps: float | None = None,
 ) -> Judged:
     """Re-check what an attack found and write the rows of its step.
 
@@ -117,8 +124,9 @@ def attack_rows(
         x: Clean samples, (n, *shape).
         y: True classes, (n,).
         ids: Sample ids, (n,).
-        threat: What the attacker was allowed.
+        threat: What the attacker was allowed while searching.
         result: What the attack claims.
+        eps: Largest distance of an example that breaks its sample, if that is less than there.
 
     Raises:
         CheckFailedError: The attack left the threat model: a defect that stops the run.
@@ -132,8 +140,9 @@ def attack_rows(
             f"{float(check.distance[first])!r}, eps {threat.eps!r}): a defect of the attack"
         )
     broken = result.found & check.broken
+    near = broken if eps is None else broken & (check.distance <= eps)
     hit = broken.cpu().numpy()
-    # an open row is about the worst point met; what does not hold beyond rounding is at a tie
+    # no example: the row is about the worst point met; what does not hold beyond rounding is a tie
     shown = torch.where(broken, check.margin, result.lowest.double().clamp_min(0.0))
     failed = (result.not_finite & ~broken) | ~shown.isfinite()
     known = ~failed.cpu().numpy()
@@ -141,7 +150,7 @@ def attack_rows(
         rows=frame_of(
             ids,
             y,
-            verdict=[_verdict(b, f) for b, f in zip(hit, ~known, strict=True)],
+            verdict=[_verdict(b, f) for b, f in zip(near.tolist(), ~known, strict=True)],
             prediction=whole_where(known, torch.where(broken, check.prediction, y)),
             margin=np.where(known, shown.cpu().numpy(), np.nan),
             margin64=np.where(hit, check.margin64.cpu().numpy(), np.nan),

@@ -68,6 +68,19 @@ def right_ids(store: RunStore) -> Ids:
     return clean["sample_id"][clean["verdict"].isna()].to_numpy(dtype=np.int64)
 
 
+def found_before(store: RunStore, step: str) -> pd.DataFrame:
+    """Return the nearest adversarial examples that the steps before this one found.
+
+    Returns:
+        The rows by sample id, that of the smallest distance of each sample, with their `step`.
+    """
+    earlier = store.steps[: store.steps.index(step)]
+    frames = [store.read_step(name).assign(step=name) for name in earlier]
+    found = pd.concat(frames).set_index("sample_id")
+    found = found[found["distance"].notna()].sort_values("distance", kind="stable")
+    return found[~found.index.duplicated()].sort_index()
+
+
 def settled_before(store: RunStore, step: str) -> pd.DataFrame:
     """Return the rows that settled samples in the steps before this one.
 

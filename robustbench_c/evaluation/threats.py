@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from attacks.errors import AttackError
 from attacks.threat import ThreatModel, feature_ranges
-from leaderboards.manifest import ThreatInfo
+from leaderboards.manifest import StepInfo, ThreatInfo
 from leaderboards.sample_ids import format_ids, parse_ids
 from robustbench_c.data import Dataset
 from robustbench_c.errors import DataError
@@ -88,3 +90,22 @@ def threat_of(info: ThreatInfo, data: Dataset) -> ThreatModel:
     if threat.sha256() != info.sha256:
         raise DataError("the record's threat model does not have the hash that the record gives")
     return threat
+
+
+def diameter(threat: ThreatModel, shape: tuple[int, ...]) -> float:
+    """Return the radius from which on the ball around any point holds the whole box."""
+    sides = (threat.upper.double() - threat.lower.double()).expand(shape)
+    if threat.scale is not None:
+        sides = sides / threat.scale.double()
+    if threat.immutable is not None:
+        sides = torch.where(threat.immutable, 0.0, sides)
+    order = {"linf": torch.inf, "l2": 2, "l1": 1, "l0": 0}[threat.norm]
+    return float(torch.linalg.vector_norm(sides.flatten(), ord=order))
+
+
+def searched(step: StepInfo, threat: ThreatModel, shape: tuple[int, ...]) -> ThreatModel:
+    """Return where an attack looks: all of the box if it is for the nearest example."""
+    if not step.minimal:
+        return threat
+    beyond = (1 + 1e-6) * diameter(threat, shape)  # sums are rounded in another order elsewhere
+    return replace(threat, eps=max(threat.eps, beyond))

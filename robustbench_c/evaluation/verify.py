@@ -37,7 +37,7 @@ from robustbench_c.evaluation.reproving import claims, prove_again
 from robustbench_c.evaluation.steps import MARGIN_TOLERANCE, clean_fault, clean_rows, precise_form
 from robustbench_c.evaluation.subject import subject
 from robustbench_c.evaluation.task import Task
-from robustbench_c.evaluation.threats import threat_of
+from robustbench_c.evaluation.threats import searched, threat_of
 from robustbench_c.zoo.devices import parse_device
 from robustbench_c.zoo.loading import LoadedModel
 
@@ -54,7 +54,7 @@ class Verification:
         problems: One line for each thing that does not hold; empty if all is well.
         kept: Whether the run kept its adversarial examples.
         replayed: Those that were replayed on the model.
-        broken: Broken samples in the record.
+        broken: Adversarial examples in the record.
         proved: Certificates that were proved again.
         certified: Certificates in the record; of a step that searches radii, those above 0.
     """
@@ -129,12 +129,13 @@ def verify(
                 kept = True
             for step in store.manifest.protocol.steps:
                 rows = store.read_step(step.name).set_index("sample_id")
-                hit = rows[rows["verdict"].isin([Verdict.BROKEN])]
+                held = rows["distance"].notna() & step.minimal
+                hit = rows[rows["verdict"].isin([Verdict.BROKEN]) | held]
                 broken += len(hit)
                 problems += _too_many_passes(task, step, rows)
                 if artefacts.kept(store, step.name):
                     kept = True
-                    found, count = _replay(task, step.name, hit, tolerance)
+                    found, count = _replay(task, step, hit, tolerance)
                     problems += found
                     replayed += count
                 if step.kind == "certificate":
@@ -236,10 +237,13 @@ def _same_on_others(
     return (margin(task.judge.logits(adversarial), y).double().cpu() - there).abs() <= tolerance
 
 
-def _replay(task: Task, step: str, rows: pd.DataFrame, tolerance: float) -> tuple[list[str], int]:
-    """Replay the stored examples of a step whose broken samples are `rows`."""
+def _replay(
+    task: Task, info: StepInfo, rows: pd.DataFrame, tolerance: float
+) -> tuple[list[str], int]:
+    """Replay the stored examples of a step whose samples that have one are `rows`."""
     problems: list[str] = []
     replayed: set[int] = set()
+    step, threat = info.name, searched(info, task.threat, task.data.shape)
     for examples in artefacts.read(task.store, step):
         ids = examples.ids
         if strangers := set(ids.tolist()) - set(rows.index):
@@ -252,7 +256,7 @@ def _replay(task: Task, step: str, rows: pd.DataFrame, tolerance: float) -> tupl
         if not torch.equal(examples.clean.to(task.x.device), x):
             problems.append(f"step {step}: the stored clean samples are not those of the data")
             continue
-        y, threat = task.y[place], task.threat
+        y = task.y[place]
         check = recheck(task.classifier, task.precise, x, adversarial, y, threat)
         distance, margin = (
             torch.tensor(rows.loc[ids.tolist(), name].tolist(), dtype=torch.float64)

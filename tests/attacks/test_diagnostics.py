@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from attacks.classifier import TiledClassifier
 from attacks.diagnostics import SIGNS, Diagnosis, diagnose
 from attacks.errors import AttackError
+from attacks.losses import margin
 from attacks.substitute import substitute_of
 from attacks.threat import ThreatModel
 
@@ -197,6 +198,15 @@ def test_one_sample_alone_is_no_red_flag():
     assert replace(flag, rows=torch.tensor([True, True])).red is True
     (flag,) = [flag for flag in found if flag.name == "exploding-gradient"]
     assert replace(flag, rows=torch.tensor([True, False])).red is True
+
+
+def test_confident_is_not_saturated():
+    case = Case.make("mlp", "linf")
+    case = replace(case, threat=replace(case.threat, eps=0.5))
+    confident = Masked(case.module, after=lambda z: z * 30 / margin(z, z.argmax(1))[:, None])
+    probability = confident(case.x).softmax(1).amax(1)
+    assert bool((probability == 1).all())
+    assert "saturated-logits" not in flags(case, confident)
 
 
 def test_what_may_not_change_says_nothing_of_any_eps():

@@ -1,6 +1,6 @@
 """The search for the nearest adversarial example finds the exact distance of hard small ReLU nets.
 
-The net is the hardest of the twenty of scripts/attack_strength.py, which measures them all.
+The net is the hardest of twenty; scripts/attack_strength.py measures twenty others.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from attacks.foolbox_config import FoolboxConfig
 from attacks.guided import GuidedConfig
 from attacks.halving import HalvingConfig
 from attacks.hop_skip_jump import HopSkipJumpConfig
+from attacks.nearest import NearestConfig
 from attacks.pdpgd import PDPGDConfig
 from attacks.pgd import PGDConfig
 from attacks.registry import KINDS, AttackConfig, from_plain, kind_of, to_plain
@@ -36,6 +37,7 @@ SMALL: list[AttackConfig] = [
     DDNConfig(steps=10),
     PDPGDConfig(steps=40),
     SigmaZeroConfig(steps=20, targets=2),
+    NearestConfig(steps=12, restarts=1, targets=2, queries=20),
     SquareConfig(queries=40),
     HopSkipJumpConfig(queries=120, batch=10),
     GuidedConfig(queries=40),

@@ -312,6 +312,22 @@ def test_batch_norm_keeps_learning_its_statistics(batch, name):
     assert torch.equal(model[1].running_mean, statistics)
 
 
+def test_batch_norm_is_bounded_as_it_trains(batch):
+    """At eps 0 bounds are the network's own training, and so is their gradient."""
+    (x, y), found = batch, []
+    for loss in (
+        lambda model: F.cross_entropy(worst_logits(model, x, y, 0.0, LOWER, UPPER), y),
+        lambda model: F.cross_entropy(model(x), y),
+    ):
+        model = fresh(WithNorm)
+        value = loss(model)
+        value.backward()
+        running = [model[1].running_mean, model[1].running_var, model[1].num_batches_tracked]
+        found.append([value.detach(), *(p.grad for p in model.parameters()), *running])
+    for bounded, own in zip(*found, strict=True):
+        torch.testing.assert_close(bounded, own, rtol=1e-4, atol=1e-6)
+
+
 def test_verified_samples_are_those_of_negative_worst_margins(batch):
     model, (x, y) = net(), batch
     y = model(x).argmax(1)

@@ -9,7 +9,7 @@ import pytest
 
 from attacks import registry, suites
 from leaderboards.store import RunStore
-from robustbench_c.cli import attacks
+from robustbench_c.cli import attacks, minimal
 
 SAMPLES = ("--model", "breast-cancer-mlp", "--norm", "linf", "--eps", 0.05, "--eps-unit", "range")
 
@@ -28,6 +28,11 @@ def attack(command, tmp_path):
 def test_the_names_are_those_of_the_attacks():
     assert tuple(registry.KINDS) == attacks.KINDS
     assert tuple(suites.SUITES) == attacks.SUITES
+    asked = {name for name, kind in registry.KINDS.items() if kind.minimal == "asked"}
+    assert set(minimal.ATTACKS) == asked
+    assert [k for k in registry.KINDS.values() if k.minimal == "always"] == [
+        registry.KINDS[minimal.NEAREST]
+    ]
 
 
 @pytest.mark.parametrize(
@@ -36,6 +41,8 @@ def test_the_names_are_those_of_the_attacks():
         ("auto",),
         ("apgd", "--steps", 5, "--targets", 3),
         ("fab", "--set", "steps=10"),
+        ("fab", "--minimal", "--set", "steps=10"),
+        ("nearest", "--steps", 20, "--restarts", 1, "--set", "queries=10"),
         ("square", "--set", "queries=30"),
         ("hop-skip-jump", "--set", "queries=40"),
         ("foolbox:LinfDeepFoolAttack", "--set", "steps=5"),
@@ -70,6 +77,10 @@ def test_an_attack_is_recorded_resumed_and_verified(attack, robust_runs, tmp_pat
         (("square", "--set", "queries"), "is not of the form KEY=VALUE"),
         (("auto", "--steps", 3), "--steps is no setting of the suite 'auto'"),
         (("ddn",), "the attack ddn is for l2, not for linf"),
+        (("ddn", "--minimal"), "the attack ddn-minimal is for l2, not for linf"),
+        (("apgd", "--minimal"), "the attack 'apgd' does not look for the nearest example; use"),
+        (("none", "--minimal"), "the attack 'none' does not look for the nearest example; use"),
+        (("fab", "--minimal", "--explain", "gradient"), "--minimal does not go with --explain"),
         (("apgd", "--steps", 0), "must be at least 1"),
         (("foolbox:L2DeepFoolAttack",), "is an attack in l2"),
         (("none", "--certify", "ibp", "--set", "steps=3"), "--set is a setting of an attack"),
@@ -152,3 +163,28 @@ def test_a_mean_over_draws_goes_with_attacks_alone(robust_eval, factories, own, 
     ended = robust_eval(*given, *words)
     assert (ended.code, len(ended.lines)) == (2, 1)
     assert f"--eot goes with attacks alone: leave out {words[0]}" in ended.err
+
+
+def test_the_nearest_examples_are_a_table_and_a_curve(command, tmp_path, robust_runs):
+    given = (*SAMPLES, "--samples", 30, "--device", "cpu", "--out", tmp_path / "runs")
+    small = ("--minimal", "--steps", 20, "--restarts", 1, "--set", "queries=10")
+    ended = command("robust-eval", *given, *small, "--certify", "crown", "--radius")
+    assert ended.code == 0, ended.err
+    (folder,) = (tmp_path / "runs").iterdir()
+    summary = json.loads((folder / "summary.json").read_text())
+    median = summary["distance"]["median"]
+    assert summary["radius"]["median"] < median
+    row = next(
+        line
+        for line in ended.out.splitlines()
+        if f"of {summary['distance']['searched']} sa" in line
+    )
+    assert f"{median:.4g}" in row
+    assert "distance found exceeds certified radius by at most 1% on " in ended.out
+    assert "accuracy-curve.png" in ended.out
+    lines = (folder / "accuracy-curve.csv").read_text().splitlines()
+    assert lines[0] == "eps,certified,empirical,samples"
+    assert all(int(line.split(",")[1]) <= int(line.split(",")[2]) for line in lines[1:])
+    assert "distance found" in robust_runs("status", folder).out
+    assert robust_runs("verify", folder).code == 0
+    assert robust_runs("compare", folder, folder).code == 0

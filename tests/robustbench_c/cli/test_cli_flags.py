@@ -60,6 +60,22 @@ def test_an_honest_model_is_reliable(evaluated, robust_runs):
     assert robust_runs("verify", folder, *model).code == 0
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        ("breast-cancer-mlp", "--eps", 0.05, "--eps-unit", "range"),
+        pytest.param(
+            ("german-mlp-standard", "--eps", 0.1, "--eps-unit", "range"), marks=pytest.mark.slow
+        ),
+        pytest.param(("fmnist-cnn-pgd", "--samples", 40), marks=pytest.mark.slow),
+    ],
+)
+def test_shipped_models_are_reliable(robust_eval, given, tmp_path):
+    assert robust_eval(DIAGNOSE, "--model", *given).code == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert (summary_of(folder)["flags"], summary_of(folder)["reliable"]) == ([], True)
+
+
 def test_a_run_that_is_not_diagnosed(robust_eval, robust_runs, factories, own, tmp_path):
     arguments = ("--model", f"{factories}:means", "--data", own["npz"], "--eps", 0.05, TRUST)
     assert robust_eval(*arguments).code == 0
