@@ -35,9 +35,10 @@ def allocate(
 ) -> Budget:
     """Share out what a sparsity leaves: exactly `round((1 - sparsity) units)` units.
 
-    "global": all weights compete. "uniform": every layer keeps the same share. "erk": a layer's
-    share is proportional to (sum of its dimensions) / (product of its dimensions), at most 1
-    (Erdos-Renyi-kernel, Evci et al., ICML 2020, section 3). Every layer keeps a unit.
+    "global": all weights compete, and a layer may be left with none. "uniform": every layer keeps
+    the same share. "erk": a layer's share is proportional to (sum of its dimensions) / (product of
+    its dimensions), at most 1 (Erdos-Renyi-kernel, Evci et al., ICML 2020, section 3). With these
+    two every layer keeps a unit.
 
     Args:
         shapes: Shapes of the prunable weights.

@@ -72,8 +72,12 @@ def shrink(
     print(f"widths of the layers: {before} -> {after}")
     dense = sum(t.numel() * t.element_size() for t in loaded.module.state_dict().values())
     print(f"bytes: {dense:,} (dense) -> {weights.stat().st_size:,}")
-    largest = ", ".join(f"{d:.1e} in {str(k)[6:]}" for k, d in found.differences.items())
-    print(f"logits of {len(dataset)} samples differ by rounding: at most {largest}, of the largest")
+    if found.differences:
+        largest = ", ".join(f"{d:.1e} in {str(k)[6:]}" for k, d in found.differences.items())
+        told = f"differ by rounding: at most {largest}, of the largest"
+        print(f"logits of {len(dataset)} samples {told}")
+    else:
+        print("every weight is as it was: there are no logits to compare")
     print(f"wrote {weights} with its card")
 
 

@@ -134,7 +134,7 @@ def _start(recipe: Recipe) -> zoo.LoadedModel:
     wanted = resolve(recipe.architecture.name, recipe.architecture.arguments).describe()
     if loaded.architecture != wanted:
         raise UsageError(
-            f"recipe '{recipe.name}' is for {wanted}; its start {recipe.start} is a "
+            f"'{recipe.name}' is to be {wanted}; its start {recipe.start} is a "
             f"{loaded.architecture}"
         )
     return loaded
@@ -160,8 +160,8 @@ def _begin_at(model: nn.Module, start: zoo.LoadedModel, recipe: Recipe) -> None:
         model.load_state_dict(start.module.state_dict())
     except RuntimeError as error:
         raise UsageError(
-            f"recipe '{recipe.name}' and its start {recipe.start} differ in what they normalise or "
-            "in their number of classes"
+            f"'{recipe.name}' and its start {recipe.start} differ in what they normalise or in "
+            "their number of classes: give the --start of a model of the same data"
         ) from error
 
 

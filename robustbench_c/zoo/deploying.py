@@ -33,7 +33,8 @@ class Deployed:
     Attributes:
         card: Of the smaller one, in the folder beside its weights.
         widths: Neurons or channels of each layer but the last, before and after.
-        differences: Largest difference of the logits in parts of the largest logit, by type.
+        differences: Largest difference of the logits in parts of the largest logit, by type; empty
+            where all channels were kept, and with them every weight as it is.
         kept: Why all channels were kept, where no more was known of the network.
     """
 
@@ -64,7 +65,7 @@ def deploy(module: nn.Module, draft: Draft, x: Tensor, folder: Path) -> Deployed
         whole = _shrunk(module)
         differences = {kind: _difference(module, x, kind) for kind in TOLERANCES}
     except UnsupportedError as error:
-        kept, differences = str(error), dict.fromkeys(TOLERANCES, 0.0)
+        kept, differences = str(error), {}
     before, after = widths_of(module), widths_of(whole)
     if after != before:
         draft = _resized(draft, after)

@@ -69,6 +69,8 @@ def test_a_residual_network_keeps_its_channels_and_loses_its_zeros(tmp_path: Pat
     found = zoo.deploy(model, draft("resnet"), x, tmp_path)
     assert found.widths[0] == found.widths[1]
     assert "no chain of layers" in (found.kept or "")
+    assert found.differences == {}, "what was not compared has no difference to tell"
+    assert torch.equal(zoo.load(str(tmp_path / "small.safetensors")).module(x), model(x))
     dense = sum(4 * value.numel() for value in model.state_dict().values())
     assert (tmp_path / "small.safetensors").stat().st_size < 0.5 * dense
 
