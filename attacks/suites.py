@@ -34,11 +34,13 @@ AUTO = Suite(
     "auto",
     (
         ("apgd", APGDConfig(steps=20, loss="margin")),
-        ("apgd-halving", HalvingConfig(steps=8, patience=0.5)),
+        ("apgd-halving", HalvingConfig(steps=8, loss="dlr", patience=0.5)),
+        ("square", SquareConfig(queries=500)),
     ),
 )
-"""Cheapest breaks first: nearly all that falls at all falls within a few steps, and what is left
-gets a search that puts its gradients where the margin is smallest, and ends where it stays."""
+"""Cheapest breaks first: nearly all that falls at all falls within a few steps, what is left gets a
+search that puts its gradients where the margin is smallest, and ends where it stays. Where gradients
+lead nowhere, on very sparse networks and saturated ones, a short search without them comes last."""
 
 AUTOATTACK = Suite(
     "autoattack",
