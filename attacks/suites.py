@@ -38,9 +38,9 @@ AUTO = Suite(
         ("square", SquareConfig(queries=500)),
     ),
 )
-"""Cheapest breaks first: nearly all that falls at all falls within a few steps, what is left gets a
-search that puts its gradients where the margin is smallest, and ends where it stays. Where gradients
-lead nowhere, on very sparse networks and saturated ones, a short search without them comes last."""
+"""Cheapest breaks first: nearly all that falls at all falls within a few steps; what is left gets a
+search that puts its gradients where the margin is smallest, and ends where it stays. Gradients lead
+nowhere on some samples of very sparse networks: a short search without them comes last."""
 
 AUTOATTACK = Suite(
     "autoattack",
