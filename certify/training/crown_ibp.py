@@ -41,7 +41,7 @@ def crown_ibp(
     beta goes from its start to its end as the warm-up does (equation 13, with kappa = 0).
 
     Args:
-        model: In training mode; its bounds are those of eval mode.
+        model: In training mode; its bounds see no dropout (see `network.program`).
         x: (n, *shape), inside the box.
         y: int64, (n,).
         generator: Not used.

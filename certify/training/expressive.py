@@ -31,7 +31,7 @@ def mtl_ibp(
     """The convex combination of the losses, `alpha IBP + (1 - alpha) PGD` (MTL-IBP, equation 8).
 
     Args:
-        model: In training mode; bounds and attack are of eval mode.
+        model: In training mode; the attack is on eval mode, bounds see no dropout.
         x: (n, *shape), inside the box.
         y: int64, (n,).
         generator: Draws the attack's starting points, on the device of `x`.

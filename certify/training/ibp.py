@@ -29,7 +29,7 @@ def ibp(
     end as the warm-up does. Gowal et al. take 1 and 0.5, Shi et al. 0 and 0.
 
     Args:
-        model: In training mode; its bounds are those of eval mode.
+        model: In training mode; its bounds see no dropout (see `network.program`).
         x: (n, *shape), inside the box.
         y: int64, (n,).
         generator: Not used.

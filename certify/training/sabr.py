@@ -31,7 +31,7 @@ def sabr(
     """Cross-entropy of the worst logits over a small box around an adversarial point.
 
     Args:
-        model: In training mode; bounds and attack are of eval mode.
+        model: In training mode; the attack is on eval mode, bounds see no dropout.
         x: (n, *shape), inside the box.
         y: int64, (n,).
         generator: Draws the attack's starting points, on the device of `x`.

@@ -39,7 +39,7 @@ def nrs(
     et al., TMLR 2022, arXiv:2206.07311). It prunes nothing: it goes with a method that does.
 
     Args:
-        model: In training mode; its bounds are those of eval mode.
+        model: In training mode; its bounds see no dropout (see `network.program`).
         x: (n, *shape), inside the box.
         y: int64, (n,).
         generator: Passed on to `base`.
