@@ -24,10 +24,6 @@ from attacks.threat import ThreatModel
 
 _RHO = 0.75
 _MOMENTUM = 0.75
-_SHRINK = {"linf": 0.0, "l2": 0.8, "l1": 0.0}
-"""Share of the steps that shrink onto the ball and then clip to the box, which loses a part of eps
-where features are clipped. The last steps have all of it; if the first had, a search would end in
-another maximum than the published attack's, on some samples a lower one."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +80,6 @@ class APGD(Method):
         self.aims = min(config.targets, classes - 1)
         self.name = f"apgd-{config.loss}" + ("-t" if self.aims else "")
         self.runs, self.steps = config.restarts * max(1, self.aims), config.steps
-        self.exact = int(_SHRINK[threat.norm] * config.steps)
         marks = [0, *checkpoints(config.steps)]
         self.window = torch.zeros(config.steps + 2, device=threat.lower.device)
         for before, mark in pairwise(marks):
@@ -136,17 +131,13 @@ class APGD(Method):
         here = torch.where(wide(halve, gradient), best, s["point"])
         uphill = torch.where(wide(halve, gradient), best_gradient, gradient)
         ahead = ball.step(here, uphill, length)
-        shrunk = wide(lanes.step < self.exact, gradient)
-        if self.exact:
-            ahead = torch.where(shrunk, ball.whole_step(here, uphill, length), ahead)
         first = wide(lanes.step == 0, gradient)
         kept = torch.where(first, 1.0, _MOMENTUM).double()
         exact = here.double()
         onward = exact + kept * (ahead.double() - exact)
         onward += (1 - kept) * (exact - s["older"].double())
-        point = ball.project(onward)
         lanes.state = {
-            "point": torch.where(shrunk, ball.shrink(onward), point) if self.exact else point,
+            "point": ball.project(onward),
             "older": here,
             "best": best,
             "gradient": best_gradient,

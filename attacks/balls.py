@@ -78,23 +78,6 @@ class Ball:
             return torch.minimum(torch.maximum(points.float(), self.low), self.high)
         return self._place((points.double() - self.x.double()) / self._unit(), radius)
 
-    def shrink(self, points: Tensor) -> Tensor:
-        """Legal inputs on the line to the sample, then in the box: not the nearest ones.
-
-        Onto the ball first and the box next, as AutoAttack does: within the ball, where the box is
-        in the way.
-        """
-        offset = (points.double() - self.x.double()) / self._unit()
-        order = {"linf": torch.inf, "l2": 2, "l1": 1}[self.threat.norm]
-        length = torch.linalg.vector_norm(offset.flatten(1), order, dim=1).clamp_min(1e-300)
-        return self._place(offset * wide((self.threat.eps / length).clamp_max(1.0), offset))
-
-    def whole_step(self, current: Tensor, gradient: Tensor, size: Tensor) -> Tensor:
-        """For L2: a step of length `size` along all of the gradient, and `shrink`; see `step`."""
-        pull = gradient.double().nan_to_num(0.0, 0.0, 0.0) * self._unit()
-        length = torch.linalg.vector_norm(pull.flatten(1), dim=1).clamp_min(1e-300)
-        return self.shrink(current.double() + wide(size / length, pull) * pull * self._unit())
-
     def _not_for_l0(self) -> None:
         if self.threat.norm == "l0":
             raise AttackError("a ball of l0 has no random starts and steps: use sigma-zero")

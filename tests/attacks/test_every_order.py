@@ -17,7 +17,10 @@ from attacks.square import SquareConfig
 from attacks.suites import SUITES, Suite
 
 OURS = [config for config in SMALL if not isinstance(config, FoolboxConfig)]
-SEEDED = {"pgd", "apgd", "apgd-halving", "square", "hop-skip-jump", "guided", "transformations"}
+SEEDED = {
+    *("pgd", "apgd", "apgd-halving", "square", "hop-skip-jump", "guided", "transformations"),
+    "nearest",
+}
 """The others start at the sample, and draw nothing in so short a run."""
 COUNT = 40
 
