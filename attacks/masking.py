@@ -17,7 +17,7 @@ from attacks.randomness import advance, stream_keys
 from attacks.registry import AttackConfig, kind_of
 from attacks.square import SquareConfig
 from attacks.substitute import substitute_of, transferred
-from attacks.threat import ThreatModel
+from attacks.threat import ThreatModel, diameter
 
 _DRAWS = 10
 _SHORT = PGDConfig(steps=10, restarts=1, loss="margin")
@@ -107,7 +107,7 @@ def _holds(probe: Probe) -> Tensor | None:
     """
     if probe.threat.immutable is not None and bool(probe.threat.immutable.any()):
         return None
-    everything = _everything(probe)
+    everything = 1.01 * diameter(probe.threat, tuple(probe.x.shape[1:]))
     far = Ball.around(replace(probe.threat, eps=everything), probe.x).outermost(probe.keys("far"))
     seen = torch.cat([probe.logits, probe.classifier.logits(far)]).argmax(1)
     breakable = (seen[None, :] != probe.y[:, None]).any(1)
@@ -133,13 +133,3 @@ def _drawn(probe: Probe) -> Tensor:
     points = (ball.outermost(advance(keys, torch.full_like(keys, i * step))) for i in range(_DRAWS))
     gaps = [margin(probe.classifier.logits(point), probe.y) for point in points]
     return torch.stack(gaps).amin(0)
-
-
-def _everything(probe: Probe) -> float:
-    """A radius that reaches every input of the box from every sample."""
-    threat, shape = probe.threat, probe.x.shape[1:]
-    span = (threat.upper - threat.lower).double().expand(shape)
-    if threat.scale is not None:
-        span = span / threat.scale.double()
-    order = {"linf": torch.inf, "l2": 2, "l1": 1}[threat.norm]
-    return 1.01 * float(torch.linalg.vector_norm(span.flatten(), order))

@@ -157,6 +157,17 @@ class ThreatModel:
         return digest.hexdigest()
 
 
+def diameter(threat: ThreatModel, shape: tuple[int, ...]) -> float:
+    """Return the radius from which on the ball around any point holds the whole box."""
+    sides = (threat.upper.double() - threat.lower.double()).expand(shape)
+    if threat.scale is not None:
+        sides = sides / threat.scale.double()
+    if threat.immutable is not None:
+        sides = torch.where(threat.immutable, 0.0, sides)
+    order = {"linf": torch.inf, "l2": 2, "l1": 1, "l0": 0}[threat.norm]
+    return float(torch.linalg.vector_norm(sides.flatten(), ord=order))
+
+
 @dataclass(frozen=True)
 class WeightBudget:
     """The set of models an attacker may choose instead of the given one.

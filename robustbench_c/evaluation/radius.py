@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from attacks.threat import ThreatModel
+from attacks.threat import ThreatModel, diameter
 from leaderboards.errors import one_line
 from leaderboards.sample_ids import Ids
 from leaderboards.verdicts import Verdict
@@ -27,7 +27,6 @@ from robustbench_c.evaluation.certifying import Certifier
 from robustbench_c.evaluation.protocol_steps import Proof
 from robustbench_c.evaluation.steps import Judged, frame_of
 from robustbench_c.evaluation.task import Task
-from robustbench_c.evaluation.threats import diameter
 
 Values = npt.NDArray[np.float64]
 

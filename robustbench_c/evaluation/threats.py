@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from attacks.errors import AttackError
-from attacks.threat import ThreatModel, feature_ranges
+from attacks.threat import ThreatModel, diameter, feature_ranges
 from leaderboards.manifest import StepInfo, ThreatInfo
 from leaderboards.sample_ids import format_ids, parse_ids
 from robustbench_c.data import Dataset
@@ -90,17 +90,6 @@ def threat_of(info: ThreatInfo, data: Dataset) -> ThreatModel:
     if threat.sha256() != info.sha256:
         raise DataError("the record's threat model does not have the hash that the record gives")
     return threat
-
-
-def diameter(threat: ThreatModel, shape: tuple[int, ...]) -> float:
-    """Return the radius from which on the ball around any point holds the whole box."""
-    sides = (threat.upper.double() - threat.lower.double()).expand(shape)
-    if threat.scale is not None:
-        sides = sides / threat.scale.double()
-    if threat.immutable is not None:
-        sides = torch.where(threat.immutable, 0.0, sides)
-    order = {"linf": torch.inf, "l2": 2, "l1": 1, "l0": 0}[threat.norm]
-    return float(torch.linalg.vector_norm(sides.flatten(), ord=order))
 
 
 def searched(step: StepInfo, threat: ThreatModel, shape: tuple[int, ...]) -> ThreatModel:
