@@ -59,7 +59,7 @@ def test_errors_alone_have_no_picture_and_are_not_robust(explain, robust_runs, t
     assert not (the_run(tmp_path) / "explanations.png").exists()
     listed = robust_runs("ls", tmp_path / "runs").out.splitlines()
     (row,) = (line for line in listed if "1e-30" in line)
-    assert row.split()[-2:] == ["0.00%", "0.00%"]
+    assert row.split()[-3:] == ["0.00%", "0.00%", "-"]  # robust, certified, reliable
 
 
 def test_json_is_the_summary(explain, tmp_path) -> None:
