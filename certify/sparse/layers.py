@@ -41,3 +41,8 @@ def unit_axes(model: nn.Module, structure: Structure) -> dict[str, int | None]:
         return dict.fromkeys(prunable(model))
     filters = {f"{n}.weight" for n, m in model.named_modules() if isinstance(m, _CONVOLUTIONS)}
     return {name: 0 if name in filters else 1 for name in prunable(model)}
+
+
+def empty_layers(model: nn.Module) -> tuple[str, ...]:
+    """Names of the prunable weights all of whose entries are 0: what follows them is constant."""
+    return tuple(name for name, weight in prunable(model).items() if not weight.any())

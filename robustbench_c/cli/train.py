@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -130,6 +131,12 @@ def train(
             resume=resume,
             overwrite=overwrite,
             progress=progress,
+        )
+    if trained.empty:
+        print(
+            f"notice: pruning left no weight of {', '.join(trained.empty)}: what comes after is "
+            "constant; --allocation erk or uniform keeps some in every layer",
+            file=sys.stderr,
         )
     if chosen.federated is not None:
         federated.print_clients(folder)

@@ -11,6 +11,7 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
+from certify.sparse.layers import empty_layers
 from certify.training import ibp_initialisation
 from robustbench_c import data as datasets
 from robustbench_c import zoo
@@ -39,11 +40,13 @@ class Trained:
         weights: The safetensors file, its card beside it.
         rows: The log.
         clean_accuracy: On the test split; None where the data have none.
+        empty: Linear and convolution layers that pruning left without a weight.
     """
 
     weights: Path
     rows: tuple[EpochRow, ...]
     clean_accuracy: float | None
+    empty: tuple[str, ...] = ()
 
 
 def run(
@@ -124,7 +127,8 @@ def run(
     zoo.save(result.model, draft.model_copy(update=found), folder)
     (folder / CHECKPOINT).unlink(missing_ok=True)
     weights = folder / f"{recipe.name}.safetensors"
-    return Trained(weights, result.rows, measured.accuracy if measured else None)
+    clean = measured.accuracy if measured else None
+    return Trained(weights, result.rows, clean, empty_layers(result.model))
 
 
 def _start(recipe: Recipe) -> zoo.LoadedModel:

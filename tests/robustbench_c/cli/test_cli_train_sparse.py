@@ -43,6 +43,21 @@ def test_one_epoch_of_a_recipe_leaves_the_asked_zeros(command, tmp_path, recipe)
     assert (out / "churn.jsonl").exists() == (recipe not in ("cram", "tscnc"))
 
 
+@pytest.mark.parametrize(("allocation", "empty"), [("global", True), ("erk", False)])
+def test_a_layer_without_a_weight_is_told(command, tmp_path, allocation, empty):
+    dense = ("--recipe", "standard", *TINY, "--epochs", 1, "--name", "dense", "--out", tmp_path)
+    assert command("robust-train", *dense).code == 0
+    words = ("--recipe", "magnitude", *TINY, "--epochs", 1, "--name", "thin", "--sparsity", 0.996)
+    start = ("--start", tmp_path / "dense.safetensors", "--allocation", allocation)
+    ended = command("robust-train", *words, *start, "--out", tmp_path / "out")
+    assert ended.code == 0, ended.err
+    weights = prunable(zoo.load(str(tmp_path / "out/thin.safetensors"), device="cpu").module)
+    without = [name for name, weight in weights.items() if not weight.any()]
+    assert bool(without) is empty
+    told = f"notice: pruning left no weight of {', '.join(without)}: "
+    assert (told in ended.err) is empty
+
+
 @pytest.mark.parametrize(
     ("words", "code", "told"),
     [
