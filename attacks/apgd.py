@@ -5,7 +5,6 @@ For L1, where dense steps stall, see `attacks.apgd_l1`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -13,12 +12,11 @@ import torch
 from torch import Tensor
 
 from attacks.apgd_l1 import APGDL1
-from attacks.classifier import TiledClassifier
+from attacks.entry import Attack
 from attacks.errors import AttackError
-from attacks.lanes import Lanes, Method, State, drive
+from attacks.lanes import Lanes, Method, State
 from attacks.losses import LOSSES, LossName, attack_loss
-from attacks.problem import Limits, Problem
-from attacks.result import AttackResult, Progress
+from attacks.problem import Problem
 from attacks.rows import wide
 from attacks.threat import ThreatModel
 
@@ -158,20 +156,7 @@ def method_of(
     return APGDL1(method, threat) if threat.norm == "l1" else method
 
 
-def apgd(
-    classifier: TiledClassifier,
-    x: Tensor,
-    y: Tensor,
-    ids: Tensor,
-    threat: ThreatModel,
-    config: APGDConfig,
-    seed: int,
-    confirm: Callable[[Tensor, Tensor], Tensor] | None = None,
-    progress: Progress | None = None,
-    limits: Limits | None = None,
-) -> AttackResult:
-    """Attack each sample until it breaks or its runs are used up; see `attacks.problem.Problem`."""
-    problem = Problem(
-        classifier, x, y, ids, threat, seed, confirm=confirm, progress=progress, limits=limits
-    )
-    return drive(problem, method_of(config, threat, problem.clean.shape[1]))
+@Attack
+def apgd(config: APGDConfig, problem: Problem) -> Method:
+    """Auto-PGD."""
+    return method_of(config, problem.threat, problem.clean.shape[1])

@@ -10,19 +10,17 @@ so that it suits any units and any distance.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from attacks.classifier import TiledClassifier
+from attacks.entry import Attack
 from attacks.errors import AttackError
-from attacks.lanes import Lanes, Method, State, drive
+from attacks.lanes import Lanes, Method, State
 from attacks.losses import LOSSES, LossName, attack_loss, margin
 from attacks.offsets import TINY, Offsets, length
-from attacks.problem import Limits, Problem
-from attacks.result import AttackResult, Progress
+from attacks.problem import Problem
 from attacks.threat import ThreatModel
 
 _SUNK = 0.01
@@ -109,37 +107,7 @@ class DDN(Method):
         lanes.state = {"point": frame.place(offset), "radius": radius}
 
 
-def ddn(
-    classifier: TiledClassifier,
-    x: Tensor,
-    y: Tensor,
-    ids: Tensor,
-    threat: ThreatModel,
-    config: DDNConfig,
-    seed: int,
-    confirm: Callable[[Tensor, Tensor], Tensor] | None = None,
-    progress: Progress | None = None,
-    minimal: bool = False,
-    limits: Limits | None = None,
-) -> AttackResult:
-    """Attack each sample until it breaks or its runs are used up; see `attacks.problem.Problem`.
-
-    With `minimal` it looks for the nearest adversarial example within eps instead; how far that is
-    `attacks.driver.distances` says.
-
-    Raises:
-        AttackError: The norm is not L2.
-    """
-    problem = Problem(
-        classifier,
-        x,
-        y,
-        ids,
-        threat,
-        seed,
-        confirm=confirm,
-        minimal=minimal,
-        progress=progress,
-        limits=limits,
-    )
-    return drive(problem, DDN(config, threat, problem.clean.shape[1]))
+@Attack
+def ddn(config: DDNConfig, problem: Problem) -> Method:
+    """Decoupled direction and norm; for L2."""
+    return DDN(config, problem.threat, problem.clean.shape[1])

@@ -12,21 +12,19 @@ where a find counts (`attacks.lanes.CLEAR`), a rounding error beyond that of the
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from attacks.classifier import TiledClassifier
+from attacks.entry import Attack
 from attacks.errors import AttackError
 from attacks.hyperplanes import onto_hyperplane
-from attacks.lanes import CLEAR, Lanes, Method, State, drive
+from attacks.lanes import CLEAR, Lanes, Method, State
 from attacks.losses import margin
 from attacks.offsets import TINY, Offsets, length
-from attacks.problem import Limits, Problem
+from attacks.problem import Problem
 from attacks.randomness import gaussian, uniform
-from attacks.result import AttackResult, Progress
 from attacks.rows import wide
 from attacks.threat import ThreatModel
 
@@ -167,34 +165,7 @@ def _beyond(logits: Tensor, difference: Tensor) -> Tensor:
     return short[:, None].nan_to_num(0.0, 0.0, 0.0)
 
 
-def fab(
-    classifier: TiledClassifier,
-    x: Tensor,
-    y: Tensor,
-    ids: Tensor,
-    threat: ThreatModel,
-    config: FABConfig,
-    seed: int,
-    confirm: Callable[[Tensor, Tensor], Tensor] | None = None,
-    progress: Progress | None = None,
-    minimal: bool = False,
-    limits: Limits | None = None,
-) -> AttackResult:
-    """Attack each sample until it breaks or its runs are used up; see `attacks.problem.Problem`.
-
-    With `minimal` it looks for the nearest adversarial example within eps instead; how far that is
-    `attacks.driver.distances` says.
-    """
-    problem = Problem(
-        classifier,
-        x,
-        y,
-        ids,
-        threat,
-        seed,
-        confirm=confirm,
-        minimal=minimal,
-        progress=progress,
-        limits=limits,
-    )
-    return drive(problem, FAB(config, threat, problem.clean.shape[1], len(x)))
+@Attack
+def fab(config: FABConfig, problem: Problem) -> Method:
+    """Fast adaptive boundary attack."""
+    return FAB(config, problem.threat, problem.clean.shape[1], len(problem.x))

@@ -12,20 +12,18 @@ of a linear model the boundary would be reached but never crossed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from attacks.classifier import TiledClassifier
+from attacks.entry import Attack
 from attacks.errors import AttackError
-from attacks.lanes import Lanes, Method, State, drive
+from attacks.lanes import Lanes, Method, State
 from attacks.losses import margin
 from attacks.offsets import TINY, Offsets, dual_length, length
-from attacks.problem import Limits, Problem
+from attacks.problem import Problem
 from attacks.projections import PROJECTIONS
-from attacks.result import AttackResult, Progress
 from attacks.threat import ThreatModel
 
 _LAST_GAMMA = 0.001
@@ -111,34 +109,7 @@ class FMN(Method):
         lanes.state = {"point": frame.place(radius * inside), "radius": radius, "nearest": nearest}
 
 
-def fmn(
-    classifier: TiledClassifier,
-    x: Tensor,
-    y: Tensor,
-    ids: Tensor,
-    threat: ThreatModel,
-    config: FMNConfig,
-    seed: int,
-    confirm: Callable[[Tensor, Tensor], Tensor] | None = None,
-    progress: Progress | None = None,
-    minimal: bool = False,
-    limits: Limits | None = None,
-) -> AttackResult:
-    """Attack each sample until it breaks or its runs are used up; see `attacks.problem.Problem`.
-
-    With `minimal` it looks for the nearest adversarial example within eps instead; how far that is
-    `attacks.driver.distances` says.
-    """
-    problem = Problem(
-        classifier,
-        x,
-        y,
-        ids,
-        threat,
-        seed,
-        confirm=confirm,
-        minimal=minimal,
-        progress=progress,
-        limits=limits,
-    )
-    return drive(problem, FMN(config, threat, problem.clean.shape[1]))
+@Attack
+def fmn(config: FMNConfig, problem: Problem) -> Method:
+    """Fast minimum-norm attack."""
+    return FMN(config, problem.threat, problem.clean.shape[1])

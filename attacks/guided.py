@@ -19,21 +19,19 @@ the tree is the root of the next one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from attacks.balls import Ball
-from attacks.classifier import TiledClassifier
+from attacks.entry import Attack
 from attacks.errors import AttackError
 from attacks.keypoints import keypoints
-from attacks.lanes import Lanes, Method, State, drive
+from attacks.lanes import Lanes, Method, State
 from attacks.losses import margin
-from attacks.problem import Limits, Problem
+from attacks.problem import Problem
 from attacks.randomness import advance, gaussian, uniform
-from attacks.result import AttackResult, Progress
 from attacks.rows import wide
 from attacks.threat import ThreatModel
 
@@ -238,23 +236,10 @@ def _press(ball: Ball, position: Tensor, stamp: Tensor) -> Tensor:
     return ball.project(position.double() + stamp.double() * unit * share)
 
 
-def guided(
-    classifier: TiledClassifier,
-    x: Tensor,
-    y: Tensor,
-    ids: Tensor,
-    threat: ThreatModel,
-    config: GuidedConfig,
-    seed: int,
-    confirm: Callable[[Tensor, Tensor], Tensor] | None = None,
-    progress: Progress | None = None,
-    limits: Limits | None = None,
-) -> AttackResult:
-    """Attack each sample until it breaks or its runs are used up; see `attacks.problem.Problem`.
+@Attack
+def guided(config: GuidedConfig, problem: Problem) -> Method:
+    """Feature-guided search.
 
     Images are (channels, height, width); samples of any other shape are tables.
     """
-    problem = Problem(
-        classifier, x, y, ids, threat, seed, confirm=confirm, progress=progress, limits=limits
-    )
-    return drive(problem, Guided(config, problem))
+    return Guided(config, problem)

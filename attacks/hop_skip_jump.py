@@ -7,20 +7,18 @@ ESTIMATE of the boundary's direction, a WALK along it. Lengths are in units of e
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from attacks.classifier import TiledClassifier
 from attacks.driver import missed
+from attacks.entry import Attack
 from attacks.errors import AttackError
-from attacks.lanes import Lanes, Method, State, drive
+from attacks.lanes import Lanes, Method, State
 from attacks.offsets import TINY, Offsets, length
-from attacks.problem import Limits, Problem
+from attacks.problem import Problem
 from attacks.randomness import advance, gaussian, uniform
-from attacks.result import AttackResult, Progress
 from attacks.threat import ThreatModel
 
 START, SEARCH, ESTIMATE, WALK = range(4)
@@ -188,37 +186,7 @@ class HopSkipJump(Method):
         return offset
 
 
-def hop_skip_jump(
-    classifier: TiledClassifier,
-    x: Tensor,
-    y: Tensor,
-    ids: Tensor,
-    threat: ThreatModel,
-    config: HopSkipJumpConfig,
-    seed: int,
-    confirm: Callable[[Tensor, Tensor], Tensor] | None = None,
-    progress: Progress | None = None,
-    minimal: bool = False,
-    limits: Limits | None = None,
-) -> AttackResult:
-    """Attack each sample until it breaks or its runs are used up; see `attacks.problem.Problem`.
-
-    With `minimal` it looks for the nearest adversarial example within eps instead; how far that is
-    `attacks.driver.distances` says.
-
-    Raises:
-        AttackError: The norm is l1.
-    """
-    problem = Problem(
-        classifier,
-        x,
-        y,
-        ids,
-        threat,
-        seed,
-        confirm=confirm,
-        minimal=minimal,
-        progress=progress,
-        limits=limits,
-    )
-    return drive(problem, HopSkipJump(config, threat))
+@Attack
+def hop_skip_jump(config: HopSkipJumpConfig, problem: Problem) -> Method:
+    """HopSkipJump; for Linf and L2."""
+    return HopSkipJump(config, problem.threat)

@@ -11,18 +11,16 @@ the search stands: the features of largest gain go to the end of their range.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from attacks.classifier import TiledClassifier
+from attacks.entry import Attack
 from attacks.errors import AttackError
-from attacks.lanes import Lanes, Method, State, drive
+from attacks.lanes import Lanes, Method, State
 from attacks.offsets import TINY, Offsets
-from attacks.problem import Limits, Problem
-from attacks.result import AttackResult, Progress
+from attacks.problem import Problem
 from attacks.threat import ThreatModel
 
 _STEP, _STEP_LEFT = 1.0, 0.1  # in ranges of a feature; what is left at last
@@ -135,34 +133,7 @@ class SigmaZero(Method):
         }
 
 
-def sigma_zero(
-    classifier: TiledClassifier,
-    x: Tensor,
-    y: Tensor,
-    ids: Tensor,
-    threat: ThreatModel,
-    config: SigmaZeroConfig,
-    seed: int,
-    confirm: Callable[[Tensor, Tensor], Tensor] | None = None,
-    progress: Progress | None = None,
-    minimal: bool = False,
-    limits: Limits | None = None,
-) -> AttackResult:
-    """Attack each sample until it breaks or its runs are used up; see `attacks.problem.Problem`.
-
-    With `minimal` it looks for the nearest adversarial example within eps instead; how far that is
-    `attacks.driver.distances` says.
-    """
-    problem = Problem(
-        classifier,
-        x,
-        y,
-        ids,
-        threat,
-        seed,
-        confirm=confirm,
-        minimal=minimal,
-        progress=progress,
-        limits=limits,
-    )
-    return drive(problem, SigmaZero(config, threat, problem.clean.shape[1]))
+@Attack
+def sigma_zero(config: SigmaZeroConfig, problem: Problem) -> Method:
+    """sigma-zero; for L0."""
+    return SigmaZero(config, problem.threat, problem.clean.shape[1])

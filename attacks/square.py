@@ -10,19 +10,17 @@ draws a sign of its own, as a channel of an image does.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from attacks.classifier import TiledClassifier
+from attacks.entry import Attack
 from attacks.errors import AttackError
-from attacks.lanes import Lanes, Method, State, drive
+from attacks.lanes import Lanes, Method, State
 from attacks.losses import margin
-from attacks.problem import Limits, Problem
+from attacks.problem import Problem
 from attacks.randomness import advance, uniform
-from attacks.result import AttackResult, Progress
 from attacks.rows import wide
 from attacks.threat import ThreatModel
 
@@ -235,20 +233,7 @@ def _over(z: Tensor, length: Tensor) -> Tensor:
     return z / length.clamp_min(_TINY)
 
 
-def square(
-    classifier: TiledClassifier,
-    x: Tensor,
-    y: Tensor,
-    ids: Tensor,
-    threat: ThreatModel,
-    config: SquareConfig,
-    seed: int,
-    confirm: Callable[[Tensor, Tensor], Tensor] | None = None,
-    progress: Progress | None = None,
-    limits: Limits | None = None,
-) -> AttackResult:
-    """Attack each sample until it breaks or its runs are used up; see `attacks.problem.Problem`."""
-    problem = Problem(
-        classifier, x, y, ids, threat, seed, confirm=confirm, progress=progress, limits=limits
-    )
-    return drive(problem, Square(config, threat, tuple(x.shape[1:])))
+@Attack
+def square(config: SquareConfig, problem: Problem) -> Method:
+    """Square Attack."""
+    return Square(config, problem.threat, tuple(problem.x.shape[1:]))

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from attacks.classifier import TiledClassifier
+from attacks.entry import Attack
 from attacks.errors import AttackError
 from attacks.images import from_unit, to_unit
 from attacks.lanes import Lanes, Method, State, drive
 from attacks.losses import margin
-from attacks.problem import Limits, Problem
+from attacks.problem import Problem
 from attacks.randomness import advance, stream_keys, uniform
 from attacks.result import AttackResult, Progress
 from attacks.threat import ThreatModel
@@ -156,23 +157,10 @@ class Transformations(Method):
         lanes.state = {"point": ball.project(points)}
 
 
-def transformations(
-    classifier: TiledClassifier,
-    x: Tensor,
-    y: Tensor,
-    ids: Tensor,
-    threat: ThreatModel,
-    config: TransformConfig,
-    seed: int,
-    confirm: Callable[[Tensor, Tensor], Tensor] | None = None,
-    progress: Progress | None = None,
-    limits: Limits | None = None,
-) -> AttackResult:
-    """Try the transformations within a norm ball; for the arguments see `attacks.problem`."""
-    problem = Problem(
-        classifier, x, y, ids, threat, seed, confirm=confirm, progress=progress, limits=limits
-    )
-    return drive(problem, Transformations(config, x))
+@Attack
+def transformations(config: TransformConfig, problem: Problem) -> Method:
+    """Try the transformations within a norm ball."""
+    return Transformations(config, problem.x)
 
 
 @dataclass(eq=False)
