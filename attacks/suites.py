@@ -23,11 +23,15 @@ class Suite:
         name: Of the suite.
         parts: Name and settings of each attack, in the order they run.
         minimal: Whether it looks for the nearest adversarial example of every sample.
+        closing: Further attacks, on the samples alone that the parts came near to breaking.
+        near: How near: their lowest margin is at most this share of how far it fell.
     """
 
     name: str
     parts: tuple[tuple[str, AttackConfig], ...]
     minimal: bool = False
+    closing: tuple[tuple[str, AttackConfig], ...] = ()
+    near: float = 0.25
 
 
 AUTO = Suite(
@@ -35,12 +39,17 @@ AUTO = Suite(
     (
         ("apgd", APGDConfig(steps=20, loss="margin")),
         ("apgd-halving", HalvingConfig(steps=8, loss="dlr", patience=0.5)),
-        ("square", SquareConfig(queries=500)),
+        ("square", SquareConfig(queries=300)),
+    ),
+    closing=(
+        ("fab-near", FABConfig(targets=5)),
+        ("square-near", SquareConfig(queries=2000)),
     ),
 )
 """Cheapest breaks first: nearly all that falls at all falls within a few steps; what is left gets a
 search that puts its gradients where the margin is smallest, and ends where it stays. Gradients lead
-nowhere on some samples of very sparse networks: a short search without them comes last."""
+nowhere on some samples of very sparse networks: a short search without them is next. What falls to
+a longer one had come near before: two attacks of other kinds close in on those few."""
 
 AUTOATTACK = Suite(
     "autoattack",

@@ -70,7 +70,10 @@ class StepSummary(Record):
     kind: StepKind
     """What it can settle."""
     samples: Count
-    """Samples it ran on."""
+    """Samples it has a row for."""
+    untried: Count = 0
+    """Of an attack: those that it spent nothing on, since no budget was left for them, or since it
+    is for samples alone that others came near to break. Absent in older records."""
     audited: Count
     """Those of them that an earlier step had settled: a certificate that is checked on them."""
     settled: Count
@@ -275,6 +278,9 @@ def _step_summary(
         name=step,
         kind=kind,
         samples=len(frame),
+        untried=int(((frame["forwards"] == 0) & frame["verdict"].isna()).sum())
+        if kind == "attack"
+        else 0,
         audited=int(audited.sum()),
         settled=int(mine.sum()),
         certified=int((mine & (result["verdict"] == Verdict.CERTIFIED)).sum()),

@@ -13,6 +13,7 @@ from leaderboards.errors import RecordError
 from leaderboards.explained_rules import explained_rules
 from leaderboards.files import is_temporary, list_folder, read_bytes
 from leaderboards.manifest import Parameter, explain
+from leaderboards.near import NEAR, near_before
 from leaderboards.radius import radius_rules
 from leaderboards.summary import Summary, summarise
 from leaderboards.verdicts import CLEAN_STEP, Verdict, reason_of
@@ -20,6 +21,7 @@ from leaderboards.verdicts import CLEAN_STEP, Verdict, reason_of
 if TYPE_CHECKING:
     from leaderboards.store import RunStore
 
+_LIMITS = ("max_queries", "seconds")
 MAX_SUMMARY_BYTES = 16 << 20
 
 
@@ -65,6 +67,8 @@ def _row_problems(store: RunStore, step: str, frames: dict[str, pd.DataFrame]) -
             protocol.explanation,
             protocol.threat,
         )
+    if NEAR in settings:
+        rules |= _near_rules(store, step, frame, settings)
     if protocol.corruption is not None and step != CLEAN_STEP:
         severities = len(protocol.corruption.severities)
         rules |= corruption_rules(frame, frames[CLEAN_STEP], severities)
@@ -108,7 +112,7 @@ def _prediction_rules(
             .astype(bool),
             "more passes than the protocol has": frame["forwards"] > restarts * (steps + 1),
         }
-        if not any(name in settings for name in ("max_queries", "seconds")):
+        if not any(name in settings for name in (*_LIMITS, NEAR)):
             rules["not looked at"] = frame["forwards"] < 1
     if store.kind(step) == "certificate" and "method" in settings:
         rules |= _certificate_rules(frame, store.manifest.protocol.threat.eps)
@@ -119,6 +123,18 @@ def _prediction_rules(
             "wrong, but the margin is positive": wrong & ~(frame["margin"] <= 0),
             "misclassified, but not wrong": misses & ~wrong & ~failed,
         }
+    return rules
+
+
+def _near_rules(
+    store: RunStore, step: str, frame: pd.DataFrame, settings: dict[str, Parameter]
+) -> dict[str, pd.Series[bool]]:
+    info = next(each for each in store.manifest.protocol.steps if each.name == step)
+    tried, near = frame["forwards"] > 0, frame["sample_id"].isin(near_before(store, info))
+    failed = frame["verdict"].isin([Verdict.ERROR])
+    rules = {"looked at, but no attack before came near to break it": tried & ~near}
+    if not any(name in settings for name in _LIMITS):
+        rules["not looked at, but an attack before came near"] = ~tried & near & ~failed
     return rules
 
 

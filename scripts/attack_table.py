@@ -27,9 +27,11 @@ from torch import Tensor, nn
 
 from attacks.classifier import TiledClassifier, exact_passes, prepare
 from attacks.driver import recheck
+from attacks.losses import margin
 from attacks.registry import kind_of
 from attacks.suites import AUTO, AUTOATTACK, Suite
 from attacks.threat import ThreatModel, feature_ranges
+from leaderboards.near import is_near
 from robustbench_c import data, zoo
 from robustbench_c.data import Dataset
 from robustbench_c.errors import did_you_mean
@@ -109,7 +111,14 @@ class Side:
 def ours(suite: Suite, classifier: TiledClassifier, samples: Dataset, threat: ThreatModel) -> Side:
     """A suite of ours, each find checked afresh."""
     side, (x, y, ids) = Side(), (samples.x, samples.y, samples.ids)
-    for name, config in suite.parts:
+    clean = margin(classifier.logits(x), y)
+    lowest = clean
+    for name, config in (*suite.parts, *suite.closing):
+        if (name, config) in suite.closing:
+            near = is_near(lowest, clean, suite.near)
+            x, y, ids, lowest, clean = x[near], y[near], ids[near], lowest[near], clean[near]
+            if len(x) == 0:
+                break
         before, started = (classifier.work.forwards, classifier.work.backwards), time.perf_counter()
         result = kind_of(config).run(classifier, x, y, ids, threat, config, SEED)
         held = result.found & recheck(classifier, None, x, result.adversarial, y, threat).broken
@@ -117,7 +126,8 @@ def ours(suite: Suite, classifier: TiledClassifier, samples: Dataset, threat: Th
         forwards = classifier.work.forwards - before[0] - gradients
         seconds = time.perf_counter() - started
         side.add(name, int(held.sum()), gradients + FORWARD * forwards, seconds)
-        x, y, ids = x[~held], y[~held], ids[~held]
+        x, y, ids, clean = x[~held], y[~held], ids[~held], clean[~held]
+        lowest = torch.fmin(lowest, result.lowest)[~held]
         if len(x) == 0:
             break
     return side

@@ -79,7 +79,7 @@ def print_costs(summary: Summary) -> None:
         table.add_row(
             one_line(step.name),
             step.knowledge or "",
-            *(str(number) for number in (step.samples, step.broken, step.errors)),
+            *(str(number) for number in (step.samples - step.untried, step.broken, step.errors)),
             *(f"{number:,}" for number in passes),
             f"{step.seconds:.1f}",
         )

@@ -20,7 +20,7 @@ from leaderboards.manifest import StepInfo
 from leaderboards.sample_ids import Ids
 from leaderboards.verdicts import Verdict
 from robustbench_c.evaluation import artefacts
-from robustbench_c.evaluation.budgets import AttackBudget, limits_of
+from robustbench_c.evaluation.budgets import AttackBudget, limits_of, near_places
 from robustbench_c.evaluation.pictures import contact_sheet
 from robustbench_c.evaluation.protocol_steps import attack_of
 from robustbench_c.evaluation.steps import Judged, attack_rows
@@ -121,7 +121,10 @@ def search(
         **more,
     )
     eps = task.threat.eps
-    return attack_rows(task.classifier, task.precise, x, y, ids, threat, result, eps)
+    judged = attack_rows(task.classifier, task.precise, x, y, ids, threat, result, eps)
+    if (near := near_places(task, step, part)) is not None:
+        judged.rows.loc[~near.numpy(), "detail"] = "far: no attack came near to break it"
+    return judged
 
 
 def _broken(rows: pd.DataFrame) -> int:

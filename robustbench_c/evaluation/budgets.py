@@ -1,4 +1,7 @@
-"""What the attacks of a run may spend: passes of each sample, and time, over all of their steps."""
+"""What the attacks of a run may spend: passes of each sample, and time, over all of their steps.
+
+Those that close a suite spend nothing on samples that the others did not come near to break.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 from math import fsum
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -14,12 +18,14 @@ from torch import Tensor
 from attacks.problem import Limits
 from leaderboards.errors import RecordError
 from leaderboards.manifest import Parameter, StepInfo
+from leaderboards.near import NEAR, near_before
 from leaderboards.store import RunStore
 from robustbench_c.errors import UsageError
 from robustbench_c.evaluation.task import Task
 
 QUERIES, SECONDS = "max_queries", "seconds"
 """Names in the parameters of a step; a step with `seconds` makes its record not reproducible."""
+_ANY = 2**53
 
 
 @dataclass(frozen=True)
@@ -85,10 +91,20 @@ def limits_of(task: Task, step: StepInfo, part: Tensor, timed: bool = True) -> L
             spent.update(dict(zip(frame["sample_id"], frame["forwards"], strict=True)))
         left = [budget.queries - spent[i] for i in ids]
         queries = torch.tensor(left, dtype=torch.int64, device=clean.device)
+    if (near := near_places(task, step, part)) is not None:
+        most = torch.full_like(near, _ANY, dtype=torch.int64) if queries is None else queries.cpu()
+        queries = torch.where(near, most, 0).to(clean.device)
     if budget.seconds is None or not timed:
         return Limits(clean, queries)
     seconds = fsum(fsum(rows["seconds"]) for _, rows in _attack_rows(task.store))
     return Limits(clean, queries, time.perf_counter() + budget.seconds - seconds)
+
+
+def near_places(task: Task, step: StepInfo, part: Tensor) -> Tensor | None:
+    """Which samples, at the places `part`, an attack is for: bool, (k,); None: it is for all."""
+    if NEAR not in step.parameters:
+        return None
+    return torch.from_numpy(np.isin(task.data.ids[part].numpy(), near_before(task.store, step)))
 
 
 def _attack_rows(store: RunStore) -> list[tuple[str, pd.DataFrame]]:

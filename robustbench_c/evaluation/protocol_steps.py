@@ -17,6 +17,7 @@ from attacks.threat import ThreatModel
 from certify.errors import CertifyError
 from leaderboards.errors import RecordError
 from leaderboards.manifest import Parameter, SampleScope, StepInfo, explain
+from leaderboards.near import NEAR
 from robustbench_c.errors import UsageError
 from robustbench_c.evaluation.budgets import QUERIES, SECONDS, AttackBudget
 from robustbench_c.evaluation.certifying import CASCADE, METHODS, Budget, CertifyConfig, Method
@@ -46,6 +47,7 @@ def attack_step(
     threat: ThreatModel,
     budget: AttackBudget = UNLIMITED,
     minimal: bool = False,
+    near: float | None = None,
 ) -> StepInfo:
     """An attack as a step of a protocol: every setting, with PGD's step size as a number.
 
@@ -55,6 +57,7 @@ def attack_step(
         threat: What the attacker may do.
         budget: What all attacks of the run may spend.
         minimal: Whether it looks for the nearest adversarial example of every sample.
+        near: Attack the samples alone that are as near as that (`leaderboards.near`).
 
     Raises:
         UsageError: A record cannot hold one of the settings.
@@ -66,6 +69,8 @@ def attack_step(
         settings = {"attack": kind.name, "knowledge": knowledge_of(config), **settings}
     if minimal or kind.minimal == "always":
         settings["minimal"] = True
+    if near is not None:
+        settings[NEAR] = near
     settings |= budget.parameters
     try:
         return StepInfo(name=name, kind="attack", version=ATTACK_VERSION, parameters=settings)
@@ -81,7 +86,7 @@ def attack_of(step: StepInfo) -> AttackConfig:
     """
     settings = dict(step.parameters)
     name = settings.pop("attack", PGD)
-    for other in ("knowledge", QUERIES, SECONDS):
+    for other in ("knowledge", NEAR, QUERIES, SECONDS):
         settings.pop(other, None)
     if name not in KINDS:
         raise RecordError(f"step {step.name} is an attack that is not known here: {name!r}")
@@ -179,7 +184,7 @@ def _attack_steps(
     if attack is None:
         return ()
     suite = attack if isinstance(attack, Suite) else Suite("alone", ((_name(attack), attack),))
-    for name, config in suite.parts:
+    for name, config in (*suite.parts, *suite.closing):
         if threat.norm not in kind_of(config).norms:
             norms = ", ".join(kind_of(config).norms)
             fit = ", ".join(kind.name for kind in KINDS.values() if threat.norm in kind.norms)
@@ -191,8 +196,10 @@ def _attack_steps(
         if suite.minimal and kind_of(config).minimal == "never":
             fit = ", ".join(kind.name for kind in KINDS.values() if kind.minimal != "never")
             raise UsageError(f"the attack {name} does not look for the nearest example: use {fit}")
+    parts = [(*part, None) for part in suite.parts] + [(*p, suite.near) for p in suite.closing]
     return tuple(
-        attack_step(name, config, threat, budget, suite.minimal) for name, config in suite.parts
+        attack_step(name, config, threat, budget, suite.minimal, near)
+        for name, config, near in parts
     )
 
 
