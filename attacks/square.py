@@ -38,11 +38,14 @@ class SquareConfig:
         queries: Forward passes of one run, >= 2, the starting point included.
         restarts: Independent runs, >= 1; a sample stops at the first that breaks it.
         p: Share of the pixels in the first windows, in (0, 1]; see `shares`.
+        rescale: Whether windows shrink as in 10,000 queries, however many there are; without it
+            after the same queries as there, which fewer ones never reach.
     """
 
     queries: int = 5000
     restarts: int = 1
     p: float = 0.8
+    rescale: bool = True
 
     def __post_init__(self) -> None:
         if self.queries < 2 or self.restarts < 1:
@@ -54,13 +57,15 @@ class SquareConfig:
             raise AttackError(f"p is {self.p}: it is a share of the pixels, above 0 and at most 1")
 
 
-def shares(p: float, queries: int) -> list[float]:
+def shares(p: float, queries: int, rescale: bool = True) -> list[float]:
     """Share of the pixels in the window of each step (section 3, "size of squares").
 
     `p` is halved after 10, 50, 200, 500, 1000, 2000, 4000, 6000 and 8000 of 10,000 queries; other
-    numbers of queries stretch or shrink that. (The paper's text lacks the 500 of its experiments.)
+    numbers of queries stretch or shrink that if `rescale`. (The paper's text lacks the 500 of its
+    experiments.)
     """
-    marks = [mark * queries / _OF for mark in _HALVINGS]
+    of = queries / _OF if rescale else 1.0
+    marks = [mark * of for mark in _HALVINGS]
     return [p / 2 ** sum(step > mark for mark in marks) for step in range(1, queries)]
 
 
@@ -107,7 +112,7 @@ class Square(Method):
             self.column = torch.where(free, free.cumsum(0) - 1, -1).cpu()
         self.across = int(self.column.max()) + 1 if self.vector else self.width
         self.signs = self.width if self.vector else self.channels
-        sizes = [self._window(share) for share in shares(config.p, config.queries)]
+        sizes = [self._window(share) for share in shares(config.p, config.queries, config.rescale)]
         kinds = sorted(set(sizes), reverse=True)
         widest = max(max(kind) for kind in kinds)
         self.patterns = torch.zeros(len(kinds), widest, widest, dtype=torch.float64, device=device)
