@@ -44,9 +44,13 @@ def _versions() -> dict[str, str]:
     return {"python": platform.python_version(), **found}
 
 
-def _in_a_word(steps: tuple[StepInfo, ...]) -> str:
-    """The attack and the last certificate: `pgd`, `pgd-crown`."""
-    last = {step.kind: step.name for step in steps if step.name != RADIUS}
+def _in_a_word(steps: tuple[StepInfo, ...], suite: str | None) -> str:
+    """The attack, or suite of them, and the last certificate: `pgd`, `auto-crown`."""
+    last = {
+        step.kind: suite if suite and step.kind == "attack" else step.name
+        for step in steps
+        if step.name != RADIUS
+    }
     return "-".join(last[kind] for kind in ("attack", "certificate") if kind in last)
 
 
@@ -62,8 +66,9 @@ def new_manifest(
     device: torch.device,
     notices: tuple[str, ...],
     protocol_name: str | None = None,
+    suite: str | None = None,
 ) -> Manifest:
-    """Return the manifest of a run; its id names the model, data, attack and identity.
+    """Return the manifest of a run; its id names the model, data, attack (or suite) and identity.
 
     Raises:
         pydantic.ValidationError: A name, a seed or a notice that a record cannot hold.
@@ -78,7 +83,7 @@ def new_manifest(
         model_info(model, data.x[:2].to(device)),
         data,
         protocol,
-        (model.name, data.name, _in_a_word(steps), f"{threat.norm}-{threat.eps:g}"),
+        (model.name, data.name, _in_a_word(steps, suite), f"{threat.norm}-{threat.eps:g}"),
         classes=classes,
         seed=seed,
         tiles=tiles,

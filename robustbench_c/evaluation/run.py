@@ -200,6 +200,7 @@ def evaluate(
                 device=target,
                 notices=tuple(lines),
                 protocol_name=protocol_name,
+                suite=config.name if isinstance(config, Suite) else None,
             )
         except ValidationError as error:
             raise UsageError(f"a record cannot hold this run: {explain(error)}") from error

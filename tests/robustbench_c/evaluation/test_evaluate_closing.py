@@ -61,6 +61,7 @@ def test_those_are_attacked_that_were_near(linear, tmp_path):
     untried = [step.untried for step in run.summary.steps]
     assert untried == [0, 0, len(far), len(last) - len(set(wanted) & set(last.index))]
     assert run.summary.complete
+    assert run.folder.name.startswith("linear-tensors-some-linf-0.05-")  # named by the suite
     assert run.store.manifest.protocol.steps[1].parameters["near"] == NEAR
     assert not any("near" in step.parameters for step in run.store.manifest.protocol.steps[:1])
     assert verify(run.store, linear.model, from_tensors(linear.x, linear.y)).problems == ()
