@@ -136,9 +136,7 @@ class APGD(Method):
         length = torch.where(halve, s["length"] / 2, s["length"])
         here = torch.where(wide(halve, gradient), best, s["point"])
         uphill = torch.where(wide(halve, gradient), best_gradient, gradient)
-        step, place = ball.step, ball.project
-        if self.shrinks:
-            step, place = ball.whole_step, ball.shrink
+        step = ball.whole_step if self.shrinks else ball.step
         ahead = step(here, uphill, length)
         first = wide(lanes.step == 0, gradient)
         kept = torch.where(first, 1.0, _MOMENTUM).double()
@@ -146,7 +144,7 @@ class APGD(Method):
         onward = exact + kept * (ahead.double() - exact)
         onward += (1 - kept) * (exact - s["older"].double())
         lanes.state = {
-            "point": place(onward),
+            "point": ball.shrink(onward) if self.shrinks else ball.project(onward),
             "older": here,
             "best": best,
             "gradient": best_gradient,
