@@ -16,7 +16,7 @@ from torch import Tensor
 
 from attacks.balls import Ball
 from attacks.classifier import TiledClassifier
-from attacks.masking import Probe, of_searches
+from attacks.masking import STILL_AT_FIRST, Probe, of_searches
 from attacks.threat import ThreatModel
 
 SAMPLES = 64
@@ -54,7 +54,9 @@ SIGNS = {
     "zero-gradient": Sign(0.1, "the margin has no gradient at the sample"),
     "exploding-gradient": Sign(0.0, "a gradient is Inf, NaN or above 1e10"),
     "quantised-input": Sign(0.5, "no logit changes for a change of a thousandth of eps"),
-    "loss-stands-still": Sign(0.5, "ten steps of PGD do not lower the margin"),
+    "loss-stands-still": Sign(
+        0.5, "ten steps of PGD lower the margin by less than a tenth of what its gradient promises"
+    ),
     "noise-beats-gradient": Sign(
         0.1, "the lowest margin of ten random points is below that of ten steps of PGD"
     ),
@@ -70,6 +72,7 @@ SIGNS = {
     ),
 }
 """All flags, in the order they are given."""
+_STILL_AT_FIRST = Sign(0.5, "ten steps of PGD do not lower the margin")
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,10 +113,12 @@ class Diagnosis:
     Attributes:
         ids: The samples that were looked at, ascending, int64, (n,), on the CPU.
         flags: All flags, red or not; none where no sample could be looked at.
+        at_first: The same by the first probes, for records that were made by them.
     """
 
     ids: Tensor
     flags: tuple[Flag, ...]
+    at_first: tuple[Flag, ...]
 
 
 def diagnose(
@@ -148,7 +153,7 @@ def diagnose(
     if samples is not None:
         right = (logits.argmax(1) == y).nonzero()[:samples, 0]
     if len(right) == 0:
-        return Diagnosis(ids[:0], ())
+        return Diagnosis(ids[:0], (), ())
     probe = Probe(classifier, x[right], y[right], ids[right.cpu()], threat, seed, logits[right])
     found = {
         "random-output": _random(probe),
@@ -157,8 +162,10 @@ def diagnose(
         **_of_gradients(probe),
         **of_searches(probe, surrogate),
     }
-    flags = (Flag(name, sign, _on_cpu(found[name])) for name, sign in SIGNS.items())
-    return Diagnosis(probe.ids, tuple(flags))
+    flags = tuple(Flag(name, sign, _on_cpu(found[name])) for name, sign in SIGNS.items())
+    still = Flag("loss-stands-still", _STILL_AT_FIRST, _on_cpu(found[STILL_AT_FIRST]))
+    at_first = tuple(still if flag.name == still.name else flag for flag in flags)
+    return Diagnosis(probe.ids, flags, at_first)
 
 
 def _on_cpu(rows: Tensor | None) -> Tensor | None:
@@ -166,7 +173,7 @@ def _on_cpu(rows: Tensor | None) -> Tensor | None:
 
 
 def _of_gradients(probe: Probe) -> dict[str, Tensor]:
-    size = probe.gradient().flatten(1).double().abs().amax(1)
+    size = probe.gradient.flatten(1).double().abs().amax(1)
     return {
         "zero-gradient": size == 0,
         "exploding-gradient": ~size.isfinite() | (size > _EXPLODED),

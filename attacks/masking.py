@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -25,6 +25,8 @@ _LONG = HalvingConfig(steps=8)
 """Of 2 classes 107 gradients, of 10 classes 229: with their forward passes more work than these
 queries."""
 _QUERIES = SquareConfig(queries=200)
+_STILL = 0.1
+"""Of the drop that the gradient promises. Honest models give 70% to 400% of it at most samples."""
 
 
 @dataclass(eq=False)
@@ -67,6 +69,7 @@ class Probe:
         found[rows], lowest[rows] = result.found, result.lowest
         return found, lowest
 
+    @cached_property
     def gradient(self) -> Tensor:
         """Gradient of the margin at each sample."""
         size, parts = self.classifier.tiles[0], []
@@ -76,26 +79,57 @@ class Probe:
             parts.append(gradient[: len(self.x) - start])
         return torch.cat(parts)
 
+    def promised(self) -> Tensor:
+        """How far the margin falls, to first order, one step of length eps along its gradient.
+
+        Returns:
+            float64, (n,): of the step that the attack would take, which the box shortens.
+        """
+        ball = Ball.around(self.threat, self.x)
+        ahead = ball.step(self.x, -self.gradient, self.threat.eps)
+        return ((self.x.double() - ahead.double()) * self.gradient.double()).flatten(1).sum(1)
+
     def keys(self, name: str) -> Tensor:
         """A stream of noise for each sample."""
         return stream_keys(self.seed, f"diagnose-{name}", self.ids.tolist(), 0).to(self.x.device)
 
 
+STILL_AT_FIRST = "loss-stands-still by the first probes"
+
+
 def of_searches(probe: Probe, surrogate: TiledClassifier | None) -> dict[str, Tensor | None]:
-    """The flags that take searches, by name: the samples each holds of, bool, (n,)."""
-    clean = margin(probe.logits, probe.y)
+    """The flags that take searches, by name: the samples each holds of, bool, (n,).
+
+    `STILL_AT_FIRST` is how records were diagnosed before eps was looked at.
+    """
     found, lowest = probe.attack(_SHORT)
     half, _ = probe.attack(_SHORT, probe.threat.eps / 2)
     black, transfer = probe.attack(_QUERIES, rows=~found)[0], _transferred(probe, ~found, surrogate)
     white = probe.attack(_LONG, rows=black | transfer)[0]  # of the others nothing is said
     return {
-        "loss-stands-still": ~found & (lowest > 0.99 * clean),
+        "loss-stands-still": ~found & _still(probe, lowest),
+        STILL_AT_FIRST: ~found & _hardly(probe, lowest),
         "noise-beats-gradient": ~found & (_drawn(probe) < lowest),
         "not-monotone": half & ~found,
         "holds-at-any-eps": _holds(probe),
         "black-box-beats-white-box": black & ~white,
         "transfer-beats-white-box": transfer & ~white,
     }
+
+
+def _hardly(probe: Probe, lowest: Tensor) -> Tensor:
+    """Rows whose margin falls by less than a hundredth of itself."""
+    return lowest > 0.99 * margin(probe.logits, probe.y)
+
+
+def _still(probe: Probe, lowest: Tensor) -> Tensor:
+    """Rows whose margin falls far less than its gradient promises, or hardly where it is zero.
+
+    A drop in itself says nothing: at a small eps no margin falls far.
+    """
+    drop = (margin(probe.logits, probe.y) - lowest).double()
+    promised = probe.promised()
+    return torch.where(promised == 0, _hardly(probe, lowest), drop < _STILL * promised)
 
 
 def _holds(probe: Probe) -> Tensor | None:

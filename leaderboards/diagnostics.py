@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from leaderboards.store import RunStore
 
 FILE = "diagnostics.json"
-DIAGNOSTICS_SCHEMA: Final = 1
+DIAGNOSTICS_SCHEMA: Final = 2
 MOST = 64
 """Samples that are looked at: the first, by their ids, that are right on the clean input."""
 _MAX_BYTES = 1 << 20
@@ -55,8 +55,9 @@ class Measured(Record):
 class Diagnostics(Record):
     """What `diagnostics.json` holds."""
 
-    schema_version: Literal[1] = DIAGNOSTICS_SCHEMA
-    """Format of the file, and version of the probes."""
+    schema_version: Literal[1, 2] = DIAGNOSTICS_SCHEMA
+    """Format of the file, and version of the probes: in those of 1 `loss-stands-still` did not look
+    at eps."""
     identity: Sha256
     """The identity of the run that it is about."""
     looked_at: _SampleIds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +13,9 @@ from typer.testing import CliRunner
 from robustbench_c.cli import train
 from robustbench_c.errors import RunError
 
-SCRIPT = runpy.run_path(str(Path(__file__).parents[1] / "scripts" / "sparse_table.py"))
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+sys.path.append(str(SCRIPTS))  # as Python does for a script
+SCRIPT = runpy.run_path(str(SCRIPTS / "sparse_table.py"))
 ROWS = SCRIPT["ROWS"]
 
 

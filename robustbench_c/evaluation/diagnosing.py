@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import time
+from typing import Literal
 
-from attacks.diagnostics import Diagnosis, diagnose
+from torch import Tensor
+
+from attacks.diagnostics import Flag, diagnose
 from leaderboards.diagnostics import (
+    DIAGNOSTICS_SCHEMA,
     Diagnostics,
     Measured,
     chosen,
@@ -36,8 +40,13 @@ def diagnose_run(task: Task) -> None:
         write_diagnostics(store, measure(task))
 
 
-def measure(task: Task) -> Diagnostics:
-    """Look at the first samples that are right; the same model gives the same, but for the time."""
+def measure(task: Task, probes: Literal[1, 2] = DIAGNOSTICS_SCHEMA) -> Diagnostics:
+    """Look at the first samples that are right; the same model gives the same, but for the time.
+
+    Args:
+        task: The run.
+        probes: Their version; see `Diagnostics.schema_version`.
+    """
     work, started = task.classifier.work, time.perf_counter()
     before = work.forwards, work.backwards
     ids = chosen(task.store.read_step(CLEAN_STEP))
@@ -52,26 +61,27 @@ def measure(task: Task) -> Diagnostics:
         samples=None,
     )
     return Diagnostics(
+        schema_version=probes,
         identity=task.store.manifest.identity(),
         looked_at=tuple(ids.tolist()),
-        measured=_measured(found),
+        measured=_measured(found.ids, found.at_first if probes == 1 else found.flags),
         forwards=work.forwards - before[0],
         backwards=work.backwards - before[1],
         seconds=time.perf_counter() - started,
     )
 
 
-def _measured(found: Diagnosis) -> tuple[Measured, ...]:
+def _measured(ids: Tensor, flags: tuple[Flag, ...]) -> tuple[Measured, ...]:
     return tuple(
         Measured(
             name=flag.name,
             meaning=flag.sign.meaning,
             about=flag.sign.about,
             limit=flag.sign.limit,
-            held=None if flag.rows is None else tuple(found.ids[flag.rows].tolist()),
+            held=None if flag.rows is None else tuple(ids[flag.rows].tolist()),
             value=flag.value,
         )
-        for flag in found.flags
+        for flag in flags
     )
 
 
@@ -85,7 +95,7 @@ def differences(task: Task, same_machine: bool) -> list[str]:
     recorded = read_diagnostics(store)
     if recorded is None:
         return []
-    again = measure(task)
+    again = measure(task, recorded.schema_version)
     old, new = ({sign.name: sign for sign in d.measured} for d in (recorded, again))
     if same_machine:
         names = [name for name in new | old if old.get(name) != new.get(name)]

@@ -26,12 +26,13 @@ from robustbench_c.training.checkpoint import Checkpoint, load_checkpoint, save_
 from robustbench_c.training.config import Federation, TrainConfig
 from robustbench_c.training.interfaces import Attack, Objective, TrainingData
 from robustbench_c.training.log import EpochRow, write_log
-from robustbench_c.training.loop import FitResult, Trainer
+from robustbench_c.training.loop import FitResult
 from robustbench_c.training.measure import accuracy, check_fits
 from robustbench_c.training.plot import draw
 from robustbench_c.training.progress import Progress
 from robustbench_c.training.randomness import derive, generator, seeded_modules
 from robustbench_c.training.samples import Samples, describe, hold_out, place
+from robustbench_c.training.trainer import Trainer
 
 CLIENTS = "clients.json"
 _MEASURED = 1000

@@ -13,6 +13,8 @@ from attacks.classifier import TiledClassifier
 from attacks.diagnostics import SIGNS, Diagnosis, diagnose
 from attacks.errors import AttackError
 from attacks.losses import margin
+from attacks.masking import Probe
+from attacks.pgd import PGDConfig
 from attacks.substitute import substitute_of
 from attacks.threat import ThreatModel
 
@@ -36,7 +38,8 @@ QUICK = {("cnn-small", "linf"), ("mlp", "l2"), ("mlp", "l1")}
 
 def look(case: Case, module: nn.Module, **more) -> Diagnosis:  # type: ignore[no-untyped-def]
     classifier = TiledClassifier(module.eval())
-    return diagnose(classifier, case.x, case.y, case.ids, case.threat, samples=32, **more)
+    most = more.pop("samples", 32)
+    return diagnose(classifier, case.x, case.y, case.ids, case.threat, samples=most, **more)
 
 
 def flags(case: Case, module: nn.Module) -> set[str]:
@@ -140,6 +143,46 @@ def masked(model: str, mask: str) -> tuple[Case, nn.Module]:
 def test_masked_models_raise_theirs(model, mask, told):
     raised = flags(*masked(model, mask))
     assert told <= raised, raised
+
+
+def still(case: Case, module: nn.Module, norm: str, eps: float) -> float:
+    case = replace(case, threat=ThreatModel.box(norm, eps))
+    found = look(case, module, samples=12).flags
+    (share,) = [flag.value for flag in found if flag.name == "loss-stands-still"]
+    return share
+
+
+@pytest.mark.parametrize(
+    ("norm", "eps"),
+    [("linf", 1e-5), ("linf", 1e-4), ("linf", 1e-3), ("linf", 0.1), ("l2", 1e-3), ("l2", 0.02)],
+)
+@pytest.mark.parametrize("name", ["cnn-small", "mlp-sigmoid"])
+def test_no_honest_loss_stands_still_at_any_eps(name, norm, eps):
+    case = Case.make(name, norm)
+    assert still(case, case.module, norm, eps) < 0.1
+
+
+@pytest.mark.parametrize("mask", ["rounded", "straight-through", "constant"])
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 1e-4), ("l2", 1e-3)])
+def test_a_masked_loss_stands_still_at_a_small_eps(mask, norm, eps):
+    case = Case.make("cnn-small", norm)
+    assert still(case, Masked(case.module, **MASKS[mask]).eval(), norm, eps) > 0.5
+
+
+def test_what_is_promised_is_what_a_linear_model_gives():
+    case = Case.make("mlp", "linf")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Linear(9, 2).eval().requires_grad_(False)
+    y = model(case.x).argmax(1)
+    for norm in ("linf", "l2"):
+        threat = ThreatModel.box(norm, 0.02)
+        probe = Probe(TiledClassifier(model), case.x, y, case.ids, threat, 0, model(case.x))
+        lowest = probe.attack(PGDConfig(steps=60, restarts=1, loss="margin", step_size=0.004))[1]
+        drop = margin(probe.logits, y) - lowest
+        held = lowest > 0  # where it breaks, the search ends at once
+        assert int(held.sum()) > 60
+        assert torch.allclose(probe.promised()[held], drop[held].double(), rtol=0.01)
 
 
 def test_every_flag_is_raised_by_some_model():

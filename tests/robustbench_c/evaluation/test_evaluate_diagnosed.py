@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -78,6 +79,20 @@ def test_a_run_that_stopped_before_its_diagnostics_goes_on(hidden, tmp_path, mon
     path = run.folder / "diagnostics.json"
     path.write_text(path.read_text().replace('"limit": 0.1', '"limit": 1.0'))
     assert len(verify(RunStore.open(run.folder), hidden.model, data).problems) > 1
+
+
+def test_records_of_the_first_probes_are_verified_by_these(hidden, tmp_path, monkeypatch):
+    with monkeypatch.context() as before:
+        before.setattr(diagnosing, "measure", partial(diagnosing.measure, probes=1))
+        run = hidden.evaluate(tmp_path, diagnose=True)
+    path = run.folder / "diagnostics.json"
+    meanings = {sign.name: sign.meaning for sign in read_diagnostics(run.store).measured}
+    assert meanings["loss-stands-still"] == "ten steps of PGD do not lower the margin"
+    data = from_tensors(hidden.x, hidden.y)
+    assert verify(run.store, hidden.model, data).problems == ()
+    path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 2'))
+    run.store.write_summary()
+    assert "loss-stands-still" in str(verify(run.store, hidden.model, data).problems)
 
 
 def test_another_machine_has_to_raise_the_same_flags(hidden, tmp_path, monkeypatch):
