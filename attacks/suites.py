@@ -39,7 +39,7 @@ AUTO = Suite(
     (
         ("apgd", APGDConfig(steps=20, loss="margin")),
         ("apgd-halving", HalvingConfig(steps=8, loss="dlr", patience=0.5)),
-        ("square", SquareConfig(queries=200)),
+        ("square", SquareConfig(queries=500)),
     ),
     closing=(
         ("fab-near", FABConfig(targets=4, steps=60)),
