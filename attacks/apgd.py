@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ from attacks.threat import ThreatModel
 
 _RHO = 0.75
 _MOMENTUM = 0.75
+Projection = Literal["exact", "shrink"]
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,15 @@ class APGDConfig:
         loss: "ce", "margin", "dlr" or "probability-margin".
         targets: Other classes to aim at one after the other, the likeliest on the clean sample
             first, at most those that there are; 0: away from the true class.
+        projection: Of L2: "exact", onto ball and box at once, or "shrink", onto the ball and then
+            to the box, as the code published with the paper. The other norms have but one.
     """
 
     steps: int = 100
     restarts: int = 1
     loss: LossName = "ce"
     targets: int = 0
+    projection: Projection = "exact"
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.restarts < 1:
@@ -50,6 +55,8 @@ class APGDConfig:
             raise AttackError(f"unknown loss '{self.loss}': use one of {', '.join(LOSSES)}")
         if self.targets < 0:
             raise AttackError(f"targets is {self.targets}: it must be 0 or more")
+        if self.projection not in get_args(Projection):
+            raise AttackError(f"unknown projection '{self.projection}': use exact or shrink")
 
 
 def checkpoints(steps: int) -> list[int]:
@@ -75,6 +82,7 @@ class APGD(Method):
     ) -> None:
         """Run `r` is towards column `r` of `table` (n, targets); without it by the clean logits."""
         self.config, self.eps, self.table = config, threat.eps, table
+        self.shrinks = config.projection == "shrink" and threat.norm == "l2"
         self.aims = min(config.targets, classes - 1)
         self.name = f"apgd-{config.loss}" + ("-t" if self.aims else "")
         self.runs, self.steps = config.restarts * max(1, self.aims), config.steps
@@ -128,14 +136,15 @@ class APGD(Method):
         length = torch.where(halve, s["length"] / 2, s["length"])
         here = torch.where(wide(halve, gradient), best, s["point"])
         uphill = torch.where(wide(halve, gradient), best_gradient, gradient)
-        ahead = ball.step(here, uphill, length)
+        step = ball.whole_step if self.shrinks else ball.step
+        ahead = step(here, uphill, length)
         first = wide(lanes.step == 0, gradient)
         kept = torch.where(first, 1.0, _MOMENTUM).double()
         exact = here.double()
         onward = exact + kept * (ahead.double() - exact)
         onward += (1 - kept) * (exact - s["older"].double())
         lanes.state = {
-            "point": ball.project(onward),
+            "point": ball.shrink(onward) if self.shrinks else ball.project(onward),
             "older": here,
             "best": best,
             "gradient": best_gradient,

@@ -78,6 +78,21 @@ class Ball:
             return torch.minimum(torch.maximum(points.float(), self.low), self.high)
         return self._place((points.double() - self.x.double()) / self._unit(), radius)
 
+    def shrink(self, points: Tensor) -> Tensor:
+        """For L2: onto the ball along the line to the sample, then to the nearest in the box.
+
+        As AutoAttack does it: where the box is in the way, what is found lies within the ball.
+        """
+        offset = (points.double() - self.x.double()) / self._unit()
+        length = torch.linalg.vector_norm(offset.flatten(1), dim=1).clamp_min(1e-300)
+        return self._place(offset * wide((self.threat.eps / length).clamp_max(1.0), offset))
+
+    def whole_step(self, current: Tensor, gradient: Tensor, size: Tensor) -> Tensor:
+        """For L2: a step of length `size` along all of the gradient, then `shrink`; see `step`."""
+        pull = gradient.double().nan_to_num(0.0, 0.0, 0.0) * self._unit() * (self.low < self.high)
+        length = torch.linalg.vector_norm(pull.flatten(1), dim=1).clamp_min(1e-300)
+        return self.shrink(current.double() + wide(size / length, pull) * pull * self._unit())
+
     def _not_for_l0(self) -> None:
         if self.threat.norm == "l0":
             raise AttackError("a ball of l0 has no random starts and steps: use sigma-zero")

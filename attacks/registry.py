@@ -47,6 +47,8 @@ AttackConfig = (
 Plain = int | float | str | bool | None
 OPTION = "option."
 """Begins the names of foolbox's own settings."""
+_LATER: dict[str, Plain] = {"patience": 1.0, "projection": "exact", "rescale": True}
+"""Settings that older records lack, and what they are there: it is not written down."""
 
 
 @dataclass(frozen=True)
@@ -153,8 +155,7 @@ def to_plain(config: AttackConfig) -> dict[str, Plain]:
     if isinstance(config, FoolboxConfig):
         options = settings.pop("options")
         settings |= {f"{OPTION}{name}": value for name, value in options.items()}
-    if isinstance(config, HalvingConfig) and config.patience == 1:
-        del settings["patience"]  # records without it are older
+    settings = {k: v for k, v in settings.items() if k not in _LATER or v != _LATER[k]}
     return {k: ",".join(v) if isinstance(v, tuple) else v for k, v in settings.items()}
 
 

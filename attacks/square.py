@@ -1,7 +1,8 @@
 """Square Attack (Andriushchenko et al., ECCV 2020): random search over windows, by logits alone.
 
 Linf and L2 are that paper's algorithms 2 and 3. L1 (Croce and Hein, "Mind the box", ICML 2021) is
-algorithm 3 with the budget counted in L1. All project exactly onto (norm ball and box).
+algorithm 3 with the budget counted in L1, and patterns that fall more steeply. All project exactly
+onto (norm ball and box).
 
 An input of shape (..., height, width) is an image, its other dimensions are channels. A vector has
 no neighbourhoods: its windows are runs of consecutive features that may change, and each feature
@@ -27,6 +28,7 @@ from attacks.threat import ThreatModel
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 _OF = 10_000
 _TILES = 5  # of the starting point of L2 and L1, along each side
+_FALL = {"linf": 2, "l2": 2, "l1": 4}  # the power by which a pattern's terms fall
 _TINY = 1e-300
 
 
@@ -38,11 +40,14 @@ class SquareConfig:
         queries: Forward passes of one run, >= 2, the starting point included.
         restarts: Independent runs, >= 1; a sample stops at the first that breaks it.
         p: Share of the pixels in the first windows, in (0, 1]; see `shares`.
+        rescale: Whether windows shrink as in 10,000 queries, however many there are; without it
+            after the same queries as there, which fewer ones never reach.
     """
 
     queries: int = 5000
     restarts: int = 1
     p: float = 0.8
+    rescale: bool = True
 
     def __post_init__(self) -> None:
         if self.queries < 2 or self.restarts < 1:
@@ -54,31 +59,33 @@ class SquareConfig:
             raise AttackError(f"p is {self.p}: it is a share of the pixels, above 0 and at most 1")
 
 
-def shares(p: float, queries: int) -> list[float]:
+def shares(p: float, queries: int, rescale: bool = True) -> list[float]:
     """Share of the pixels in the window of each step (section 3, "size of squares").
 
     `p` is halved after 10, 50, 200, 500, 1000, 2000, 4000, 6000 and 8000 of 10,000 queries; other
-    numbers of queries stretch or shrink that. (The paper's text lacks the 500 of its experiments.)
+    numbers of queries stretch or shrink that if `rescale`. (The paper's text lacks the 500 of its
+    experiments.)
     """
-    marks = [mark * queries / _OF for mark in _HALVINGS]
+    of = queries / _OF if rescale else 1.0
+    marks = [mark * of for mark in _HALVINGS]
     return [p / 2 ** sum(step > mark for mark in marks) for step in range(1, queries)]
 
 
-def _pyramid(rows: int, columns: int) -> Tensor:
-    """Equation 1: weights that fall from the middle of a window to its rim."""
+def _pyramid(rows: int, columns: int, fall: int) -> Tensor:
+    """Equation 1 (where `fall` is 2): weights that fall from the middle of a window to its rim."""
     middle = max(rows, columns) // 2
     down = (torch.arange(rows) - rows // 2).abs()[:, None]
     across = (torch.arange(columns) - columns // 2).abs()[None, :]
-    terms = 1.0 / torch.arange(1, middle + 2, dtype=torch.float64) ** 2
+    terms = 1.0 / torch.arange(1, middle + 2, dtype=torch.float64) ** fall
     return terms.flip(0).cumsum(0).flip(0)[torch.maximum(down, across)]
 
 
-def pattern(rows: int, columns: int) -> Tensor:
+def pattern(rows: int, columns: int, fall: int = 2) -> Tensor:
     """Equation 2: two pyramids of opposite signs, side by side, float64, (rows, columns)."""
     if rows == 1 < columns:
-        return pattern(columns, 1).T
+        return pattern(columns, 1, fall).T
     half = rows // 2
-    return torch.cat([_pyramid(half, columns), -_pyramid(rows - half, columns)])
+    return torch.cat([_pyramid(half, columns, fall), -_pyramid(rows - half, columns, fall)])
 
 
 class Square(Method):
@@ -97,6 +104,7 @@ class Square(Method):
         if threat.norm == "l0":
             raise AttackError("the Square Attack is for linf, l2, l1, not for l0")
         self.power = {"linf": 0, "l2": 2, "l1": 1}[threat.norm]
+        self.fall = _FALL[threat.norm]
         held = threat.immutable
         held = torch.zeros(shape, dtype=torch.bool) if held is None else held
         free = (~held).flatten()
@@ -107,22 +115,26 @@ class Square(Method):
             self.column = torch.where(free, free.cumsum(0) - 1, -1).cpu()
         self.across = int(self.column.max()) + 1 if self.vector else self.width
         self.signs = self.width if self.vector else self.channels
-        sizes = [self._window(share) for share in shares(config.p, config.queries)]
+        sizes = [self._window(share) for share in shares(config.p, config.queries, config.rescale)]
         kinds = sorted(set(sizes), reverse=True)
         widest = max(max(kind) for kind in kinds)
         self.patterns = torch.zeros(len(kinds), widest, widest, dtype=torch.float64, device=device)
         for number, (rows, columns) in enumerate(kinds):
-            self.patterns[number, :rows, :columns] = pattern(rows, columns)
+            self.patterns[number, :rows, :columns] = pattern(rows, columns, self.fall)
         self.kind = torch.tensor([kinds.index(size) for size in sizes] + [0], device=device)
         self.rows, self.columns = torch.tensor([*sizes, (1, 1)], device=device).T
         self.row, self.column = self.row.to(device), self.column.to(device)
 
     def _window(self, share: float) -> tuple[int, int]:
-        """Height and width of a window: a square, or a run of a vector's features."""
+        """Height and width of a window: a square, or a run of a vector's features.
+
+        Squares of L2 and L1 have a middle: their sides are odd, as in the published code.
+        """
         least = 3 if self.power else 1
         if self.vector:
             return 1, max(min(max(round(share * self.across), least), self.across), 1)
         side = max(round((share * self.height * self.width) ** 0.5), least)
+        side += self.power > 0 and side % 2 == 0
         side = min(side, self.height, self.width)
         return side, side
 
@@ -140,7 +152,9 @@ class Square(Method):
             point = torch.where(signs.reshape(x.shape) > 0, lanes.ball.high, lanes.ball.low)
         else:
             row = torch.arange(self.height)[:, None] % tall
-            weights = pattern(tall, wide)[row, torch.arange(self.width) % wide].to(x.device)
+            weights = pattern(tall, wide, self.fall)[row, torch.arange(self.width) % wide].to(
+                x.device
+            )
             grid = (signs * weights * self.free).flatten(1)
             length = torch.linalg.vector_norm(grid, self.power, dim=1, keepdim=True)
             grid = self.eps * _over(grid, length).view(x.shape)

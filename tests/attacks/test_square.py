@@ -77,7 +77,7 @@ def test_noise_that_stands_still_is_seen(norm, monkeypatch):
 
 
 def test_windows_that_never_shrink_are_seen(monkeypatch):
-    monkeypatch.setattr(attacks.square, "shares", lambda p, queries: [p] * (queries - 1))
+    monkeypatch.setattr(attacks.square, "shares", lambda p, queries, rescale: [p] * (queries - 1))
     weaker()
 
 
@@ -187,22 +187,33 @@ def test_windows_shrink_on_the_schedule_of_the_paper():
     assert short[100] == 0.8 / 2**5
 
 
+@pytest.mark.parametrize("fall", [2, 4])
 @pytest.mark.parametrize("side", [1, 3, 4, 5, 9])
-def test_the_pattern_is_that_of_the_paper(side):
-    """Equations 1 and 2, entry by entry."""
+def test_the_pattern_is_that_of_the_paper(side, fall):
+    """Equations 1 and 2, entry by entry; in L1 of another power."""
 
     def entry(rows, columns, r, s):
         n = max(rows, columns) // 2
         reached = n - max(abs(r - rows // 2 - 1), abs(s - columns // 2 - 1))
-        return sum(1 / (n + 1 - k) ** 2 for k in range(reached + 1))
+        return sum(1 / (n + 1 - k) ** fall for k in range(reached + 1))
 
-    half, found = side // 2, pattern(side, side)
+    half, found = side // 2, pattern(side, side, fall)
     for r in range(side):
         for s in range(side):
             upper = r < half
             rows, row = (half, r) if upper else (side - half, r - half)
             value = entry(rows, side, row + 1, s + 1) * (1 if upper else -1)
             assert found[r, s].item() == pytest.approx(value)
+
+
+@pytest.mark.parametrize(("norm", "odd"), [("linf", False), ("l2", True), ("l1", True)])
+def test_windows_of_l2_and_l1_have_a_middle(norm, odd):
+    method = Square(SquareConfig(1000), ThreatModel.box(norm, 1.0), (1, 28, 28))
+    assert method.rows.tolist() == method.columns.tolist()
+    assert all(side % 2 or side == 28 for side in method.rows.tolist()) == odd
+    kind = int(method.kind[500])
+    side, steep = int(method.rows[500]), {"linf": 2, "l2": 2, "l1": 4}[norm]
+    assert torch.equal(method.patterns[kind, :side, :side], pattern(side, side, steep))
 
 
 @pytest.mark.parametrize(
