@@ -203,9 +203,10 @@ Made by `scripts/attack_table.py`: the first {SAMPLES} test samples, Linf (of ta
 each feature's range), one run on one machine. *Robust*: samples left of those that are right
 without an attack. *Gradients*: auto's work for each of these, a forward pass alone counted as a
 third, passes that fill up a tile counted as well: of few samples, the last two parts of auto cost
-as much as of 32. *Time*: that of the processor, since machines are shared. *Less*: how many times as much AutoAttack's standard suite takes; in brackets the
-suite without Square, whose finds do not count then either. A star: AutoAttack itself stops with an
-error there (two classes, tables), and our form of its suite is beside ours.
+as much as of 32. *Less*: how many times as much AutoAttack's standard suite takes, in work and in
+processor time; in brackets the suite without Square, whose finds do not count then either. A star:
+AutoAttack itself stops with an error there (two classes, tables), and our form of its suite is
+beside ours.
 
 The parts of auto and their budgets were chosen with the results on these samples in view.
 """
