@@ -7,10 +7,11 @@ feature, which keeps norms. Where boxes differ by feature, the model clips what 
 
 Noise is drawn from one stream for each sample, by a tensor type of ours that foolbox asks for it.
 So what is found for a sample does not depend on the others of its batch where the attack itself
-lets none influence another. That is foolbox's to say: GenAttack and PointwiseAttack draw from numpy
-by place in the batch, HopSkipJump divides by a norm over the whole batch, CarliniWagner and EAD end
-a search by the loss of the batch. What is drawn once for a batch (the boundary attack) is the same
-for each. A batch has the same size always, and holds samples in the order of their ids.
+lets none influence another. That is foolbox's to say (`attacks.foolbox_config.in_company`):
+GenAttack and PointwiseAttack draw from numpy by place in the batch, HopSkipJump divides by a norm
+over the whole batch, CarliniWagner and EAD end a search by the loss of the batch. What is drawn
+once for a batch (the boundary attack) is the same for each. A batch has the same size always, and
+holds samples in the order of their ids.
 """
 
 from __future__ import annotations

@@ -23,6 +23,11 @@ _DECISIONS = (
     *("LinearSearch", "LinfAdditive", "LinfRepeated", "Pointwise", "SaltAndPepper"),
 )
 """How the names of those begin that look at predictions alone; noise is judged by them as well."""
+_IN_COMPANY = (
+    *("BinarizationRefinement", "EAD", "GenAttack", "HopSkipJump", "L2CarliniWagner", "Pointwise"),
+    *("L0BrendelBethge", "L1BrendelBethge", "L2BrendelBethge", "LinfinityBrendelBethge"),
+)
+"""How the names of those begin whose results for a sample can hang on the others of its batch."""
 _OURS = ("distance", "init_attack", "tensorboard")  # options that are set here, or not at all
 
 
@@ -44,6 +49,11 @@ def _unknown(what: str, name: str, known: list[str]) -> AttackError:
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known) or 'none'}"
     return AttackError(f"{what} '{name}': {hint}")
+
+
+def in_company(name: str) -> bool:
+    """Whether what an attack of foolbox finds for a sample can hang on the others of its tile."""
+    return name.startswith(_IN_COMPANY)
 
 
 def _classes() -> dict[str, Any]:

@@ -50,8 +50,11 @@ class TransformationShare(Record):
     """The family: the name of a step."""
     unit: Text
     """Of its strength."""
-    broken: Rate
-    """Samples that it breaks."""
+    tried: Count | None = None
+    """Samples it was tried on: of a mixture those that no family broke. Absent in older records."""
+    broken: Rate | None
+    """Samples that it breaks, of those; null where it was tried on none. In older records, without
+    `tried`, of all that are right."""
     weakest: Count
     """Those of them that no other family breaks at a smaller share of its range."""
     median_strength: Strength | None
@@ -111,31 +114,43 @@ def corruption_summary(
 
 
 def transformation_summary(
-    store: RunStore, frames: dict[str, pd.DataFrame], complete: bool
+    store: RunStore, frames: dict[str, pd.DataFrame]
 ) -> TransformationSummary | None:
     """Return the part of a summary that is about transformations; null where the run is not."""
     if store.manifest.protocol.transformation is None:
         return None
     units = {s.name: str(s.parameters.get("unit")) for s in store.manifest.protocol.steps}
-    right = int(frames[CLEAN_STEP]["verdict"].isna().sum())
     share = least_shares(frames)
     least, families = share.min(axis=1), []
     for step, unit in units.items():
         frame = frames[step]
         broken = frame["verdict"].isin([Verdict.BROKEN])
-        rate = Rate.of(int(broken.sum()), right if complete else len(frame))
-        if rate is None:
-            continue
         strengths = frame.loc[broken, "strength"]
         families.append(
             TransformationShare(
                 name=step,
                 unit=unit,
-                broken=rate,
+                tried=len(frame),
+                broken=Rate.of(int(broken.sum()), len(frame)),
                 weakest=int((share[step].notna() & (share[step] == least)).sum()),
                 median_strength=float(strengths.median()) if len(strengths) else None,
             )
         )
+    return TransformationSummary(families=tuple(families))
+
+
+def before_tried(found: TransformationSummary, right: int | None) -> TransformationSummary:
+    """Return a summary as it was written before there was `tried`.
+
+    Args:
+        found: As it is written now.
+        right: Samples that are right as they are; None where the run is incomplete.
+    """
+    families = []
+    for family in found.families:
+        k, n = 0 if family.broken is None else family.broken.k, family.tried or 0
+        if (rate := Rate.of(k, n if right is None else right)) is not None:
+            families.append(family.model_copy(update={"tried": None, "broken": rate}))
     return TransformationSummary(families=tuple(families))
 
 

@@ -379,7 +379,8 @@ class Manifest(Record):
     platform: Text
     """Operating system and machine."""
     reproducible: bool
-    """False if a budget in seconds makes the result depend on speed; such runs are not ranked."""
+    """False if a budget in seconds makes the result depend on speed, or an attack of foolbox lets
+    samples influence one another; such runs are not ranked."""
     notices: tuple[Annotated[str, StringConstraints(max_length=2000)], ...] = ()
     """What a reader should know before trusting the run."""
 

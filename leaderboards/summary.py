@@ -230,7 +230,7 @@ def summarise(store: RunStore) -> Summary:
         flags=flags,
         reliable=None if flags is None else not flags,
         corruption=corruption_summary(store, frames, complete),
-        transformation=transformation_summary(store, frames, complete),
+        transformation=transformation_summary(store, frames),
         other_draws=draws_summary(store, frames),
         cost=_cost(steps, len(clean)),
         steps=steps,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from pydantic import ValidationError
 
-from leaderboards.changed import corruption_rules
+from leaderboards.changed import before_tried, corruption_rules
 from leaderboards.distances import CURVE, curve_csv
 from leaderboards.errors import RecordError
 from leaderboards.explained_rules import explained_rules
@@ -218,14 +218,26 @@ def _summary_problems(store: RunStore) -> list[str]:
         written = Summary.model_validate_json(read_bytes(store.folder, path, MAX_SUMMARY_BYTES))
     except ValidationError as error:
         return [f"{path}: {explain(error)}"]
-    older = all(not {"queries", "knowledge"} & step.model_fields_set for step in written.steps)
-    if older:  # written before steps had these
-        bare = tuple(
-            s.model_copy(update={"queries": None, "knowledge": None}) for s in rebuilt.steps
-        )
-        rebuilt = rebuilt.model_copy(update={"steps": bare})
+    rebuilt = rebuilt.model_copy(update=_of_then(written, rebuilt))
     return [
         f"{path}: {name} is not what the shards give"
         for name in Summary.model_fields
         if getattr(written, name) != getattr(rebuilt, name)
     ]
+
+
+def _of_then(written: Summary, rebuilt: Summary) -> dict[str, Any]:
+    """What summaries said otherwise when they had fewer fields, as one that lacks them has it."""
+    steps = {step.name: step.model_fields_set for step in written.steps}
+    empty = {"queries": None, "knowledge": None, "untried": 0}
+    then: dict[str, Any] = {
+        "steps": tuple(
+            s.model_copy(update={k: v for k, v in empty.items() if k not in steps.get(s.name, {k})})
+            for s in rebuilt.steps
+        )
+    }
+    old, new = written.transformation, rebuilt.transformation
+    if old and new and all(family.tried is None for family in old.families):
+        clean = rebuilt.clean_accuracy if rebuilt.complete else None
+        then["transformation"] = before_tried(new, None if clean is None else clean.k)
+    return then

@@ -109,6 +109,8 @@ def measured(
         command = f"{words} {more}" + (" --certify cascade" if certify else "")
         common = {"samples": len(test), "data": test.name, "command": command}
         clean = clean or zoo.Measured(accuracy=found.clean_accuracy.value, **common)
+        if attack is AUTO:  # what it is changes: the hash says which it was
+            protocol = f"auto, protocol {found.protocol_sha256[:12]}"
         told = [(protocol, found.robust_accuracy.value)]
         if certify is not None and found.certified_accuracy is not None:
             methods = ", ".join(certify.methods)

@@ -47,10 +47,16 @@ def print_transformations(summary: Summary, found: TransformationSummary) -> Non
         rate, median = family.broken, family.median_strength
         table.add_row(
             one_line(family.name),
-            f"{rate.value:.2%}",
-            f"[{rate.lower:.2%}, {rate.upper:.2%}]",
-            f"{rate.k} of {rate.n}",
-            str(family.weakest),
+            *(
+                ("-", "", "none tried", "-")
+                if rate is None
+                else (
+                    f"{rate.value:.2%}",
+                    f"[{rate.lower:.2%}, {rate.upper:.2%}]",
+                    f"{rate.k} of {rate.n}",
+                    str(family.weakest),
+                )
+            ),
             "-" if median is None else f"{median:.4g}",
             one_line(family.unit),
         )

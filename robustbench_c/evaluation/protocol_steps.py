@@ -9,7 +9,7 @@ from typing import get_args
 from pydantic import ValidationError
 
 from attacks.errors import AttackError
-from attacks.foolbox_config import FoolboxConfig
+from attacks.foolbox_config import FoolboxConfig, in_company
 from attacks.pgd import PGDConfig
 from attacks.registry import KINDS, AttackConfig, from_plain, kind_of, knowledge_of, to_plain
 from attacks.suites import Suite
@@ -100,6 +100,16 @@ def attack_of(step: StepInfo) -> AttackConfig:
         raise RecordError(
             f"step {step.name} does not have the settings of {name}: {error}"
         ) from None
+
+
+def company_notices(steps: tuple[StepInfo, ...]) -> list[str]:
+    """A line for each attack whose verdicts hang on which samples it gets together."""
+    return [
+        f"foolbox's {config.name} lets samples of one tile influence one another: its verdicts "
+        "can change with the choice of samples, and the record is not reproducible"
+        for config in (attack_of(step) for step in steps if step.kind == "attack")
+        if isinstance(config, FoolboxConfig) and in_company(config.name)
+    ]
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,12 @@ from robustbench_c.evaluation.inputs import (
 )
 from robustbench_c.evaluation.manifests import new_manifest
 from robustbench_c.evaluation.passes import passes_of
-from robustbench_c.evaluation.protocol_steps import UNLIMITED, Proof, protocol_steps
+from robustbench_c.evaluation.protocol_steps import (
+    UNLIMITED,
+    Proof,
+    company_notices,
+    protocol_steps,
+)
 from robustbench_c.evaluation.proving import prove_samples
 from robustbench_c.evaluation.radius_plot import plot_radii
 from robustbench_c.evaluation.removal import remove_run
@@ -179,6 +184,7 @@ def evaluate(
         lines = [
             *loaded.notices,
             *notices,
+            *company_notices(steps),
             *common_notices(classifier, precise, logits, dataset, threat),
         ]
         judge = None

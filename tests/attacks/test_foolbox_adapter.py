@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import inspect
 import sys
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -10,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from attack_checks import Case, check_inside, check_same, reach
+from attack_checks import NORMS, Case, check_inside, check_same, reach
 from torch import Tensor, nn
 
 import attacks.foolbox_adapter as adapter
@@ -19,7 +20,7 @@ from attacks.classifier import TiledClassifier
 from attacks.driver import recheck
 from attacks.errors import AttackError
 from attacks.foolbox_adapter import foolbox_attack
-from attacks.foolbox_config import FoolboxConfig, foolbox_attacks
+from attacks.foolbox_config import FoolboxConfig, foolbox_attacks, in_company
 from attacks.pgd import PGDConfig
 from attacks.result import AttackResult
 from attacks.threat import ThreatModel
@@ -87,6 +88,31 @@ def test_as_strong_as_it_should_be(name):
 @pytest.mark.parametrize("name", ["LinfPGD", "BoundaryAttack", "SparseL1DescentAttack"])
 def test_the_company_of_a_sample_changes_nothing(name):
     check_company(Case.make("mlp", ATTACKS[name][0], n=40), name)
+
+
+CHEAP = {"steps": 4, "binary_search_steps": 2, "repeats": 3, "directions": 3, "max_queries": 40}
+
+
+def few_steps(name: str) -> dict[str, object]:
+    known = inspect.signature(getattr(foolbox.attacks, name)).parameters
+    return {key: value for key, value in CHEAP.items() if key in known}
+
+
+@pytest.mark.parametrize("name", [name for name in foolbox_attacks() if not in_company(name)])
+def test_what_is_said_to_look_at_each_sample_alone_does(name):
+    norm = next(norm for norm in NORMS if name in foolbox_attacks(norm))
+    case = Case.make("cnn-small", norm, n=40)
+    config = FoolboxConfig(name, few_steps(name))
+    whole, part = (
+        foolbox_attack(TiledClassifier(c.module), c.x, c.y, c.ids, c.threat, config, 3)
+        for c in (case, case.rows(torch.arange(39, 16, -1)))
+    )
+    check_same(whole, part, torch.arange(39, 16, -1), FOUND)
+
+
+@pytest.mark.parametrize("name", ["HopSkipJumpAttack", "PointwiseAttack", "GenAttack"])
+def test_what_lets_samples_influence_each_other_is_known(name):
+    assert in_company(name)
 
 
 def test_images():
@@ -279,7 +305,7 @@ def test_wrong_settings(settings, hint):
         ("L2DeepFoolAttack", {}, "an attack in l2, the threat model is in linf.*LinfDeepFool"),
         ("L0FMNAttack", {}, "an attack in l0"),
         ("HopSkipJumpAttack", {"constraint": "l2"}, "an attack in l2"),
-        ("LinearSearchBlendedUniformNoiseAttack", {"directions": 0}, "directions must be"),
+        ("LinearSearchBlendedUniformNoiseAttack", {"directions": 0}, "directions is 0, it must be"),
         ("GaussianBlurAttack", {}, r"failed on samples of shape \(9,\)"),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from torch import nn
@@ -12,6 +14,8 @@ from attacks.errors import AttackError
 from attacks.transform_search import TransformConfig, transform_attack
 from attacks.transformations import FAMILY
 from leaderboards.changed import classes_under, least_shares
+from leaderboards.rates import Rate
+from robustbench_c.cli.changed_tables import print_transformations
 from robustbench_c.data import from_tensors
 from robustbench_c.evaluation import corrupting, transforming
 from robustbench_c.evaluation.verify import verify
@@ -157,7 +161,7 @@ def test_the_least_strength_of_each_family_is_written_down(transformed, net, ima
         assert found[name].unit == FAMILY[name].unit
         if hit.any():
             assert found[name].median_strength == rows["strength"].median()
-    assert sum(f.broken.k for f in found.values()) > len(right) / 2
+    assert sum(f.broken.k for f in found.values() if f.broken) > len(right) / 2
     share = least_shares(frames)
     least = share.min(axis=1)
     assert [f.weakest for f in found.values()] == [(share[n] == least).sum() for n in found]
@@ -165,7 +169,34 @@ def test_the_least_strength_of_each_family_is_written_down(transformed, net, ima
     assert set(frames["mixture"]["sample_id"]) == set(share.index[open_before & right.to_numpy()])
     result = verify(store, net, images)
     assert result.problems == ()
-    assert result.replayed == result.broken == sum(f.broken.k for f in found.values())
+    assert result.replayed == result.broken == sum(f.broken.k for f in found.values() if f.broken)
+
+
+@pytest.mark.parametrize("families", [("rotate", "blur", "noise"), ("blur",)])
+def test_a_mixture_has_a_rate_of_what_it_was_tried_on(net, images, tmp_path, capsys, families):
+    config = TransformConfig(levels=3, draws=5, families=families)
+    run = transforming.transformations(net, images, config, out=tmp_path)
+    count = len(run.store.read_step("mixture"))
+    assert (count > 0) == (len(families) == 1)
+    mixture = run.summary.transformation.families[-1]
+    assert (mixture.tried, mixture.broken and mixture.broken.n) == (count, count or None)
+    print_transformations(run.summary, run.summary.transformation)
+    assert ("none tried" in capsys.readouterr().out) == (count == 0)
+
+
+def test_an_older_summary_is_what_the_shards_gave(transformed, net, images):
+    run = transformed()
+    path = run.folder / "summary.json"
+    written = json.loads(path.read_text())
+    right = written["clean_accuracy"]["k"]
+    for family in written["transformation"]["families"]:
+        del family["tried"]
+        family["broken"] = Rate.of((family["broken"] or {"k": 0})["k"], right).model_dump()
+    path.write_text(json.dumps(written))
+    assert verify(run.store, net, images).problems == ()
+    written["transformation"]["families"][-1]["broken"] = Rate.of(1, right + 1).model_dump()
+    path.write_text(json.dumps(written))
+    assert "transformation is not what" in str(verify(run.store, net, images).problems)
 
 
 class Nan(nn.Module):
