@@ -2,8 +2,9 @@
 
 As the boundary attack (Brendel, Rauber and Bethge, ICLR 2018) it only accepts what is misclassified
 and nearer. Lengths of steps are drawn log-uniformly over all that can matter (Rowe and Hidovic,
-GECCO 2004), so nothing has to adapt: long steps find other regions that are misclassified, also
-thin ones that gradients do not point to; short ones follow a boundary into its kinks.
+GECCO 2004), so nothing has to adapt: short ones follow a boundary into its kinks. A share of them
+is of the greatest length, and finds other regions that are misclassified, also thin ones that
+gradients do not point to.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from attacks.randomness import advance, gaussian, uniform
 from attacks.threat import ThreatModel
 
 _LONGEST = 2.0  # step, in distances of the best find
-_DECADES = 3.5  # that lengths of steps range over
+_LONG = 0.3  # share of the steps that are as long as that
+_DECADES = 3.5  # that lengths of the others range over
 _MOST = 0.3  # of its distance that is taken off at once, and down to a thousandth of that
 _LESS = 3.0
 
@@ -63,6 +65,7 @@ class Shorten(Method):
         size, less, share = uniform(keys, 3, offset=3 * d).double().T[..., None]
         # of some features alone: near a face of the ball or the box the others are in the way
         noise = noise * (uniform(keys, d, offset=3 * d + 3).double() <= share)
+        size = ((size - _LONG) / (1 - _LONG)).clamp_min(0.0)
         step = _LONGEST * 10 ** (-_DECADES * size) * distance
         ahead = best + step * noise / length(norm, noise).clamp_min(TINY)
         wanted = ((1 - _MOST * 10 ** (-_LESS * less)) * distance).clamp_min(TINY)

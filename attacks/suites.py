@@ -39,10 +39,10 @@ AUTO = Suite(
     (
         ("apgd", APGDConfig(steps=20, loss="margin")),
         ("apgd-halving", HalvingConfig(steps=8, loss="dlr", patience=0.5)),
-        ("square", SquareConfig(queries=500)),
+        ("square", SquareConfig(queries=300)),
     ),
     closing=(
-        ("fab-near", FABConfig(targets=4, steps=60)),
+        ("fab-near", FABConfig(targets=4, steps=50)),
         ("square-near", SquareConfig(queries=2000)),
     ),
 )

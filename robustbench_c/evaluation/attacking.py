@@ -142,9 +142,7 @@ def _misses(precise: TiledClassifier, adversarial: Tensor, y: Tensor) -> Tensor:
 
 def _shard_size(task: Task, config: AttackConfig, budget: AttackBudget) -> int:
     passes = kind_of(config).passes(config, len(task.data.classes))
-    if (
-        passes is None
-    ):  # of foolbox, where a tile's samples can hang on each other: not by the clock
+    if passes is None:  # foolbox: a tile's samples can hang on each other, so not by the clock
         return task.classifier.tiles[0]
     worst = task.classifier.seconds * min(passes, budget.queries or passes)
     samples = max(_SHARD_SECONDS / max(worst, 1e-9), task.classifier.tiles[-1])

@@ -163,8 +163,14 @@ def share_within(found: Array, exact: Array) -> float:
     return float((found <= 1.01 * exact).mean())
 
 
-def linear_share(attack: Attack, norm: Norm, classes: int, d: int = 12, n: int = 32) -> float:
-    """On a linear model whose features have units, a box of their own, and one that is held."""
+def linear_case(
+    norm: Norm, classes: int, d: int = 12, n: int = 32
+) -> tuple[nn.Module, Tensor, Tensor, ThreatModel, Array]:
+    """A linear model whose features have units, a box of their own, and one that is held.
+
+    Returns:
+        Model, samples, their classes, threat model of no end, exact distances.
+    """
     rng = np.random.default_rng(10 * classes + d)
     weight = rng.normal(size=(classes, d)).astype(np.float32)
     bias = 0.3 * rng.normal(size=classes).astype(np.float32)
@@ -191,7 +197,13 @@ def linear_share(attack: Attack, norm: Norm, classes: int, d: int = 12, n: int =
         )
         for row, own in zip(x, y, strict=True)
     ]
-    return share_within(nearest(attack, module, samples, y, threat), np.array(exact))
+    return module, samples, y, threat, np.array(exact)
+
+
+def linear_share(attack: Attack, norm: Norm, classes: int) -> float:
+    """Share of the samples of a linear model within 1% of the exact distance."""
+    module, x, y, threat, exact = linear_case(norm, classes)
+    return share_within(nearest(attack, module, x, y, threat), exact)
 
 
 def check_fixed(attack: Attack, norm: Norm) -> None:
