@@ -18,6 +18,7 @@ from leaderboards.files import atomic_write_bytes
 from leaderboards.verdicts import CLEAN_STEP
 from robustbench_c.data import Dataset
 from robustbench_c.evaluation.run import Run
+from robustbench_c.evaluation.titles import entitle
 
 HEAT_MAP = "corruption-accuracy"
 SHEET = "corruption-sheet"
@@ -49,12 +50,11 @@ def draw_accuracy(run: Run) -> None:
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     manifest = run.store.manifest
-    axes.set_title(
+    entitle(
+        figure,
         f"{_short(manifest.model.name)} on {_short(manifest.data.name)}, {run.summary.samples:,} "
-        f"samples\naccuracy: clean {clean.value:.1%}, mean {found.mean_accuracy:.1%}",
-        loc="left",
-        fontsize=10,
-        parse_math=False,
+        f"samples; accuracy: clean {clean.value:.1%}, mean {found.mean_accuracy:.1%}",
+        10,
     )
     bar = figure.colorbar(image, ax=axes, shrink=0.8, pad=0.02)
     bar.ax.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0, decimals=0))
@@ -78,14 +78,12 @@ def draw_sheet(run: Run, data: Dataset) -> None:
     place = data.ids.tolist().index(sample)
     x, ids, seed = data.x[place : place + 1], data.ids[place : place + 1], run.store.manifest.seed
     rows, columns = len(kinds), len(severities) + 1
-    figure = Figure(figsize=(1.05 * columns + 1.4, 1.12 * rows + 0.6), layout="constrained")
+    figure = Figure(figsize=(1.05 * columns + 1.4, 1.12 * rows + 0.8), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False)
     names, label = run.store.manifest.data.classes, int(data.y[place])
-    figure.suptitle(
-        f"sample {sample} ({_short(names[label])}); red: another class is predicted",
-        fontsize=10,
-        parse_math=False,
+    entitle(
+        figure, f"sample {sample} ({_short(names[label])}); red: another class is predicted", 10
     )
     for row, kind in enumerate(kinds):
         frame = run.store.read_step(kind)

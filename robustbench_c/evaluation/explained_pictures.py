@@ -14,6 +14,7 @@ from robustbench_c.data import Dataset
 from robustbench_c.evaluation.explained_curve import gamma_of, save
 from robustbench_c.evaluation.explained_samples import Looked, look_at
 from robustbench_c.evaluation.run import Run
+from robustbench_c.evaluation.titles import entitle
 from robustbench_c.zoo.loading import LoadedModel
 
 NAME = "explanations"
@@ -62,7 +63,7 @@ def _heat_maps(run: Run, looked: Looked, data: Dataset) -> Figure:
         rows.append(("certified\nbox width", width, "width"))
     figure = Figure(figsize=(1.95 * n + 1.3, 2.0 * len(rows) + 0.7), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(_title(run), fontsize=11, parse_math=False)
+    entitle(figure, _title(run), 11)
     axes = figure.subplots(len(rows), n, squeeze=False)
     low, high = float(data.lower.min()), float(data.upper.max())
     shown, most = None, 0.0
@@ -111,7 +112,7 @@ def _bars(run: Run, looked: Looked, data: Dataset) -> Figure:
     count = min(_FEATURES, len(names))
     figure = Figure(figsize=(4.6 * n, 0.34 * count + 1.7), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(_title(run), fontsize=11, parse_math=False)
+    entitle(figure, _title(run), 11)
     axes = figure.subplots(1, n, squeeze=False)
     for i in range(n):
         axis, v = axes[0, i], looked.clean[i]

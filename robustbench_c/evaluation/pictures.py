@@ -11,8 +11,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from leaderboards.files import atomic_write_bytes
+from robustbench_c.evaluation.titles import entitle
 
 _COLUMNS = ("original", "perturbation", "adversarial")
+_LEAST = 4.8  # inches: narrower than that, a title is a column
 
 
 def contact_sheet(
@@ -38,9 +40,9 @@ def contact_sheet(
         title: Line above all.
     """
     n = len(x)
-    figure = Figure(figsize=(2.1 * n + 0.6, 7.2), layout="constrained")
+    figure = Figure(figsize=(max(2.1 * n + 0.6, _LEAST), 7.2), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(f"{title} (perturbation: blue darker, red lighter)", fontsize=13)
+    entitle(figure, f"{title} (perturbation: blue darker, red lighter)", 13)
     axes = figure.subplots(3, n, squeeze=False)
     low, high = box
     grey = x.shape[1] == 1

@@ -27,7 +27,7 @@ def draw(folder: Path, rows: Sequence[EpochRow], title: str) -> None:
         rows: The log, at least one row.
         title: Names what was trained; the last accuracies are added under it.
     """
-    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     loss, rates = figure.subplots(1, 2)
     epochs = [row.epoch for row in rows]
@@ -46,7 +46,8 @@ def draw(folder: Path, rows: Sequence[EpochRow], title: str) -> None:
     rates.set_ylabel("accuracy")
     rates.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     rates.set_ylim(top=min(1.01, rates.get_ylim()[1]))
-    rates.legend(frameon=False, fontsize=9, loc="lower right")
+    # below both: inside, it would cover points
+    figure.legend(frameon=False, fontsize=9, loc="outside lower right", ncols=2)
     for axes in (loss, rates):
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
 from robustbench_c.training.log import EpochRow
 from robustbench_c.training.plot import draw
 
@@ -38,3 +41,14 @@ def test_a_sparse_training_says_how_sparse_it_is(tmp_path):
 def test_no_robust_curve_without_an_attack(tmp_path):
     draw(tmp_path, [row(1, None)], "my-model")
     assert "under attack" not in (tmp_path / "training.svg").read_text()
+
+
+def test_the_legend_covers_no_point(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    draw(tmp_path, [row(1, 0.02), row(2, 0.01)], "my-model")
+    FigureCanvasAgg(drawn[0]).draw()
+    (legend,) = drawn[0].legends
+    assert [axes.get_legend() for axes in drawn[0].axes] == [None, None]
+    for axes in drawn[0].axes:
+        assert not legend.get_window_extent().overlaps(axes.get_window_extent())
