@@ -43,8 +43,8 @@ AutoAttack's | criterion |
 |---|---|---|---|---|---|---|---|---|
 """
 APART = """
-Where it is missed the two end in different maxima, some higher and some lower: another
-projection is another path. What each of them breaks stands beside it.
+Where it is missed the two end in different maxima, some higher and some lower. What each of them
+breaks stands beside it.
 """
 OTHER = """
 ## The other attacks
@@ -102,8 +102,8 @@ def cells(*values: object) -> str:
 
 
 def judged(rows: list[Row]) -> str:
-    """Whether the criterion holds, norm by norm."""
-    text = ""
+    """Whether the criterion holds, norm by norm, and in words where it does not."""
+    text, words = "", ""
     for norm, form in product(NORMS, FORMS):
         group = [r for r in rows if (r["norm"], r.get("projection", "exact")) == (norm, form)]
         if not group:
@@ -115,7 +115,13 @@ def judged(rows: list[Row]) -> str:
         met = "met" if higher == near == len(group) else "missed"
         spread = f"{min(held):.0%} to {max(held):.0%}"
         text += cells(norm, FORMS[form], len(group), higher, near, spread, *robust, met)
-    return text
+        if met == "missed":
+            few, low = len(group) - near, len(group) - higher
+            words += f"""
+**Missed** in {norm}, {FORMS[form]} projection: on {few} of {len(group)} rows fewer than 95% of the
+samples are within 1% (the share is {spread}), on {low} the mean is lower.
+"""
+    return text + words
 
 
 def page(kept: dict[str, dict[str, Row]], names: dict[str, list[str]]) -> str:

@@ -193,6 +193,11 @@ def others() -> Iterator[Case]:
     )  # fmt: skip
     for norm, name in fmns:
         yield f"fmn {norm}", lambda n=norm, f=name: _minimal(fmn, FMNConfig(), n, f, steps)
+    short = FMNConfig(alpha=0.15)  # closer to foolbox's 1 of distance, and worse on linear models
+    yield (
+        "fmn, alpha 0.15 l1",
+        lambda: _minimal(fmn, short, "l1", "L1FMNAttack", steps) | {"attack": "fmn, alpha 0.15"},
+    )
     yield "ddn l2", lambda: _minimal(ddn, DDNConfig(radius=1.0), "l2", "DDNAttack", steps)
     yield "pdpgd l1", lambda: _minimal(pdpgd, PDPGDConfig(), "l1", "L1FMNAttack", {"steps": 500})
     config = SigmaZeroConfig(300)

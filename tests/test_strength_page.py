@@ -29,13 +29,17 @@ def row(norm: str, within: float, ours: float = 1.0, **more: str) -> dict:
     ],
 )
 def test_the_criterion_is_worked_out(rows, verdict):
-    (line,) = judged(rows).splitlines()
+    line, *words = judged(rows).splitlines()
     assert line.endswith(f"| {verdict} |")
+    assert any("**Missed** in l2" in text for text in words) == (verdict == "missed")
     assert f"| {3 * len(rows)} | {4 * len(rows)} |" in line
 
 
 def test_the_two_projections_are_judged_apart():
-    exact, published = judged([row("l2", 0.8), row("l2", 1.0, projection="shrink")]).splitlines()
+    exact, published, *words = judged(
+        [row("l2", 0.8), row("l2", 1.0, projection="shrink")]
+    ).splitlines()
+    assert "(the share is 80% to 80%)" in "".join(words)
     assert "| exact |" in exact
     assert exact.endswith("| missed |")
     assert "| as published |" in published
