@@ -9,7 +9,7 @@ region of its own: that takes the last part. For L0 it is sigma-zero.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -34,7 +34,7 @@ class NearestConfig:
 
     Attributes:
         steps: Moves of a run towards a class, of FMN, FAB and PDPGD, > 3; of L0: of sigma-zero.
-        restarts: Runs of FAB towards a class, >= 1.
+        restarts: Runs of FAB towards a class, >= 1. Not for L0.
         targets: Other classes to aim at, the likeliest on the clean sample first, at most those
             that there are, >= 1. Not for L0.
         queries: Forward passes of the random search, >= 0. Not for L0.
@@ -52,6 +52,16 @@ class NearestConfig:
                 f"targets is {self.targets} and queries {self.queries}: "
                 "they must be at least 1 and 0"
             )
+
+    def check_l0(self) -> None:
+        """Raise AttackError for settings that L0 has no use for, and for too few steps."""
+        for setting in fields(self):
+            given = getattr(self, setting.name)
+            if setting.name != "steps" and given != setting.default:
+                raise AttackError(
+                    f"{setting.name} is {given}: nearest in l0 is sigma-zero, which has steps alone"
+                )
+        SigmaZeroConfig(self.steps)
 
 
 def distance_of(result: AttackResult, x: Tensor, threat: ThreatModel) -> Tensor:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from attacks.apgd import APGDConfig, apgd
@@ -133,7 +132,7 @@ KINDS = {
             "decision",
             ("linf", "l2"),
         ),
-        Kind("transformations", TransformConfig, transformations, _of_grid, "none"),
+        Kind("transformations", TransformConfig, transformations, _of_grid, "decision"),
         Kind("foolbox", FoolboxConfig, foolbox_attack, _unknown),
     )
 }
@@ -147,6 +146,34 @@ def kind_of(config: AttackConfig) -> Kind:
 def knowledge_of(config: AttackConfig) -> Knowledge:
     """What an attack needs to know; of one of foolbox, what that one needs."""
     return config.knowledge if isinstance(config, FoolboxConfig) else kind_of(config).knowledge
+
+
+def in_words(hint: Any) -> str:
+    """What values are of an annotated type: "a whole number", "some of blur, noise or none"."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return f"one of {', '.join(map(str, parts))}"
+    if origin is tuple:
+        return in_words(parts[0]).replace("one of", "some of", 1)
+    if parts:
+        return " or ".join(map(in_words, parts))
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
+    return words.get(hint, "none")
+
+
+def settings_of(kind: Kind) -> dict[str, str]:
+    """The settings of an attack with their defaults, and what else they can be if it is a word."""
+    hints, found = get_type_hints(kind.config), {}
+    for setting in fields(kind.config):
+        if setting.name == "options" or setting.default is MISSING:
+            continue
+        default, hint = setting.default, hints[setting.name]
+        text = "none" if default is None else str(default)
+        words = "Literal" in str(hint)
+        found[setting.name] = (
+            f"{text} ({in_words(hint).removeprefix('one of ')})" if words else text
+        )
+    return found
 
 
 def to_plain(config: AttackConfig) -> dict[str, Plain]:
@@ -177,7 +204,8 @@ def from_plain(name: str, settings: dict[str, Plain]) -> AttackConfig:
         if key == "options" or get_origin(hint) is Literal:  # the settings look at those
             continue
         if key in given and not fits(given[key], hint):
-            wanted = inspect.formatannotation(hint).replace("typing.", "")
-            raise AttackError(f"{key} of the attack '{name}' is {given[key]!r}, not {wanted}")
+            value = given[key]
+            shown = ",".join(map(str, value)) if isinstance(value, tuple) else repr(value)
+            raise AttackError(f"{key} of the attack '{name}' is {shown}, not {in_words(hint)}")
     config: AttackConfig = kind.config(**given)
     return config

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
 
 def show_known() -> None:
     """Print the models, data, protocols, attacks and certificates that there are."""
     from rich.table import Table
 
     from robustbench_c import zoo
-    from robustbench_c.cli.attacks import attack_names
+    from robustbench_c.cli.attacks import SUITES
     from robustbench_c.cli.console import wide_console
     from robustbench_c.data.registry import REGISTRY
     from robustbench_c.evaluation.certifying import CASCADE, METHODS
@@ -26,10 +31,38 @@ def show_known() -> None:
     protocols = Table("protocol", "what it is", box=None)
     for name in known_protocols():
         protocols.add_row(name, load_protocol(name).description)
+    names = [
+        f"suites of attacks: {', '.join(SUITES)}",
+        f"foolbox:NAME, with --set KEY=VALUE for its own settings: {_foolbox()}",
+        f"certificates: {', '.join([*METHODS, CASCADE])}",
+    ]
     console = wide_console()
-    names = f"attacks: {', '.join(attack_names())}\ncertificates: {', '.join([*METHODS, CASCADE])}"
-    for part in (models, "", sets, "", protocols, "", names):
+    for part in (models, "", sets, "", protocols, "", _attacks(), "", *names):
         console.print(part)
+
+
+def _attacks() -> Table:
+    """Each attack with what it is for, what it needs, and its settings."""
+    from rich.table import Table
+
+    from attacks.registry import KINDS, settings_of
+
+    table = Table("attack", "norms", "knows", "settings and defaults (--set KEY=VALUE)", box=None)
+    for name, kind in KINDS.items():
+        if name != "foolbox":
+            told = ", ".join(f"{key}={value}" for key, value in settings_of(kind).items())
+            table.add_row(name, " ".join(kind.norms), kind.knowledge, told)
+    return table
+
+
+def _foolbox() -> str:
+    from attacks.errors import AttackError
+    from attacks.foolbox_config import foolbox_attacks
+
+    try:
+        return ", ".join(foolbox_attacks())
+    except AttackError as error:
+        return str(error)
 
 
 def show_versions() -> None:

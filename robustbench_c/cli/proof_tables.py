@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from robustbench_c.evaluation.crosscheck import CrossCheck
 
 
+_RADIUS = "radius"
+"""Name, in `evaluation.protocol_steps`, of the step that is about all samples that are right."""
+
+
 def print_proofs(summary: Summary) -> None:
     """Print what each step settled, and the certified radii; nothing of a run without proofs."""
     if summary.undecided_by is None:
@@ -35,11 +39,12 @@ def _steps(summary: Summary) -> Table:
     for name in ("tried", "broken", "certified", "left open", "errors", "audited", "work", "s"):
         table.add_column(name, justify="left" if name == "left open" else "right")
     for step in summary.steps[1:]:
+        audited = 0 if step.name == _RADIUS else step.audited
         table.add_row(
             one_line(step.name),
-            *(str(n) for n in (step.samples - step.audited, step.broken, step.certified)),
+            *(str(n) for n in (step.samples - audited, step.broken, step.certified)),
             reasons_line(step.left_open),
-            *(str(n) if n else "" for n in (step.errors, step.audited, step.work)),
+            *(str(n) if n else "" for n in (step.errors, audited, step.work)),
             f"{step.seconds:.1f}",
         )
     return table

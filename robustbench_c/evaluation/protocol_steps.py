@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from attacks.errors import AttackError
 from attacks.foolbox_config import FoolboxConfig, in_company
+from attacks.nearest import NearestConfig
 from attacks.pgd import PGDConfig
 from attacks.registry import KINDS, AttackConfig, from_plain, kind_of, knowledge_of, to_plain
 from attacks.suites import Suite
@@ -203,6 +204,8 @@ def _attack_steps(
             )
         if isinstance(config, FoolboxConfig):
             config.build(threat.norm)  # refuses what is not for this norm before a run begins
+        if isinstance(config, NearestConfig) and threat.norm == "l0":
+            config.check_l0()  # likewise
         if suite.minimal and kind_of(config).minimal == "never":
             fit = ", ".join(kind.name for kind in KINDS.values() if kind.minimal != "never")
             raise UsageError(f"the attack {name} does not look for the nearest example: use {fit}")

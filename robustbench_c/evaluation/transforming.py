@@ -110,7 +110,7 @@ def _step(name: FamilyName, levels: int) -> StepInfo:
     """A family as a step of a protocol, with its range."""
     family = FAMILY[name]
     parameters: dict[str, Parameter] = {
-        "knowledge": "none",
+        "knowledge": "decision",
         "samples": "right",
         "levels": levels,
         "most": family.most,
@@ -126,7 +126,7 @@ def _mixture(families: tuple[FamilyName, ...], config: TransformConfig) -> StepI
         kind="attack",
         version=TRANSFORMATION_VERSION,
         parameters={
-            "knowledge": "none",
+            "knowledge": "decision",
             "families": ",".join(families),
             "levels": config.levels,
             "draws": config.draws,

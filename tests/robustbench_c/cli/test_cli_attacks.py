@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import fields
 
 import pytest
 
@@ -12,6 +13,7 @@ from leaderboards.store import RunStore
 from robustbench_c.cli import attacks, minimal
 
 SAMPLES = ("--model", "breast-cancer-mlp", "--norm", "linf", "--eps", 0.05, "--eps-unit", "range")
+L0 = ("--norm", "l0", "--eps", 3, "--eps-unit", "input")
 
 
 @pytest.fixture
@@ -66,11 +68,25 @@ def test_an_attack_is_recorded_resumed_and_verified(attack, robust_runs, tmp_pat
         (("sqare",), "did you mean 'square'"),
         (("foolbox:LinfDepFool",), "did you mean 'LinfDeepFoolAttack'"),
         (("square", "--steps", 3), "the attack 'square' has no 'steps'"),
-        (("square", "--set", "queries=abc"), "queries of the attack 'square' is 'abc', not int"),
-        (("square", "--set", "queries=99.0"), "queries of the attack 'square' is 99.0, not int"),
+        (
+            ("square", "--set", "queries=abc"),
+            "'square' is 'abc', not a whole number",
+        ),
+        (
+            ("square", "--set", "queries=99.0"),
+            "queries of the attack 'square' is 99.0, not a whole",
+        ),
         (("apgd", "--set", "steps=1e999"), "--set 'steps=1e999' is out of range"),
         (("apgd-halving", "--set", "rounds=1000"), "the last of 1000 rounds is of more than"),
-        (("fmn", "--set", "alpha=abc"), "alpha of the attack 'fmn' is 'abc', not"),
+        (("fmn", "--set", "alpha=abc"), "alpha of the attack 'fmn' is 'abc', not a number or none"),
+        (
+            ("transformations", "--set", "families=foo"),
+            "families of the attack 'transformations' is foo, not some of rotate, shift, "
+            "rotate-shift, blur, contrast, brightness, noise, jpeg or none",
+        ),
+        (("nearest", *L0, "--set", "queries=10"), "queries is 10: nearest in l0"),
+        (("nearest", *L0, "--targets", 2), "targets is 2: nearest in l0"),
+        (("nearest", *L0, "--steps", 9), "steps is 9: it must be at least 11"),
         (("transformations", "--set", "families=3"), "families of the attack 'transformations'"),
         (("foolbox:LinfPGD", "--set", "restarts=x"), "restarts of the attack 'foolbox' is 'x'"),
         (("foolbox:LinfPGD", "--set", "rel_stepsize=NaN"), "it must be finite and at least 0"),
@@ -92,6 +108,22 @@ def test_wrong_words_are_one_line(attack, words, told, tmp_path):
     assert told in ended.lines[-1]
     assert ended.out == ""
     assert not (tmp_path / "runs").exists()
+
+
+def test_the_list_shows_norms_needs_and_settings(command):
+    ended = command("robust-eval", "--list")
+    assert ended.code == 0, ended.err
+    for kind in registry.KINDS.values():
+        if kind.name == "foolbox":
+            continue
+        (line,) = [x for x in ended.out.splitlines() if x.split()[:1] == [kind.name]]
+        assert kind.knowledge in line
+        assert all(norm in line for norm in kind.norms)
+        for setting in fields(kind.config):
+            assert re.search(rf"\b{setting.name}=\S", line), (kind.name, setting.name)
+    assert re.search(r"steps=40, restarts=5, step_size=none, loss=ce \(ce, margin, dlr", ended.out)
+    assert "LinfDeepFoolAttack" in ended.out
+    assert "auto, autoattack" in ended.out
 
 
 FEW = ("--model", "fmnist-cnn-standard", "--samples", 20, "--device", "cpu", "--norm", "l0")
