@@ -11,6 +11,7 @@ from torch import nn
 from attacks.classifier import TiledClassifier
 from attacks.corruptions import corruption_accuracy
 from attacks.errors import AttackError
+from attacks.threat import ThreatModel
 from attacks.transform_search import TransformConfig, transform_attack
 from attacks.transformations import FAMILY
 from leaderboards.changed import classes_under, least_shares
@@ -18,6 +19,7 @@ from leaderboards.rates import Rate
 from robustbench_c.cli.changed_tables import print_transformations
 from robustbench_c.data import from_tensors
 from robustbench_c.evaluation import corrupting, transforming
+from robustbench_c.evaluation.protocol_steps import attack_of, attack_step
 from robustbench_c.evaluation.verify import verify
 
 KINDS = ("gaussian-noise", "fog", "contrast", "pixelate")
@@ -170,6 +172,14 @@ def test_the_least_strength_of_each_family_is_written_down(transformed, net, ima
     result = verify(store, net, images)
     assert result.problems == ()
     assert result.replayed == result.broken == sum(f.broken.k for f in found.values() if f.broken)
+
+
+def test_a_search_says_that_it_asks_for_predictions(transformed):
+    assert {step.knowledge for step in transformed().summary.steps[1:]} == {"decision"}
+    step = attack_step("transformations", TransformConfig(), ThreatModel.box("linf", 0.1))
+    assert step.parameters["knowledge"] == "decision"
+    older = step.model_copy(update={"parameters": step.parameters | {"knowledge": "none"}})
+    assert attack_of(older) == TransformConfig()
 
 
 @pytest.mark.parametrize("families", [("rotate", "blur", "noise"), ("blur",)])
