@@ -38,7 +38,8 @@ def test_an_attack_in_a_few_words(config, words):
 def test_limits_are_said_once():
     steps = list(protocol_steps(AUTO, None, THREAT, AttackBudget(60, 2.5)))
     assert suite_words(steps) == (
-        "apgd-20, margin + apgd-halving-8, patience 0.5, dlr + square-500, p 0.8; "
+        "apgd-20, margin + apgd-halving-8, patience 0.5, dlr + square-300, p 0.8 + "
+        "fab-near-50, targets 4, near 0.25 + square-near-2000, p 0.8, near 0.25; "
         "at most 60 queries; at most 2.5 s"
     )
 
