@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import MISSING, asdict, dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from attacks.apgd import APGDConfig, apgd
@@ -64,6 +64,7 @@ class Kind:
         norms: The norms it is for.
         minimal: Whether it can look for the nearest adversarial example, if asked by
             `run(minimal=True)` or always.
+        versions: Version of the algorithm by norm, raised when its results change; 1 elsewhere.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Kind:
     knowledge: Knowledge = "white-box"
     norms: tuple[AnyNorm, ...] = NORMS
     minimal: Literal["never", "asked", "always"] = "never"
+    versions: Mapping[AnyNorm, int] = field(default_factory=dict)
 
 
 def _of_runs(config: Any, classes: int) -> int:
@@ -121,8 +123,9 @@ KINDS = {
             _of_searches,
             norms=get_args(AnyNorm),
             minimal="always",
+            versions={"linf": 2, "l2": 2, "l1": 2},
         ),
-        Kind("square", SquareConfig, square, _of_queries, "score"),
+        Kind("square", SquareConfig, square, _of_queries, "score", versions={"l2": 2, "l1": 2}),
         Kind("guided", GuidedConfig, guided, _of_queries, "score"),
         Kind(
             "hop-skip-jump",

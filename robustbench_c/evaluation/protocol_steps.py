@@ -30,7 +30,6 @@ QUICK = "pgd-quick"
 RADIUS = "radius"
 """Name of the step that looks for certified radii."""
 
-ATTACK_VERSION = 1
 UNLIMITED = AttackBudget()
 CERTIFICATE_VERSION = 1
 
@@ -74,7 +73,8 @@ def attack_step(
         settings[NEAR] = near
     settings |= budget.parameters
     try:
-        return StepInfo(name=name, kind="attack", version=ATTACK_VERSION, parameters=settings)
+        version = kind.versions.get(threat.norm, 1)
+        return StepInfo(name=name, kind="attack", version=version, parameters=settings)
     except ValidationError as error:
         raise UsageError(f"a record cannot hold the attack {name}: {explain(error)}") from error
 

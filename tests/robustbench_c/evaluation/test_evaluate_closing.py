@@ -13,6 +13,7 @@ from attacks.apgd import APGDConfig
 from attacks.ddn import DDNConfig
 from attacks.square import SquareConfig
 from attacks.suites import AUTO, Suite
+from attacks.threat import ThreatModel
 from leaderboards.near import is_near
 from leaderboards.store import RunStore
 from leaderboards.verdicts import Verdict
@@ -124,3 +125,9 @@ def test_a_record_that_left_out_others_is_found_out(linear, tmp_path, share, tol
     manifest = run.store.manifest.model_copy(update={"protocol": protocol})
     problems = RunStore(run.store.folder, manifest).verify_bytes()
     assert any(told in problem for problem in problems), problems
+
+
+@pytest.mark.parametrize(("norm", "version"), [("linf", 1), ("l2", 2), ("l1", 2)])
+def test_an_attack_that_changed_is_another(norm, version):
+    step = attack_step("square", SquareConfig(), ThreatModel.box(norm, 0.1))
+    assert step.version == version
