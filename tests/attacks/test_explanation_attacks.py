@@ -43,7 +43,10 @@ def whole(allowed: str) -> tuple[Case, ExplanationAttackResult]:
     return case, case.run()
 
 
-@pytest.mark.parametrize("allowed", ALLOWED)
+@pytest.mark.parametrize(
+    "allowed",
+    [pytest.param(a, marks=pytest.mark.slow) if a == "joint" else a for a in ALLOWED],
+)
 def test_any_rows_in_any_order_are_rows_of_the_whole(allowed: str) -> None:
     case, result = whole(allowed)
     assert (result.distance > 0).all()
