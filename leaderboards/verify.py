@@ -58,6 +58,8 @@ def _row_problems(store: RunStore, step: str, frames: dict[str, pd.DataFrame]) -
     settings = next((s.parameters for s in protocol.steps if s.name == step), {})
     if protocol.explanation is None:
         rules = _prediction_rules(store, step, frame, settings)
+        if NEAR in settings:
+            rules |= _near_rules(store, step, frame, settings)
     else:
         rules = explained_rules(
             frame,
@@ -67,8 +69,6 @@ def _row_problems(store: RunStore, step: str, frames: dict[str, pd.DataFrame]) -
             protocol.explanation,
             protocol.threat,
         )
-    if NEAR in settings:
-        rules |= _near_rules(store, step, frame, settings)
     if protocol.corruption is not None and step != CLEAN_STEP:
         severities = len(protocol.corruption.severities)
         rules |= corruption_rules(frame, frames[CLEAN_STEP], severities)

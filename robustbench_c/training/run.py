@@ -128,7 +128,8 @@ def run(
     (folder / CHECKPOINT).unlink(missing_ok=True)
     weights = folder / f"{recipe.name}.safetensors"
     clean = measured.accuracy if measured else None
-    return Trained(weights, result.rows, clean, empty_layers(result.model))
+    empty = empty_layers(result.model) if recipe.sparse else ()
+    return Trained(weights, result.rows, clean, empty)
 
 
 def _start(recipe: Recipe) -> zoo.LoadedModel:
