@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from leaderboards.errors import RecordError
 from leaderboards.explained import clean_correct
+from leaderboards.manifest import Manifest
 from leaderboards.settle import sample_verdicts
 from leaderboards.statistics import mcnemar_exact
 from leaderboards.store import RunStore
 from leaderboards.verdicts import CLEAN_STEP, Verdict
 
 _RIGHT = {
-    "clean": {Verdict.BROKEN, Verdict.CERTIFIED, Verdict.UNDECIDED},
     "robust": {Verdict.CERTIFIED, Verdict.UNDECIDED},
     "certified": {Verdict.CERTIFIED},
 }
 """Verdicts that count as right; `error` counts for nobody."""
+_KINDS = {"robust": "attack", "certified": "certificate"}
+"""The kind of step that a protocol needs for a rate to be of something."""
 _NAMES = {"robust": "not bent"}
 """What a rate is called where explanations are the subject."""
 
@@ -44,6 +48,33 @@ class Pair:
     p: float
 
 
+def right_by_rate(
+    manifest: Manifest, frames: dict[str, pd.DataFrame], verdicts: pd.Series[str]
+) -> dict[str, npt.NDArray[np.bool_]]:
+    """Return which samples count for each rate that a protocol speaks of.
+
+    Args:
+        manifest: Of the run.
+        frames: The rows of every step.
+        verdicts: Of every sample, by id; null where the run is not over.
+
+    Returns:
+        bool (n,) by `clean`, `robust` and `certified`, in the order of `verdicts`; `clean` alone
+        where the run is not complete.
+    """
+    explained = manifest.protocol.explanation
+    clean = frames[CLEAN_STEP].set_index("sample_id")
+    found = clean_correct(clean, explained).reindex(verdicts.index, fill_value=False)
+    right = {"clean": found.to_numpy(dtype=np.bool_)}
+    if verdicts.isna().any():
+        return right
+    kinds = {step.kind for step in manifest.protocol.steps}
+    rates = [name for name, kind in _KINDS.items() if kind in kinds]
+    for rate in rates:
+        right[rate] = verdicts.isin([str(v) for v in _RIGHT[rate]]).to_numpy(dtype=np.bool_)
+    return right
+
+
 def compare(first: RunStore, second: RunStore) -> tuple[int, tuple[Pair, ...]]:
     """Compare two complete runs of the same protocol on the same samples.
 
@@ -61,29 +92,19 @@ def compare(first: RunStore, second: RunStore) -> tuple[int, tuple[Pair, ...]]:
             f"{first.folder} and {second.folder} were not run by the same protocol: "
             "their rates do not compare"
         )
-    verdicts = _verdicts(first), _verdicts(second)
-    kinds = {step.kind for step in a.protocol.steps}
-    rates = ["clean", *(["robust"] if "attack" in kinds else [])]
-    rates += ["certified"] if "certificate" in kinds else []
-    explained, pairs = a.protocol.explanation, []
-    for rate in rates:
-        x, y = (v.isin([str(right) for right in _RIGHT[rate]]) for v in verdicts)
-        if rate == "clean" and explained is not None:
-            x, y = _correct(first), _correct(second)
+    named = {} if a.protocol.explanation is None else _NAMES
+    rights, pairs = (_right(first), _right(second)), []
+    for rate in rights[0]:
+        x, y = (right[rate] for right in rights)
         only = int((x & ~y).sum()), int((y & ~x).sum())
-        told = rate if explained is None else _NAMES.get(rate, rate)
+        told = named.get(rate, rate)
         pairs.append(Pair(told, int(x.sum()), int(y.sum()), *only, mcnemar_exact(*only)))
     return a.data.samples, tuple(pairs)
 
 
-def _verdicts(store: RunStore) -> pd.Series[str]:
+def _right(store: RunStore) -> dict[str, npt.NDArray[np.bool_]]:
     frames = store.read_steps()
-    found = sample_verdicts(frames, store.manifest.data.sample_ids)["verdict"]
-    if found.isna().any():
+    verdicts = sample_verdicts(frames, store.manifest.data.sample_ids)["verdict"]
+    if verdicts.isna().any():
         raise RecordError(f"{store.folder} is not complete: the same command goes on with it")
-    return found
-
-
-def _correct(store: RunStore) -> pd.Series[bool]:
-    clean = store.read_step(CLEAN_STEP).set_index("sample_id")
-    return clean_correct(clean, store.manifest.protocol.explanation)
+    return right_by_rate(store.manifest, frames, verdicts)

@@ -1,0 +1,120 @@
+"""What the boards are made of: a run that was read, checked and summed up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from leaderboards.errors import RecordError
+from leaderboards.files import list_folder
+from leaderboards.manifest import Manifest
+from leaderboards.pairs import right_by_rate
+from leaderboards.settle import sample_verdicts
+from leaderboards.store import RunStore, is_run
+from leaderboards.summary import Summary, summarise
+
+Right = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A run as boards, reports and exports see it: nothing in it is taken from summary.json.
+
+    Attributes:
+        folder: Where it lies.
+        manifest: What was fixed before its first sample.
+        summary: What it found, rebuilt from the shards.
+        settled: Indexed by sample id, ascending: `verdict` and `settled_by` (the step), both null
+            where the run is not over.
+        right: By rate (`clean`, `robust`, `certified`), bool (n,): which samples count, in the
+            order of their ids. Of explanations `robust` is "not bent". Rates that the protocol
+            does not speak of are not there; of an incomplete run only `clean` is.
+    """
+
+    folder: Path
+    manifest: Manifest
+    summary: Summary
+    settled: pd.DataFrame
+    right: dict[str, Right]
+
+    @property
+    def board(self) -> tuple[str, str, str]:
+        """What runs have to share to be compared: hashes of protocol, data and sample ids."""
+        data = self.manifest.data
+        return self.manifest.protocol_sha256, data.sha256, data.ids_sha256
+
+    @property
+    def not_ranked(self) -> str | None:
+        """Why it is shown without a rank; None if it has one."""
+        if not self.summary.complete:
+            return "not complete"
+        if not self.manifest.reproducible:
+            return "not reproducible"
+        return None
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A folder that is no record to be trusted.
+
+    Attributes:
+        folder: Where it lies.
+        problem: One line that says why.
+    """
+
+    folder: Path
+    problem: str
+
+
+def read_entry(folder: Path) -> Entry:
+    """Read a run that anybody may have written.
+
+    Raises:
+        ContradictionError: A sample is both certified and broken.
+        RecordError: It is not a run, or it does not agree with itself.
+    """
+    store = RunStore.open(folder)
+    problems = store.verify_bytes()
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise RecordError(f"{problems[0]}{more}")
+    frames = store.read_steps()
+    settled = sample_verdicts(frames, store.manifest.data.sample_ids)
+    right = right_by_rate(store.manifest, frames, settled["verdict"])
+    return Entry(folder, store.manifest, summarise(store), settled, right)
+
+
+def find_runs(places: Sequence[Path]) -> list[Path]:
+    """Return the folders of runs among and right under some folders, in order, each once.
+
+    Raises:
+        RecordError: A place is no folder, or there is no run in it.
+    """
+    found: dict[Path, None] = {}
+    for place in places:
+        if not place.is_dir():
+            raise RecordError(f"no such folder: {place}")
+        if is_run(place):
+            found[place] = None
+            continue
+        inside = [path for path in list_folder(place, place) if path.is_dir() and is_run(path)]
+        if not inside:
+            raise RecordError(f"no runs in {place}")
+        found |= dict.fromkeys(sorted(inside))
+    return list(found)
+
+
+def read_entries(folders: Sequence[Path]) -> tuple[list[Entry], list[Refused]]:
+    """Read runs; one that cannot be trusted hides no other."""
+    entries, refused = [], []
+    for folder in folders:
+        try:
+            entries.append(read_entry(folder))
+        except RecordError as error:
+            refused.append(Refused(folder, str(error)))
+    return entries, refused
