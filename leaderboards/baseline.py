@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -168,15 +168,10 @@ class Baseline(Record):
         ids = manifest.data.sample_ids
         clean = RunStore.open(entry.folder).read_step(CLEAN_STEP).set_index("sample_id")
         labels = clean["label"].reindex(ids).to_numpy(np.int64)
+        settled = entry.settled.fillna({"settled_by": ""})
         groups = [
-            Group(
-                verdict=str(verdict),  # type: ignore[arg-type]
-                settled_by=None if pd.isna(step) else str(step),
-                ids=_ranges(rows.index),
-            )
-            for (verdict, step), rows in entry.settled.groupby(
-                ["verdict", "settled_by"], dropna=False
-            )
+            Group(verdict=verdict, settled_by=step or None, ids=_ranges(ids[rows]))
+            for (verdict, step), rows in _places(settled).items()
         ]
         return cls(
             run_id=manifest.run_id,
@@ -208,6 +203,12 @@ def read_baseline(path: Path) -> Baseline:
         return Baseline.model_validate_json(data)
     except ValidationError as error:
         raise RecordError(f"{path} is no baseline: {explain(error)}") from None
+
+
+def _places(settled: pd.DataFrame) -> dict[tuple[Any, str], npt.NDArray[np.int64]]:
+    """The places of the samples of each verdict and step, in the order of these."""
+    found = settled.reset_index(drop=True).groupby(["verdict", "settled_by"])
+    return {(str(v), str(s)): rows.index.to_numpy(np.int64) for (v, s), rows in found}
 
 
 def _ranges(ids: Iterable[int]) -> str:

@@ -169,7 +169,7 @@ def judge(
     gained = [int((after & ~before).sum()) for before, after in rights.values()]
     ps = [mcnemar_worse(*both) for both in zip(lost, gained, strict=True)]
     metrics = []
-    for i, (p, adjusted) in enumerate(zip(ps, holm(ps), strict=True)):
+    for i, (p, adjusted) in enumerate(zip(ps, holm(ps).tolist(), strict=True)):
         told, (before, after) = list(rights.items())[i]
         n, drop = before.size, 100 * (lost[i] - gained[i]) / before.size
         worse = adjusted <= limits.alpha

@@ -55,4 +55,5 @@ def junit(suite: str, cases: Sequence[Case], properties: dict[str, str]) -> byte
             lines = "\n".join(one_line(line) for line in case.text.splitlines())
             ET.SubElement(element, "system-out").text = lines
     ET.indent(root)
-    return ET.tostring(root, encoding="utf-8", xml_declaration=True) + b"\n"
+    data: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
+    return data + b"\n"

@@ -1,4 +1,4 @@
-"""Small whole runs for the tests of what compares them."""
+"""Small whole runs for the tests of boards."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from leaderboards.store import RunStore
 STEPS = (PGD, CROWN)
 
 
-def a_run(
+def write_run(
     folder: Path,
-    wrong: set[int],
-    broken: set[int],
-    certified: set[int],
+    wrong: set[int] = frozenset(),
+    broken: set[int] = frozenset(),
+    certified: set[int] = frozenset(),
     samples: int = 10,
+    name: str = "cnn",
+    sha256: str = "a" * 64,
     **changes: Any,
 ) -> RunStore:
-    """A run by PGD and CROWN; samples in no set are undecided."""
-    changes = {"ids": f"0-{samples - 1}"} | changes
-    store = RunStore.create(folder, a_manifest(STEPS, **changes))
+    """Write a whole run of PGD and CROWN on samples 0 to `samples` - 1, and its summary."""
+    manifest = a_manifest(STEPS, ids=f"0-{samples - 1}", **changes)
+    model = manifest.model.model_copy(update={"name": name, "sha256": sha256})
+    store = RunStore.create(folder, manifest.model_copy(update={"model": model}))
     ids = range(samples)
     right = [i for i in ids if i not in wrong]
     left = [i for i in right if i not in broken]
     store.write_shard("clean", a_frame(*[a_row(i, "wrong" if i in wrong else None) for i in ids]))
-    store.write_shard("pgd", a_frame(*[a_row(i, "broken" if i in broken else None) for i in right]))
-    rows = [
-        a_row(
-            i,
-            "certified" if i in certified else None,
-            prediction=None,
-            margin=None,
-            method="crown",
-            bound=0.5 if i in certified else -0.5,
-            detail=None if i in certified else "unknown",
-            work=1,
-        )
-        for i in left
-    ]
-    store.write_shard("crown", a_frame(*rows))
+    if right:
+        rows = [a_row(i, "broken" if i in broken else None) for i in right]
+        store.write_shard("pgd", a_frame(*rows))
+    if left:
+        store.write_shard("crown", a_frame(*[_proof(i, i in certified) for i in left]))
+    store.write_summary()
     return store
+
+
+def _proof(sample: int, proved: bool) -> dict[str, Any]:
+    told = {"bound": 0.5} if proved else {"bound": -0.5, "detail": "unknown"}
+    verdict = "certified" if proved else None
+    return a_row(sample, verdict, prediction=None, margin=None, method="crown", work=1, **told)

@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 from record_makers import PGD, a_frame, a_manifest, a_row  # type: ignore[import-not-found]
-from run_makers import STEPS, a_run  # type: ignore[import-not-found]
+from run_makers import STEPS, write_run  # type: ignore[import-not-found]
 
 from leaderboards.baseline import Baseline, read_baseline
 from leaderboards.errors import NotComparableError, RecordError
@@ -26,8 +26,7 @@ def folders(tmp_path_factory):
     root = tmp_path_factory.mktemp("gate")
     certified = set(range(5, 20))
     for name, left in {"old": 0, "worse": 6, "near": 1}.items():
-        store = a_run(root / name, {0}, {1}, certified - set(range(5, 5 + left)), 20)
-        store.write_summary()
+        write_run(root / name, {0}, {1}, certified - set(range(5, 5 + left)), 20)
     return root
 
 
@@ -140,8 +139,7 @@ def test_halves_and_runs_that_hang_on_speed_are_no_measure(tmp_path):
     half.write_shard("clean", a_frame(*[a_row(i) for i in range(10)]))
     with pytest.raises(NotComparableError, match="not complete"):
         read_baseline(half.folder)
-    hasty = a_run(tmp_path / "hasty", set(), set(), set(), reproducible=False)
-    hasty.write_summary()
+    hasty = write_run(tmp_path / "hasty", set(), set(), set(), reproducible=False)
     with pytest.raises(NotComparableError, match="not reproducible"):
         read_baseline(hasty.folder)
     with pytest.raises(RecordError, match="missing"):
@@ -251,8 +249,7 @@ def test_reports_are_whole_and_inert(sides):
 def test_long_lists_are_cut_in_markdown_alone(tmp_path):
     sides = []
     for name, certified in (("old", set(range(300))), ("new", set())):
-        store = a_run(tmp_path / name, set(), set(), certified, 300)
-        store.write_summary()
+        store = write_run(tmp_path / name, set(), set(), certified, 300)
         sides.append(read_baseline(store.folder))
     outcome = check(*sides)
     assert "and 100 more, in the JSON file" in gate_markdown(outcome)

@@ -3,13 +3,38 @@
 from __future__ import annotations
 
 import pytest
-from record_makers import PGD, a_manifest  # type: ignore[import-not-found]
-from run_makers import STEPS, a_run  # type: ignore[import-not-found]
+from record_makers import CROWN, PGD, a_frame, a_manifest, a_row  # type: ignore[import-not-found]
 
 from leaderboards.errors import RecordError
 from leaderboards.pairs import compare
 from leaderboards.statistics import mcnemar_exact
 from leaderboards.store import RunStore
+
+STEPS = (PGD, CROWN)
+
+
+def a_run(folder, wrong, broken, certified, **changes):
+    store = RunStore.create(folder, a_manifest(STEPS, **changes))
+    ids = range(10)
+    right = [i for i in ids if i not in wrong]
+    left = [i for i in right if i not in broken]
+    store.write_shard("clean", a_frame(*[a_row(i, "wrong" if i in wrong else None) for i in ids]))
+    store.write_shard("pgd", a_frame(*[a_row(i, "broken" if i in broken else None) for i in right]))
+    rows = [
+        a_row(
+            i,
+            "certified" if i in certified else None,
+            prediction=None,
+            margin=None,
+            method="crown",
+            bound=0.5 if i in certified else -0.5,
+            detail=None if i in certified else "unknown",
+            work=1,
+        )
+        for i in left
+    ]
+    store.write_shard("crown", a_frame(*rows))
+    return store
 
 
 def test_pairs_count_who_is_right_where(tmp_path):
