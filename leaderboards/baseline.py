@@ -202,7 +202,9 @@ def read_baseline(path: Path) -> Baseline:
         data = read_bytes(path.parent, path, MAX_BASELINE_BYTES)
         return Baseline.model_validate_json(data)
     except ValidationError as error:
-        raise RecordError(f"{path} is no baseline: {explain(error)}") from None
+        raise RecordError(
+            f"{path} is no baseline (robust-leaderboard baseline makes one): {explain(error)}"
+        ) from None
 
 
 def _places(settled: pd.DataFrame) -> dict[tuple[Any, str], npt.NDArray[np.int64]]:

@@ -14,7 +14,7 @@ from leaderboards.markdown import inert, table
 from leaderboards.rates import Rate
 
 SUITE = "robustness"
-HEADER = ("metric", "baseline", "run", "drop", "lost", "gained", "p", "adjusted p", "")
+HEADER = ("metric", "baseline", "run", "change", "lost", "gained", "p", "adjusted p", "verdict")
 FLIP_HEADER = ("sample", "class", "before", "after", "lost", "gained")
 _IN_MARKDOWN = 200
 
@@ -26,7 +26,7 @@ def rows(outcome: Outcome) -> list[tuple[str, ...]]:
             metric.told,
             _rate(metric.before),
             _rate(metric.after),
-            f"{100 * (metric.lost - metric.gained) / metric.before.n:+.2f} points",
+            f"{100 * (metric.gained - metric.lost) / metric.before.n:+.2f} points",
             str(metric.lost),
             str(metric.gained),
             f"{metric.p:.2g}",

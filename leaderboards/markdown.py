@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from leaderboards.errors import one_line
 
+_PLAIN = " -,()%"
+
 
 def inert(text: str, limit: int = 100) -> str:
     """Return a text as inline code that can neither mark up, link, mention nor end a table cell.

@@ -9,7 +9,7 @@ from leaderboards.markdown import inert, table
 from leaderboards.speed import Ratio, Speed
 
 SUITE = "speed"
-HEADER = ("benchmark", "baseline", "head", "ratio", "noise", "")
+HEADER = ("benchmark", "baseline", "head", "ratio", "noise", "verdict")
 
 
 def row(ratio: Ratio) -> tuple[str, ...]:

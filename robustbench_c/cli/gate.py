@@ -149,7 +149,9 @@ def _show(outcome: Outcome) -> None:
 
     console, run, before = wide_console(), outcome.run, outcome.baseline
     print(f"{_who(run)} against the baseline {_who(before)}")
-    table = Table(*HEADER)
+    table = Table()
+    for i, title in enumerate(HEADER):
+        table.add_column(title, justify="right" if 2 < i < len(HEADER) - 1 else "left")
     for row in rows(outcome):
         table.add_row(*row)
     console.print(table)

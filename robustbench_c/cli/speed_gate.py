@@ -55,7 +55,9 @@ def speed(
         raise NotComparableError(f"not comparable: {error}") from None
     reports = speed_markdown(found), speed_junit(found), speed_json(found)
     write_reports(*reports, markdown, junit, json)
-    table = Table(*HEADER)
+    table = Table()
+    for i, title in enumerate(HEADER):
+        table.add_column(title, justify="right" if 0 < i < len(HEADER) - 1 else "left")
     for ratio in found.ratios:
         table.add_row(*(one_line(cell, 100) for cell in row(ratio)))
     wide_console().print(table)
