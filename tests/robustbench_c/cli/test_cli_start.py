@@ -49,6 +49,9 @@ MAIN = "from robustbench_c.cli.{} import main; main()"
         ("runs", ("--help",), 0),
         ("runs", ("verify", "--help"), 0),
         ("runs", (), 2),
+        ("leaderboard", ("--help",), 0),
+        ("leaderboard", ("validate", "--help"), 0),
+        ("leaderboard", ("validate",), 2),
     ],
 )
 def test_help_and_wrong_usage_import_nothing_heavy(module, arguments, code):
