@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from leaderboards.store import RunStore, is_run
 from leaderboards.summary import Summary, summarise
 
 Right = npt.NDArray[np.bool_]
+_CHUNK = 4
 
 
 @dataclass(frozen=True)
@@ -109,12 +112,26 @@ def find_runs(places: Sequence[Path]) -> list[Path]:
     return list(found)
 
 
-def read_entries(folders: Sequence[Path]) -> tuple[list[Entry], list[Refused]]:
-    """Read runs; one that cannot be trusted hides no other."""
-    entries, refused = [], []
-    for folder in folders:
-        try:
-            entries.append(read_entry(folder))
-        except RecordError as error:
-            refused.append(Refused(folder, str(error)))
-    return entries, refused
+def read_entries(folders: Sequence[Path], jobs: int = 1) -> tuple[list[Entry], list[Refused]]:
+    """Read runs; one that cannot be trusted hides no other.
+
+    Args:
+        folders: Of the runs; results are in their order.
+        jobs: Processes to read with.
+    """
+    if (jobs := min(jobs, len(folders))) > 1:
+        # not forked: Arrow has threads, and a copy of a lock that one of them holds stays locked
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(jobs, context) as pool:
+            found = list(pool.map(_read, folders, chunksize=_CHUNK))
+    else:
+        found = [_read(folder) for folder in folders]
+    entries = [each for each in found if isinstance(each, Entry)]
+    return entries, [each for each in found if isinstance(each, Refused)]
+
+
+def _read(folder: Path) -> Entry | Refused:
+    try:
+        return read_entry(folder)
+    except RecordError as error:
+        return Refused(folder, str(error))

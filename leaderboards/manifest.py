@@ -430,8 +430,9 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
         RecordError: Not a manifest, or one of another format.
     """
     try:
+        found = Manifest.model_validate_json(data)
         check_json(data)
-        return Manifest.model_validate_json(data)
+        return found
     except ValidationError as error:
         raise RecordError(f"{where}: {explain(error)}") from None
     except RecordError as error:

@@ -159,17 +159,26 @@ def standard(module: nn.Module, x: Tensor, y: Tensor, eps: float) -> Side:
     return side
 
 
+def samples_of(source: str) -> Dataset:
+    """The test samples of a set; Adult's are beside the project, or in their usual place."""
+    folder = BESIDE / "uci/adult" if source == "adult" else None
+    return data.load(source, split="test", data_dir=folder if folder and folder.exists() else None)
+
+
+def threat_on(samples: Dataset, eps: float) -> ThreatModel:
+    """Linf; of tables, in units of each feature's range."""
+    scale = None
+    if samples.x.dim() == 2:
+        scale = feature_ranges(samples.lower, samples.upper, samples.shape)
+    return ThreatModel("linf", eps, samples.lower, samples.upper, samples.immutable_mask, scale)
+
+
 def measure(case: Case, skip: int) -> dict[str, Any]:
     """Both suites on the first samples after some that a model gets right."""
     module = zoo.load(case.weights, **case.arguments).module
-    folder = BESIDE / "uci/adult" if case.source == "adult" else None
-    test = data.load(
-        case.source, split="test", data_dir=folder if folder and folder.exists() else None
-    )
+    test = samples_of(case.source)
     test = test.subset(range(skip, min(skip + SAMPLES, len(test))))
-    image = test.x.dim() == 4
-    scale = None if image else feature_ranges(test.lower, test.upper, test.shape)
-    threat = ThreatModel("linf", case.eps, test.lower, test.upper, test.immutable_mask, scale)
+    image, threat = test.x.dim() == 4, threat_on(test, case.eps)
     with exact_passes():
         classifier = prepare(module, test.x)
         right = (classifier.logits(test.x).argmax(1) == test.y).nonzero()[:, 0]

@@ -7,7 +7,7 @@ from collections import Counter
 from rich.table import Table
 
 from leaderboards.errors import one_line
-from leaderboards.manifest import Manifest, ModelInfo
+from leaderboards.manifest import Manifest, ModelInfo, Protocol, StepInfo
 from leaderboards.rates import Rate
 from leaderboards.store import RunStore
 from leaderboards.summary import Summary
@@ -19,6 +19,9 @@ from robustbench_c.cli.explained_tables import print_explained
 from robustbench_c.cli.flags import diagnosed_lines, marked
 from robustbench_c.cli.minimal import distance_table, gap_lines
 from robustbench_c.cli.proof_tables import print_proofs, reasons_line
+
+_FEW = 2
+"""Attacks whose settings the table has room for."""
 
 
 def percent(rate: Rate | None) -> tuple[str, str, str]:
@@ -55,6 +58,7 @@ def print_run(store: RunStore, summary: Summary) -> None:
             wide_console().print(distance_table(summary.distance))
     lines = (
         *gap_lines(summary.distance),
+        *_suite_lines(store.manifest.protocol),
         _verdict_line(summary),
         *_draws_lines(summary),
         *_detail_lines(store),
@@ -75,7 +79,7 @@ def _table(manifest: Manifest, summary: Summary) -> Table:
     attacks = [step for step in manifest.protocol.steps if step.kind == "attack"]
     proofs = [step.name for step in manifest.protocol.steps if step.kind == "certificate"]
     if attacks or proofs:
-        told = f"robust ({suite_words(attacks)})" if attacks else "robust (no attack)"
+        told = f"robust ({_attack_words(attacks)})" if attacks else "robust (no attack)"
         share, *rest = percent(summary.robust_accuracy)
         table.add_row(told, marked(share, summary), *rest)
     if summary.certified_accuracy is not None:
@@ -83,6 +87,22 @@ def _table(manifest: Manifest, summary: Summary) -> Table:
             one_line(f"certified ({', '.join(proofs)})"), *percent(summary.certified_accuracy)
         )
     return table
+
+
+def _attack_words(attacks: list[StepInfo]) -> str:
+    """Attacks with their settings; of a suite's many the names, the settings have a line then."""
+    if len(attacks) <= _FEW:
+        return suite_words(attacks)
+    return one_line(", ".join(step.name for step in attacks))
+
+
+def _suite_lines(protocol: Protocol) -> list[str]:
+    """The settings of a suite's attacks, where the table has no room for them."""
+    others = (protocol.corruption, protocol.transformation, protocol.explanation)
+    attacks = [step for step in protocol.steps if step.kind == "attack"]
+    if len(attacks) <= _FEW or any(other is not None for other in others):
+        return []
+    return [one_line(f"attacks: {suite_words(attacks)}")]
 
 
 def _size_lines(model: ModelInfo) -> list[str]:

@@ -58,3 +58,14 @@ def test_the_run_shows_what_attacks_cost(command, tmp_path):
     assert cells[5] == cells[7]
     assert cells[6] == "0"
     assert 0 < int(cells[5]) <= 5 * 20
+
+
+def test_the_settings_of_many_attacks_have_a_line_of_their_own(command, tmp_path):
+    ended = command(
+        *("robust-eval", "--device", "cpu", "--out", tmp_path, "--no-diagnose", "--attack", "auto"),
+        *("--model", "breast-cancer-mlp", "--samples", 3, "--eps", 0.02),
+    )
+    assert ended.code == 0, ended.err
+    assert "robust (apgd, apgd-halving, square, fab-near, square-near)" in ended.out
+    assert "\nattacks: apgd-20, margin + apgd-halving-8" in ended.out
+    assert max(map(len, ended.out.splitlines()[1:9])) < 120  # the table

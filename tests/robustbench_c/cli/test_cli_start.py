@@ -52,6 +52,13 @@ MAIN = "from robustbench_c.cli.{} import main; main()"
         ("leaderboard", ("--help",), 0),
         ("leaderboard", ("validate", "--help"), 0),
         ("leaderboard", ("validate",), 2),
+        ("leaderboard", ("export", "--help"), 0),
+        ("leaderboard", ("check", "--help"), 0),
+        ("leaderboard", ("check", "--baseline", "a"), 2),
+        ("leaderboard", ("check", "--baseline", "a", "--run", "b", "--alpha", "5"), 2),
+        ("leaderboard", ("speed", "--help"), 0),
+        ("leaderboard", ("export", ".", "--format", "jsno"), 2),
+        ("leaderboard", (), 2),
     ],
 )
 def test_help_and_wrong_usage_import_nothing_heavy(module, arguments, code):

@@ -21,9 +21,6 @@ def test_there_are_such_cards():
     assert {"fmnist-cnn-pgd", "fmnist-cnn-trades", "fmnist-cnn-awp"} <= set(MEASURED)
 
 
-@pytest.mark.xfail(
-    reason="measured before auto had closing parts: to be measured anew", strict=True
-)
 @pytest.mark.parametrize("name", MEASURED)
 def test_the_suite_is_that_of_the_card(name):
     card, test = zoo.card(name), data.load("fashion-mnist-mini")

@@ -1,0 +1,117 @@
+"""Boards: what is compared with what, in which order, with which ranks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+import pandas as pd
+import pytest
+from run_makers import write_run  # type: ignore[import-not-found]
+
+from leaderboards.board_columns import COLUMNS, shown_columns
+from leaderboards.boards import RATES, boards_of
+from leaderboards.entries import find_runs, read_entries
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    root = tmp_path_factory.mktemp("boards")
+    for name, wrong, broken, certified in (
+        ("weak", 10, 30, 20),
+        ("fair", 5, 5, 80),
+        ("fair-too", 5, 5, 80),
+        ("strong", 0, 0, 100),
+    ):
+        write_run(
+            root / name,
+            set(range(wrong)),
+            set(range(wrong, wrong + broken)),
+            set(range(100 - certified, 100)),
+            samples=100,
+            name=name,
+            run_id=name,
+            sha256=f"{len(name):064x}",
+        )
+    write_run(root / "other-samples", certified={1}, samples=9, run_id="other-samples")
+    entries, refused = read_entries(find_runs([root]))
+    assert not refused
+    return entries
+
+
+def test_boards_do_not_depend_on_the_order_of_runs(runs):
+    boards = boards_of(runs)
+    assert boards_of(reversed([*runs, *runs])) == boards
+    assert [board.title for board in boards] == [
+        "mini, Linf 0.1, 100 samples, pgd + crown",
+        "mini, Linf 0.1, 9 samples, pgd + crown",
+    ]
+    assert [[row.entry.manifest.run_id for row in board.rows] for board in boards] == [
+        ["strong", "fair", "fair-too", "weak"],
+        ["other-samples"],
+    ]
+    assert len({board.slug for board in boards}) == 2
+    assert all(board.slug.startswith("board-") and len(board.slug) == 18 for board in boards)
+
+
+def test_ranks_are_by_rate(runs):
+    board = boards_of(runs)[0]
+    assert board.ranked == dict.fromkeys(RATES, 4)
+    assert [row.ranks["certified"] for row in board.rows] == [(1, 1), (2, 3), (2, 3), (4, 4)]
+    assert [row.ranks["clean"] for row in board.rows] == [(1, 3), (1, 4), (1, 4), (2, 4)]
+    assert [row.rates["robust"].value for row in board.rows] == [1.0, 0.9, 0.9, 0.6]
+
+
+def test_what_cannot_be_trusted_has_no_rank_and_does_not_count(runs):
+    strong, fair = (next(e for e in runs if e.manifest.run_id == n) for n in ("strong", "fair"))
+    rest = [e for e in runs if e not in (strong, fair)]
+    unreliable = replace(strong, summary=strong.summary.model_copy(update={"reliable": False}))
+    hasty = replace(fair, manifest=fair.manifest.model_copy(update={"reproducible": False}))
+    board = boards_of([unreliable, hasty, *rest])[0]
+    assert board.ranked == {"clean": 3, "robust": 2, "certified": 3}
+    ranks = {row.entry.manifest.run_id: row.ranks for row in board.rows}
+    assert ranks["fair"] == {}
+    assert ranks["strong"] == {"clean": (1, 2), "certified": (1, 1)}
+    assert ranks["weak"] == {"clean": (2, 3), "robust": (2, 2), "certified": (3, 3)}
+
+
+def test_boards_of_one_title_are_told_apart(runs):
+    first = runs[0].manifest
+    data = first.data.model_copy(update={"sha256": "e" * 64})
+    other = replace(runs[0], manifest=first.model_copy(update={"data": data}))
+    a, b, _ = boards_of([*runs, other])
+    assert a.title != b.title
+    assert a.title == f"mini, Linf 0.1, 100 samples, pgd + crown ({a.slug[6:]})"
+
+
+def test_columns_hold_what_they_say(runs):
+    kinds = {
+        "text": str,
+        "rate": float,
+        "number": float,
+        "count": int,
+        "flag": bool,
+        "date": datetime,
+    }
+    board = boards_of(runs)[0]
+    keys = [column.key for column in COLUMNS]
+    assert len(set(keys)) == len(keys)
+    for column in COLUMNS:
+        assert column.of is None or column.of in keys
+        assert column.about.endswith(".")
+        for row in board.rows:
+            value = column.value(row)
+            assert value is None or type(value) is kinds[column.kind], column.key
+    weak = {c.key: c.value(board.rows[-1]) for c in COLUMNS}
+    told = ("model", "clean", "robust", "certified", "gap", "certified_rank_best", "verifier", "n")
+    assert [weak[key] for key in told] == ["weak", 0.9, 0.6, 0.2, 0.4, 4, "crown", 100]
+    assert weak["bent"] is None
+    assert weak["sparsity"] is None
+    assert weak["reliable"] is None
+    shown = [column.key for column in shown_columns(board)]
+    assert "bent" not in shown
+    assert [c.key for c in shown_columns(board, short=True)] == [
+        k for k in shown if k in ("model", "clean", "robust", "certified", "verifier", "gap")
+        or k in ("parameters", "seconds")
+    ]  # fmt: skip
+    assert pd.isna(weak["flags"])
