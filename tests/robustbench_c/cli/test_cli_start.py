@@ -50,6 +50,8 @@ MAIN = "from robustbench_c.cli.{} import main; main()"
         ("runs", ("verify", "--help"), 0),
         ("runs", (), 2),
         ("leaderboard", ("--help",), 0),
+        ("leaderboard", ("validate", "--help"), 0),
+        ("leaderboard", ("validate",), 2),
         ("leaderboard", ("export", "--help"), 0),
         ("leaderboard", ("check", "--help"), 0),
         ("leaderboard", ("check", "--baseline", "a"), 2),
