@@ -67,7 +67,7 @@ def decode(
         if not 0 < rows <= max_rows:
             raise RecordError(f"{rows} rows for a run of {max_rows} samples")
         check_sizes(file.metadata, layout.lengths)
-        table = pq.read_table(pa.BufferReader(data), read_dictionary=_TEXT)
+        table = pq.read_table(pa.BufferReader(data), read_dictionary=_TEXT, use_threads=False)
         for name in _TEXT:
             for chunk in table[name].chunks:
                 longest = pc.max(pc.utf8_length(chunk.dictionary)).as_py()
