@@ -43,3 +43,9 @@ class ContradictionError(RecordError):
             f"so this run has no result (keep its folder: the evidence is {evidence or 'in it'})"
         )
         self.sample_ids = sample_ids
+
+
+class NotComparableError(RecordError):
+    """Two runs, or two files of timings, say nothing about each other."""
+
+    exit_code = 2

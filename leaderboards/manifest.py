@@ -21,6 +21,7 @@ from pydantic import (
 from leaderboards.canonical import sha256_json
 from leaderboards.errors import RecordError
 from leaderboards.sample_ids import Ids, format_ids, hash_ids, parse_ids
+from leaderboards.strict_json import check_json
 from leaderboards.verdicts import CLEAN_STEP
 
 MANIFEST_SCHEMA: Final = 1
@@ -429,9 +430,13 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
         RecordError: Not a manifest, or one of another format.
     """
     try:
-        return Manifest.model_validate_json(data)
+        found = Manifest.model_validate_json(data)
+        check_json(data)
+        return found
     except ValidationError as error:
         raise RecordError(f"{where}: {explain(error)}") from None
+    except RecordError as error:
+        raise RecordError(f"{where}: {error}") from None
 
 
 def explain(error: ValidationError) -> str:

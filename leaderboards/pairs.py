@@ -10,7 +10,7 @@ import pandas as pd
 
 from leaderboards.errors import RecordError
 from leaderboards.explained import clean_correct
-from leaderboards.manifest import Manifest
+from leaderboards.manifest import Manifest, Protocol
 from leaderboards.settle import sample_verdicts
 from leaderboards.statistics import mcnemar_exact
 from leaderboards.store import RunStore
@@ -66,13 +66,26 @@ def right_by_rate(
     clean = frames[CLEAN_STEP].set_index("sample_id")
     found = clean_correct(clean, explained).reindex(verdicts.index, fill_value=False)
     right = {"clean": found.to_numpy(dtype=np.bool_)}
-    if verdicts.isna().any():
-        return right
-    kinds = {step.kind for step in manifest.protocol.steps}
-    rates = [name for name, kind in _KINDS.items() if kind in kinds]
-    for rate in rates:
-        right[rate] = verdicts.isin([str(v) for v in _RIGHT[rate]]).to_numpy(dtype=np.bool_)
-    return right
+    return right if verdicts.isna().any() else right | right_by_verdict(manifest.protocol, verdicts)
+
+
+def right_by_verdict(
+    protocol: Protocol, verdicts: pd.Series[str]
+) -> dict[str, npt.NDArray[np.bool_]]:
+    """Return the same for `robust` and `certified`, which the verdicts of a whole run decide."""
+    return {
+        rate: verdicts.isin([str(v) for v in _RIGHT[rate]]).to_numpy(dtype=np.bool_)
+        for rate in rate_names(protocol)
+        if rate in _RIGHT
+    }
+
+
+def rate_names(protocol: Protocol) -> dict[str, str]:
+    """Return the rates that a protocol speaks of, and what each is called there."""
+    kinds = {step.kind for step in protocol.steps}
+    named = {} if protocol.explanation is None else _NAMES
+    rates = ["clean", *(rate for rate, kind in _KINDS.items() if kind in kinds)]
+    return {rate: named.get(rate, rate) for rate in rates}
 
 
 def compare(first: RunStore, second: RunStore) -> tuple[int, tuple[Pair, ...]]:
@@ -92,12 +105,10 @@ def compare(first: RunStore, second: RunStore) -> tuple[int, tuple[Pair, ...]]:
             f"{first.folder} and {second.folder} were not run by the same protocol: "
             "their rates do not compare"
         )
-    named = {} if a.protocol.explanation is None else _NAMES
     rights, pairs = (_right(first), _right(second)), []
-    for rate in rights[0]:
+    for rate, told in rate_names(a.protocol).items():
         x, y = (right[rate] for right in rights)
         only = int((x & ~y).sum()), int((y & ~x).sum())
-        told = named.get(rate, rate)
         pairs.append(Pair(told, int(x.sum()), int(y.sum()), *only, mcnemar_exact(*only)))
     return a.data.samples, tuple(pairs)
 

@@ -25,6 +25,7 @@ from leaderboards.sample_ids import Ids, hash_ids
 
 MAX_SHARD_BYTES = 512 << 20
 FILE_NAME = re.compile(r"\d{8,19}-\d{8,19}-[0-9a-f]{16}\.parquet")
+_SMALL = 1 << 20
 _KEY = b"robustbench-c"
 _TEXT = ["verdict", "method", "detail"]
 
@@ -67,6 +68,7 @@ def decode(
         if not 0 < rows <= max_rows:
             raise RecordError(f"{rows} rows for a run of {max_rows} samples")
         check_sizes(file.metadata, layout.lengths)
+        _check_claims(file.metadata, layout)
         table = pq.read_table(pa.BufferReader(data), read_dictionary=_TEXT, use_threads=False)
         for name in _TEXT:
             for chunk in table[name].chunks:
@@ -104,6 +106,19 @@ def without_repetitions(table: pa.Table, step: str) -> pa.Table:
             f"step {step} has different results for one sample: {unique[counts > 1][0]}"
         )
     return table.take(first)
+
+
+def _check_claims(metadata: Any, layout: Layout) -> None:
+    """Check, before anything is unpacked, that a small file does not claim to be a large table."""
+    groups = [metadata.row_group(g) for g in range(metadata.num_row_groups)]
+    if sum(group.num_rows for group in groups) != metadata.num_rows:
+        raise RecordError(f"its parts do not have the {metadata.num_rows} rows that it claims")
+    columns = [group.column(c) for group in groups for c in range(group.num_columns)]
+    size = sum(column.total_uncompressed_size for column in columns)
+    texts = len(_TEXT) * 4 * (MAX_DETAIL + 1)
+    numbers = 9 * (len(layout.columns) + sum(layout.lengths.values()))
+    if size > _SMALL + metadata.num_rows * (texts + numbers):
+        raise RecordError(f"{metadata.num_rows} rows of {size} bytes")
 
 
 def _check_mark(raw: bytes | None, identity: str, step: str) -> None:

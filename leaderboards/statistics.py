@@ -65,6 +65,29 @@ def mcnemar_counts(only_a: Numbers, only_b: Numbers) -> Floats:
     return np.minimum(1.0, 2.0 * np.asarray(tails, dtype=np.float64))[place]
 
 
+def mcnemar_worse(only_before: int, only_after: int) -> float:
+    """Return the one-sided p-value that a model did not get worse (McNemar, exact).
+
+    Where samples are at most as often lost as gained, those that differ are lost with probability
+    1/2 at most, so this is below any alpha with probability alpha at most, for every number of
+    samples.
+
+    Args:
+        only_before: Samples that only the model before gets right.
+        only_after: Samples that only the model after gets right.
+
+    Returns:
+        P(Binomial(only_before + only_after, 1/2) >= only_before).
+
+    Raises:
+        ValueError: A negative count.
+    """
+    if only_before < 0 or only_after < 0:
+        raise ValueError(f"counts have to be at least 0: {only_before}, {only_after}")
+    # by symmetry the probability of at most `only_after`
+    return float(bdtr(only_after, only_before + only_after, 0.5))
+
+
 def holm(pvalues: Sequence[float] | Floats) -> Floats:
     """Return p-values adjusted for their number (Holm 1979), in the order given.
 

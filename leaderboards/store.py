@@ -142,7 +142,7 @@ class RunStore:
         check_rows(table, kind, len(self.manifest.data.classes), self._samples, self.layout)
         path = self._folder(step) / shard.file_name(table["sample_id"].to_numpy())
         if path.exists():
-            there = self._read_shard(step, path)
+            there = self.read_shard(step, path)
             if content_sha256(there) != content_sha256(table):
                 raise RecordError(f"{path} is there with other results for the same samples")
             return path
@@ -161,7 +161,7 @@ class RunStore:
     def read_table(self, step: str) -> pa.Table:
         """Return the rows of `read_step` as an Arrow table, in no particular order."""
         self.kind(step)
-        tables = [self._read_shard(step, path) for path in self.shard_paths(step)]
+        tables = [self.read_shard(step, path) for path in self.shard_paths(step)]
         table = pa.concat_tables(tables) if tables else self.layout.schema.empty_table()
         return shard.without_repetitions(table, step)
 
@@ -222,7 +222,12 @@ class RunStore:
     def _folder(self, step: str) -> Path:
         return self.folder / SHARDS / step
 
-    def _read_shard(self, step: str, path: Path) -> pa.Table:
+    def read_shard(self, step: str, path: Path) -> pa.Table:
+        """Return the rows of one shard of a step.
+
+        Raises:
+            RecordError: It is damaged, of another run, or not what its name says.
+        """
         data = read_bytes(self.folder, path, shard.MAX_SHARD_BYTES)
         try:
             table = shard.decode(data, self._identity, step, self._samples.size, self.layout)

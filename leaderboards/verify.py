@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +25,8 @@ from leaderboards.verdicts import CLEAN_STEP, Verdict
 if TYPE_CHECKING:
     from leaderboards.store import RunStore
 
+Check = Callable[[], list[str]]
+"""Gives one line for each problem."""
 _LIMITS = ("max_queries", "seconds")
 _MOST = 2**53
 """No limit of a protocol is larger; a stranger's may not fit into a number."""
@@ -40,19 +44,37 @@ def verify_bytes(store: RunStore) -> list[str]:
     """
     store = store.snapshot()
     try:
-        problems = _stray_folders(store)
+        problems = stray_folders(store)
         frames = store.read_steps()
-        problems += [p for step in frames for p in _row_problems(store, step, frames)]
-        of_all = store.manifest.protocol.corruption is not None
-        problems += _problems_across_steps(frames, of_all) + _queries_problems(store, frames)
-        problems += _summary_problems(store)
-        problems += _curve_problems(store, frames)
+        for check in (*row_checks(store, frames), *file_checks(store, frames)):
+            problems += check()
     except RecordError as error:
         return [str(error)]
     return problems
 
 
-def _stray_folders(store: RunStore) -> list[str]:
+def row_checks(store: RunStore, frames: dict[str, pd.DataFrame]) -> tuple[Check, ...]:
+    """Checks of rows against the rules and each other; one may raise RecordError.
+
+    Args:
+        store: The run.
+        frames: The rows of every step; of a damaged record, those that can be read.
+    """
+    of_all = store.manifest.protocol.corruption is not None
+    return (
+        *(partial(_row_problems, store, step, frames) for step in frames),
+        lambda: _problems_across_steps(frames, of_all),
+        lambda: _queries_problems(store, frames),
+    )
+
+
+def file_checks(store: RunStore, frames: dict[str, pd.DataFrame]) -> tuple[Check, ...]:
+    """Checks of the other files against the rows, which have to be whole."""
+    return (lambda: _summary_problems(store), lambda: _curve_problems(store, frames))
+
+
+def stray_folders(store: RunStore) -> list[str]:
+    """Folders of shards that belong to no step."""
     shards = store.folder / "shards"
     found = [p for p in list_folder(store.folder, shards) if not is_temporary(p)]
     return [f"{p} belongs to no step of this run" for p in found if p.name not in store.steps]
@@ -170,17 +192,19 @@ def _problems_across_steps(frames: dict[str, pd.DataFrame], of_all: bool) -> lis
     """Problems between steps; `of_all`: every step runs on what is wrong in `clean`, too."""
     clean = Cells(frames[CLEAN_STEP])
     index, label = pd.Index(clean.ids), clean.number("label")
-    correct = (clean.verdict == NONE) | of_all
+    correct = clean.ids[(clean.verdict == NONE) | of_all]
     problems = []
     for step, frame in frames.items():
         rows = Cells(frame)
         place = index.get_indexer(pd.Index(rows.ids))
         known = place >= 0
-        if (unfit := rows.ids[~known | ~correct[place]]).size and step != CLEAN_STEP:
+        unfit = rows.ids[~np.isin(rows.ids, correct)]
+        if unfit.size and step != CLEAN_STEP:
             problems.append(f"step {step} ran on sample {unfit[0]}, which clean left no way to")
-        other = known & (label[place] != rows.number("label"))
+        other = label[place[known]] != rows.number("label")[known]
         if other.any():
-            problems.append(f"step {step} has another label for sample {rows.ids[other][0]}")
+            sample = rows.ids[known][other][0]
+            problems.append(f"step {step} has another label for sample {sample}")
     return problems
 
 

@@ -3,8 +3,8 @@
 | exit code | meaning |
 |---|---|
 | 0 | done |
-| 1 | a defect of ours (a traceback is shown) |
-| 2 | wrong usage of the command line |
+| 1 | a defect of ours (a traceback is shown); of a gate: something got worse (none is shown) |
+| 2 | wrong usage of the command line; of a gate: what it was given cannot be compared |
 | 3 | the model cannot be loaded, or cannot be evaluated |
 | 4 | the data cannot be read, or do not fit the model |
 | 5 | the threat model or the attack's settings are not legal |

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import safetensors.torch
 import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -10,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from torch import Tensor
 
+from leaderboards.files import atomic_write_bytes
 from robustbench_c.data import Dataset
 from robustbench_c.evaluation.explained_curve import gamma_of, save
 from robustbench_c.evaluation.explained_samples import Looked, look_at
@@ -18,6 +20,8 @@ from robustbench_c.evaluation.titles import entitle
 from robustbench_c.zoo.loading import LoadedModel
 
 NAME = "explanations"
+KEPT = f"{NAME}.safetensors"
+"""The explanations that the pictures show; `leaderboards.site.heat_maps` reads it."""
 _IMAGES = 6
 _ROWS_OF_DATA = 3
 _FEATURES = 10
@@ -26,16 +30,29 @@ _VERDICTS = {"broken": "#b5402c", "certified": "#1b6ca8", "undecided": "0.35"}
 
 
 def draw_samples(run: Run, model: LoadedModel, data: Dataset) -> None:
-    """Write `explanations.png` and `.svg` of a few samples, unless they are there."""
+    """Write `explanations.png` and `.svg` of a few samples, unless they are there.
+
+    What they show is kept as well, in `KEPT`, for a site or a report to draw it again.
+    """
     image = data.x.dim() == 4 and data.shape[0] in (1, 3)
     flat = data.x.dim() == 2
-    if not (image or flat) or (run.folder / f"{NAME}.svg").exists():
+    if not (image or flat) or all((run.folder / name).exists() for name in (f"{NAME}.svg", KEPT)):
         return
     if not run.verdicts["verdict"].isin(list(_VERDICTS)).any():  # errors have nothing to show
         return
     looked = look_at(run, model, data, _IMAGES if image else _ROWS_OF_DATA)
+    atomic_write_bytes(run.folder / KEPT, safetensors.torch.save(_tensors(looked)))
     figure = _heat_maps(run, looked, data) if image else _bars(run, looked, data)
     save(run.folder, NAME, figure)
+
+
+def _tensors(looked: Looked) -> dict[str, Tensor]:
+    """The explanations of some samples, by the names that `docs/records.md` lists."""
+    box, bent = looked.box, looked.bent
+    tensors = {"ids": torch.from_numpy(looked.ids), "clean": looked.clean}
+    tensors |= {} if bent is None else {"bent": bent}
+    tensors |= {} if box is None else {"lower": box.lower, "upper": box.upper}
+    return {name: value.contiguous() for name, value in tensors.items()}
 
 
 def _title(run: Run) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import safetensors.numpy
 
 from leaderboards.sample_ids import parse_ids
 from robustbench_c.data import load
@@ -44,6 +45,10 @@ def test_a_table_a_record_and_pictures(explain, robust_runs, tmp_path) -> None:
     for name in names:
         assert (run / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert f"{run / name}.png" in ended.out
+    kept = safetensors.numpy.load_file(run / "explanations.safetensors")
+    assert set(kept) == {"ids", "clean", "bent", "lower", "upper"}
+    assert (kept["lower"] <= kept["clean"]).all()
+    assert (kept["clean"] <= kept["upper"]).all()
     again = explain("--save-adversarial", "--samples", 1)
     assert "went on with the record" in again.out
     checked = robust_runs("verify", run, "--prove", "--device", "cpu")

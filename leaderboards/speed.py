@@ -1,0 +1,210 @@
+"""The speed gate: is a benchmark slower than it was, on whatever machine, beyond noise?
+
+Two files of pytest-benchmark. The unit of time of each is its own reference workload: a fixed
+computation that was timed in the same run, so that a faster machine is faster for both.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from leaderboards.errors import NotComparableError
+from leaderboards.files import read_bytes
+from leaderboards.manifest import explain
+
+REFERENCE = "test_reference_workload"
+"""Name of the benchmark that is the unit of time."""
+LEAST_ROUNDS = 3
+"""Rounds below which nothing is known of a benchmark's noise."""
+MAX_BYTES = 64 << 20
+_Text = Annotated[str, Field(max_length=2000)]
+_Seconds = Annotated[float, Field(ge=1e-12, le=1e9)]
+
+
+class _Read(BaseModel):
+    """What is read of a file of others, whose further fields are passed over."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, allow_inf_nan=False)
+
+
+class Stats(_Read):
+    """Times of the rounds of a benchmark, in seconds."""
+
+    median: _Seconds
+    """Half of the rounds took at most this."""
+    q1: _Seconds
+    """A quarter."""
+    q3: _Seconds
+    """Three quarters."""
+    rounds: Annotated[int, Field(ge=1, le=2**53)]
+    """How many there were."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Stats:
+        if not self.q1 <= self.median <= self.q3:
+            raise ValueError("the quartiles are not in order")
+        return self
+
+    @property
+    def noise(self) -> float:
+        """Range between the quartiles, as a share of the median."""
+        return (self.q3 - self.q1) / self.median
+
+
+class Benchmark(_Read):
+    """One benchmark."""
+
+    name: _Text
+    """Its test's name."""
+    fullname: _Text
+    """The same with its file."""
+    stats: Stats
+    """Its times."""
+
+
+class Timings(_Read):
+    """One file of `pytest --benchmark-json`."""
+
+    benchmarks: Annotated[tuple[Benchmark, ...], Field(max_length=100_000)]
+    """All benchmarks of a run."""
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Timings:
+        if len({each.fullname for each in self.benchmarks}) < len(self.benchmarks):
+            raise ValueError("a benchmark is there twice")
+        return self
+
+    def by_name(self) -> dict[str, Stats]:
+        """Return the times of all but the reference."""
+        return {b.fullname: b.stats for b in self.benchmarks if b.name != REFERENCE}
+
+    def unit(self) -> Stats:
+        """Return the times of the reference.
+
+        Raises:
+            NotComparableError: It is not there, or there are several, or its rounds are too few.
+        """
+        found = [each.stats for each in self.benchmarks if each.name == REFERENCE]
+        if len(found) != 1 or found[0].rounds < LEAST_ROUNDS:
+            raise NotComparableError(
+                f"no {REFERENCE} of at least {LEAST_ROUNDS} rounds, the unit of time: put "
+                "tests/benchmarks/test_bench_reference.py beside the benchmarks in the pytest run"
+            )
+        return found[0]
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A benchmark that both files have.
+
+    Attributes:
+        name: Its full name.
+        before: Median, in units of the reference.
+        after: The same now.
+        noise: Of their ratio; see `compare_speed`.
+        judged: Whether both have rounds enough to know it.
+        slower: Whether it fails.
+    """
+
+    name: str
+    before: float
+    after: float
+    noise: float
+    judged: bool
+    slower: bool
+
+    @property
+    def ratio(self) -> float:
+        """How many times as long it takes."""
+        return self.after / self.before
+
+    @property
+    def verdict(self) -> str:
+        """In a few words."""
+        if not self.judged:
+            return "not judged: too few rounds"
+        return "slower" if self.slower else "ok"
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What the speed gate found.
+
+    Attributes:
+        ratios: Benchmarks that both have, the slowest first.
+        new: Those that only the head has.
+        missing: Those that only the baseline has.
+        max_slowdown: As given.
+    """
+
+    ratios: tuple[Ratio, ...]
+    new: tuple[str, ...]
+    missing: tuple[str, ...]
+    max_slowdown: float
+
+    @property
+    def slower(self) -> tuple[Ratio, ...]:
+        """Those that fail."""
+        return tuple(each for each in self.ratios if each.slower)
+
+
+def read_timings(path: Path) -> Timings:
+    """Read a file of pytest-benchmark that anybody may have written.
+
+    Raises:
+        NotComparableError: It is none, or has no reference workload.
+        RecordError: It cannot be read.
+    """
+    data = read_bytes(path.parent, path, MAX_BYTES)
+    try:
+        found = Timings.model_validate_json(data)
+        found.unit()
+    except ValidationError as error:
+        raise NotComparableError(
+            f"{path} is no file of pytest --benchmark-json: {explain(error)}"
+        ) from None
+    except NotComparableError as error:
+        raise NotComparableError(f"{path} has {error}") from None
+    return found
+
+
+def compare_speed(baseline: Timings, head: Timings, max_slowdown: float) -> Speed:
+    """Compare the medians of two runs, each in units of its reference workload.
+
+    Medians and not the shortest times, since rounds are chosen by time: a benchmark that got slower
+    has fewer of them, and the shortest of fewer is longer. The noise of a ratio is the root of the
+    sum of squares of the four interquartile ranges that are in it (benchmark and reference, before
+    and now), each as a share of its median. A benchmark fails if log(ratio) - noise >
+    log(max_slowdown): if it were too slow even were the ratio less by all its noise. The spread of
+    single rounds is taken and not that of their median, which is smaller, since a busy moment
+    lasts for many rounds.
+
+    Raises:
+        NotComparableError: They have no benchmark with rounds enough in common, or no unit.
+    """
+    units = baseline.unit(), head.unit()
+    old, new = baseline.by_name(), head.by_name()
+    ratios = []
+    for name in old.keys() & new.keys():
+        sides = old[name], new[name]
+        noise = math.hypot(*(stats.noise for stats in (*sides, *units)))
+        before, after = (s.median / u.median for s, u in zip(sides, units, strict=True))
+        judged = min(stats.rounds for stats in sides) >= LEAST_ROUNDS
+        slower = judged and math.log(after / before) - noise > math.log(max_slowdown)
+        ratios.append(Ratio(name, before, after, noise, judged, slower))
+    if not any(ratio.judged for ratio in ratios):
+        raise NotComparableError(
+            f"no benchmark has at least {LEAST_ROUNDS} rounds in both files, so nothing is known "
+            "of the noise"
+        )
+    return Speed(
+        ratios=tuple(sorted(ratios, key=lambda each: (-each.ratio, each.name))),
+        new=tuple(sorted(new.keys() - old.keys())),
+        missing=tuple(sorted(old.keys() - new.keys())),
+        max_slowdown=max_slowdown,
+    )

@@ -1,0 +1,78 @@
+"""What the speed gate found, for a pull request, for a CI system and for programs."""
+
+from __future__ import annotations
+
+import json
+
+from leaderboards.junit import Case, junit
+from leaderboards.markdown import inert, table
+from leaderboards.speed import Ratio, Speed
+
+SUITE = "speed"
+HEADER = ("benchmark", "baseline", "head", "ratio", "noise", "verdict")
+
+
+def row(ratio: Ratio) -> tuple[str, ...]:
+    """Return a benchmark as cells under `HEADER`; its name is the text of a stranger."""
+    noise = f"{ratio.noise:.1%}" if ratio.judged else "?"
+    sides = (f"{side:.3g}" for side in (ratio.before, ratio.after))
+    return ratio.name, *sides, f"{ratio.ratio:.2f}", noise, ratio.verdict
+
+
+def rule(speed: Speed) -> str:
+    """Return what makes a benchmark fail, in words."""
+    return (
+        f"fails if more than {speed.max_slowdown:g} times as slow, its noise taken off; times are "
+        "medians in units of the reference workload of the same run"
+    )
+
+
+def verdict_line(speed: Speed) -> str:
+    """Return how it ended, in one line."""
+    if not speed.slower:
+        return "no benchmark is slower"
+    told = ", ".join(f"{each.name} ({each.ratio:.2f} times)" for each in speed.slower)
+    return f"slower: {told}"
+
+
+def speed_markdown(speed: Speed) -> str:
+    """Return the summary for a pull request."""
+    cells = [(inert(name), *rest) for name, *rest in map(row, speed.ratios)]
+    parts = [
+        f"### Speed gate: {'**slower**' if speed.slower else 'no benchmark is slower'}\n",
+        table(HEADER, cells, numbers=range(1, 5)),
+    ]
+    for told, names in (("New", speed.new), ("Missing", speed.missing)):
+        if names:
+            parts.append(f"{told}: {', '.join(map(inert, names))}\n")
+    return "\n".join([*parts, f"<sub>{rule(speed)}</sub>\n"])
+
+
+def speed_json(speed: Speed) -> bytes:
+    """Return everything that was found."""
+    content = {
+        "schema_version": 1,
+        "regressed": bool(speed.slower),
+        "max_slowdown": speed.max_slowdown,
+        "benchmarks": [
+            {**vars(each), "ratio": each.ratio, "verdict": each.verdict} for each in speed.ratios
+        ],
+        "new": speed.new,
+        "missing": speed.missing,
+    }
+    return (json.dumps(content, indent=1, allow_nan=False) + "\n").encode()
+
+
+def speed_junit(speed: Speed) -> bytes:
+    """Return a test for each benchmark that both files have."""
+    cases = [
+        Case(
+            each.name,
+            failure=f"{each.ratio:.2f} times as slow (noise {each.noise:.1%})"
+            if each.slower
+            else None,
+            skipped=None if each.judged else each.verdict,
+        )
+        for each in speed.ratios
+    ]
+    return junit(SUITE, cases, {"rule": rule(speed)})
