@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from leaderboards.report.blocks import Curve, Sandwich
+from leaderboards.site.svg import ticks
 
 COLOURS = {
     "certified": (26, 127, 75),
@@ -97,9 +98,9 @@ def draw_curve(page: Any, block: Curve, left: float, width: float) -> None:
         page.line(left + inset, y, left + inset + across, y)
         page.set_xy(left, y - 2)
         page.cell(inset - 1, 4, f"{20 * part}%", align="R")
-        x = left + inset + across * part / 5
-        page.set_xy(x - 8, floor + 1)
-        page.cell(16, 3.5, f"{reach * part / 5:.4g}", align="C")
+    for value in ticks(0.0, reach):
+        page.set_xy(left + inset + across * value / reach - 8, floor + 1)
+        page.cell(16, 3.5, f"{value:g}", align="C")
     if not bool(block.curve["certified"].isna().any()):
         shares = block.curve["certified"].astype("float64").to_numpy() / n
         proved = place(_corners(eps, shares, reach, True))

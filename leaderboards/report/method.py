@@ -83,12 +83,20 @@ def _order(subject: Subject) -> Iterator[str]:
 
 def assumptions(subject: Subject) -> Iterator[Block]:
     """Yield what the verdicts rest on."""
-    points = [
+    explained = subject.manifest.protocol.explanation is not None
+    bent = (
+        "bent: a legal point (and, where weights may move, a legal model) was found where the "
+        "class is still predicted and the explanation is further from the clean one than the "
+        "threshold, in float32 and in float64. It was checked again by code that is not the "
+        "attack's."
+    )
+    broken = (
         "broken: the margin of the example is not positive in the float32 evaluation of the model "
         "and, where the model has such a form, in float64 as well. The example was projected, "
         "clipped to the input box and checked again by code that is not the attack's; its distance "
-        "was measured in float64.",
-    ]
+        "was measured in float64."
+    )
+    points = [bent if explained else broken]
     if subject.smoothed:
         points += [
             "certified: with the probability that the protocol names (1 - alpha, for each sample), "
@@ -96,7 +104,7 @@ def assumptions(subject: Subject) -> Iterator[Block]:
             "prediction within the radius. It is another function than the model itself, and what "
             "is evaluated in use has to be the same vote.",
         ]
-    elif subject.proofs and subject.manifest.protocol.explanation is None:
+    elif subject.proofs and not explained:
         points += [
             "certified: a proven lower bound of the margin, over everything the attacker may do, "
             "is positive after the rounding of the bound's own arithmetic and an a-priori bound "

@@ -146,7 +146,7 @@ def _found(subject: Subject) -> Iterator[str]:
             f"For {counts.certified:,} it is proved that no such attacker can succeed, whatever "
             f"the attack{chance}."
         )
-        yield f"Of {counts.undecided:,} neither is known: no attack succeeded, and no proof did."
+        yield _open(counts.undecided)
     else:
         yield "Nothing was proved: a stronger attack may break more."
     robust, certified = summary.robust_accuracy, summary.certified_accuracy
@@ -160,6 +160,12 @@ def _found(subject: Subject) -> Iterator[str]:
         )
     elif certified is not None:
         yield f"So at least {share(certified)} (95% interval {interval(certified)}) are robust."
+
+
+def _open(undecided: int) -> str:
+    if not undecided:
+        return "No sample is left of which neither is known."
+    return f"Of {undecided:,} neither is known: no attack succeeded, and no proof did."
 
 
 def _explained(subject: Subject) -> Iterator[str]:
@@ -177,7 +183,7 @@ def _explained(subject: Subject) -> Iterator[str]:
             f"beyond the threshold: {share(found.certified)} (95% interval "
             f"{interval(found.certified)})."
         )
-    yield f"Of {counts.undecided:,} neither is known."
+    yield _open(counts.undecided)
     if found.attack is not None and found.certificate is not None:
         yield (
             f"For half of the samples the attack got no further than {found.attack.median:.4g}; "
@@ -212,7 +218,9 @@ def _unsaid(subject: Subject) -> Iterator[str]:
         f"Anything about other data: the figures hold for {plural(data.samples, 'sample')} of one "
         "data set; where the inputs in use differ from it, they need not hold."
     )
-    if subject.attacks:
+    if subject.attacks and subject.manifest.protocol.explanation is not None:
+        yield "That explanations no attack bent are stable: only those with a proof are."
+    elif subject.attacks:
         yield (
             "That samples no attack broke are safe: only those with a proof are. The empirical "
             "figure is an upper bound."
