@@ -12,6 +12,7 @@ from leaderboards.gate import Flip, Outcome
 from leaderboards.junit import Case, junit
 from leaderboards.markdown import inert, table
 from leaderboards.rates import Rate
+from leaderboards.verdicts import CLEAN_STEP
 
 SUITE = "robustness"
 HEADER = ("metric", "baseline", "run", "change", "lost", "gained", "p", "adjusted p", "verdict")
@@ -40,7 +41,7 @@ def rows(outcome: Outcome) -> list[tuple[str, ...]]:
 def flip_row(flip: Flip) -> tuple[str, ...]:
     """Return a sample as cells under `FLIP_HEADER`; the class is the text of a stranger."""
     sides = (flip.before, flip.before_by), (flip.after, flip.after_by)
-    told = [verdict + (f" by {step}" if step else "") for verdict, step in sides]
+    told = [f"{v} by {step}" if step and step != CLEAN_STEP else v for v, step in sides]
     return str(flip.sample_id), flip.label, *told, ", ".join(flip.lost), ", ".join(flip.gained)
 
 

@@ -54,6 +54,17 @@ def test_a_drop_fails_and_names_its_samples(sides):
     assert verdict_line(outcome).startswith("regressed: certified: 30.00 points lower (6 samples")
 
 
+def test_what_failed_is_listed_first(tmp_path):
+    sides = []
+    for name, broken, certified in (("a", set(), {*range(8, 20)}), ("b", {3}, {1, 8, 9})):
+        store = write_run(tmp_path / name, set(), broken, certified, 20)
+        sides.append(read_baseline(store.folder))
+    flips = check(*sides).flips
+    assert [flip.sample_id for flip in flips] == [*range(10, 20), 3, 1]
+    assert flips[-2].lost == ("robust",)
+    assert flips[-1].gained == ("certified",)
+
+
 def test_one_lost_sample_is_chance_and_gains_never_fail(sides):
     outcome = check(sides["old"], sides["near"])
     assert (len(outcome.flips), outcome.failures) == (1, ())
@@ -210,7 +221,9 @@ def test_a_hostile_baseline_is_refused(sides, tmp_path, words, change):
     assert "\n" not in str(told.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b"NaN", b"[" * 10_000])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"\xff", b"NaN", b"[" * 10_000, b'{"rules":1,"rules":2}']
+)
 def test_a_file_that_is_no_baseline(tmp_path, content):
     path = tmp_path / "b.json"
     path.write_bytes(content)
