@@ -194,10 +194,16 @@ def to_frame(table: Any) -> pd.DataFrame:
     margin, distance or radius is NaN.
     """
     ordered = table.sort_by("sample_id")
-    frame: pd.DataFrame = ordered.to_pandas(types_mapper=_PANDAS.get)
+    frame: pd.DataFrame = ordered.to_pandas(types_mapper=_PANDAS.get, use_threads=False)
     for name in ("prediction", "votes"):
-        frame[name] = pd.array(ordered[name].to_pylist(), dtype="Int64")
+        frame[name] = _masked(ordered[name])
     return frame
+
+
+def _masked(column: Any) -> Any:
+    """Whole numbers that may be null, as pandas' `Int64`."""
+    missing = column.is_null().to_numpy()
+    return pd.arrays.IntegerArray(pc.fill_null(column, 0).to_numpy(), np.array(missing))
 
 
 def check_names(names: list[str], layout: Layout) -> None:
