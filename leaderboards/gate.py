@@ -257,7 +257,7 @@ def _flips(
     any_lost = np.any([*lost.values()], axis=0)
     failed = np.any([flipped & False, *(lost[told] for told in failing)], axis=0)
     first = 2 - any_lost.astype(int) - failed.astype(int)
-    places = sorted(np.flatnonzero(flipped), key=lambda i: int(first[i]))
+    places = sorted(np.flatnonzero(flipped).tolist(), key=lambda i: int(first[i]))
 
     def by(step: Any) -> str | None:
         return step if isinstance(step, str) else None
