@@ -40,7 +40,7 @@ from leaderboards.verdicts import (
 )
 
 BASELINE_SCHEMA: Final = 1
-MAX_BASELINE_BYTES = 16 << 20
+MAX_BASELINE_BYTES = 64 << 20
 _BY_NO_STEP = frozenset({Verdict.UNDECIDED, Verdict.ERROR})
 _Ranges = str
 """Ids as `format_ids` writes them; nothing where there are none."""

@@ -17,7 +17,8 @@ from leaderboards.verdicts import CLEAN_STEP
 SUITE = "robustness"
 HEADER = ("metric", "baseline", "run", "change", "lost", "gained", "p", "adjusted p", "verdict")
 FLIP_HEADER = ("sample", "class", "before", "after", "lost", "gained")
-_IN_MARKDOWN = 200
+_IN_MARKDOWN = 100
+"""Flipped samples that are shown; GitHub takes comments of at most 65,536 characters."""
 
 
 def rows(outcome: Outcome) -> list[tuple[str, ...]]:
