@@ -4,8 +4,27 @@
   const sections = [...document.querySelectorAll("section.board")];
   const boards = sections.map((section) => {
     const body = section.querySelector("tbody");
-    return { section, body, rows: [...body.rows], keys: new Map(), heads: [...section.querySelectorAll("thead th")] };
+    return { section, body, rows: [...body.rows], keys: new Map(), all: false, heads: [...section.querySelectorAll("thead th")] };
   });
+
+  // Of a long board the first rows are shown, and all on demand: what is not shown costs no layout.
+  const most = 100;
+  function trim(board) {
+    let place = 0;
+    for (const row of board.rows) row.classList.toggle("later", !row.hidden && place++ >= most && !board.all);
+    if (!board.more && board.rows.length > most) {
+      board.more = document.createElement("button");
+      board.more.type = "button";
+      board.more.addEventListener("click", () => {
+        board.all = !board.all;
+        trim(board);
+      });
+      board.section.querySelector(".exports").prepend(board.more, " ");
+    }
+    if (!board.more) return;
+    board.more.hidden = place <= most;
+    board.more.textContent = board.all ? `Show the first ${most}` : `Show all ${place} runs`;
+  }
 
   // A cell's key: its `data-v`, else its first text as a number, else that text.
   function keys(board, column) {
@@ -28,15 +47,16 @@
     const order = now ? (now === "ascending" ? "descending" : "ascending") : head.dataset.first;
     const sign = order === "ascending" ? 1 : -1;
     const key = keys(board, column);
-    const rows = [...board.rows].sort((a, b) => {
+    board.rows.sort((a, b) => {
       const x = key.get(a), y = key.get(b);
       if (x === null || y === null) return (x === null) - (y === null); // unknown last, always
       return x < y ? -sign : x > y ? sign : 0;
     });
     for (const other of board.heads) other.removeAttribute("aria-sort");
     head.setAttribute("aria-sort", order);
+    trim(board);
     const all = document.createDocumentFragment();
-    all.append(...rows);
+    all.append(...board.rows);
     board.body.append(all);
   }
 
@@ -73,7 +93,8 @@
       if (value) wanted[control.dataset.filter] = control.tagName === "SELECT" ? control.value : value;
     }
     let runs = 0, all = 0, seen = 0;
-    for (const { section, rows } of boards) {
+    for (const board of boards) {
+      const { section, rows } = board;
       const told = { ...section.dataset, title: section.querySelector("h2").textContent };
       let here = 0;
       for (const row of rows) {
@@ -82,6 +103,7 @@
         here += fits;
       }
       section.hidden = here === 0;
+      trim(board);
       const entry = document.querySelector(`[data-for="${section.id}"]`);
       if (entry) entry.hidden = here === 0;
       runs += here;
