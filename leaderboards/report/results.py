@@ -186,7 +186,9 @@ def diagnostics(subject: Subject) -> Iterator[Block]:
         (one_line(sign.name, 60), one_line(sign.meaning, 200),
          NONE if sign.held is None else f"{held} of {samples}", f"{sign.limit:.0%}",
          "RED" if sign.name in red else "not known" if sign.held is None else "fine")
-        for sign, held, samples in counted(found, subject.entry.settled)
+        for sign, held, samples in counted(
+            found, subject.entry.settled, subject.manifest.protocol.steps
+        )
     )  # fmt: skip
     yield Table(("sign", "what it says of a sample", "holds of", "limit", ""), rows, 2, last=True)
     if not red:
