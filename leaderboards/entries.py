@@ -23,7 +23,7 @@ Right = npt.NDArray[np.bool_]
 _CHUNK = 4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Entry:
     """A run as boards, reports and exports see it: nothing in it is taken from summary.json.
 

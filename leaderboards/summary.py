@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Final, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ from leaderboards.changed import (
     transformation_summary,
 )
 from leaderboards.columns import content_sha256
-from leaderboards.diagnostics import RedFlag, read_diagnostics, red_flags
+from leaderboards.diagnostics import Knowledge, RedFlag, knowledge_of, read_diagnostics, red_flags
 from leaderboards.distances import Distances, Radii, distance_summary, radius_summary
 from leaderboards.draws import DrawsSummary, draws_summary
 from leaderboards.explained import ExplanationSummary, clean_correct, explanation_summary
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from leaderboards.store import RunStore
 
 SUMMARY_SCHEMA: Final = 1
-Knowledge = Literal["white-box", "score", "decision", "none"]
 Seconds = Annotated[float, Field(ge=0)]
 
 
@@ -207,7 +206,7 @@ def summarise(store: RunStore) -> Summary:
     reasoned = [cells[step] for step in _reasoned(store)]
     undecided = result.index[verdict == CODES[Verdict.UNDECIDED]]
     diagnostics = read_diagnostics(store)
-    flags = None if diagnostics is None else red_flags(diagnostics, result)
+    flags = None if diagnostics is None else red_flags(diagnostics, result, manifest.protocol.steps)
     return Summary(
         run_id=manifest.run_id,
         identity=manifest.identity(),
@@ -287,14 +286,14 @@ def _step_summary(
 
 def _queries(frame: pd.DataFrame) -> int:
     """Forward passes that no gradient followed: every gradient has a pass of its own."""
-    return int((frame["forwards"] - frame["backwards"]).clip(lower=0).sum())
+    asked = frame["forwards"].to_numpy() - frame["backwards"].to_numpy()
+    return int(asked.clip(min=0).sum())
 
 
 def _knowledge(store: RunStore, step: str) -> Knowledge | None:
-    """What an attack's step says that it needs; PGD's and those on explanations say nothing."""
-    told = next((s.parameters for s in store.manifest.protocol.steps if s.name == step), {})
-    found = [known for known in get_args(Knowledge) if known == told.get("knowledge")]
-    return found[0] if found else ("white-box" if store.kind(step) == "attack" else None)
+    """What an attack's step says that it needs."""
+    told = [each for each in store.manifest.protocol.steps if each.name == step]
+    return knowledge_of(told[0]) if told else None
 
 
 def _undecided_by(certificates: list[Cells], undecided: pd.Index[int]) -> Reasons:

@@ -55,7 +55,7 @@ class Placing:
     ranks: dict[str, tuple[int, int, int]]
 
 
-def write_page(entry: Entry, placing: Placing, runs: Path) -> None:
+def write_page(entry: Entry, placing: Placing, runs: Path) -> Markup | None:
     """Write the folder of a run's page: `index.html`, `samples.js` and pictures.
 
     Args:
@@ -63,14 +63,17 @@ def write_page(entry: Entry, placing: Placing, runs: Path) -> None:
         placing: Where it stands.
         runs: Folder of all pages.
 
+    Returns:
+        Its plot of accuracy against eps, if it has one.
+
     Raises:
         RecordError: The run changed since it was read, or the page cannot be written.
     """
     folder = runs / placing.name
-    store = RunStore.open(entry.folder)
+    store = RunStore.open(entry.folder).snapshot()
     columns = sample_columns(entry, store)
     pictures, problem = _examples(entry, store, columns)
-    heat = heat_maps(entry)
+    heat, curve = heat_maps(entry), _curve(entry, store, "radius" in columns)
     for name, data in (pictures.files | heat.files).items():
         put(folder / name, data)
     pictured = {e["sample"]: f"sample-{e['sample']}" for e in pictures.shown}
@@ -89,7 +92,7 @@ def write_page(entry: Entry, placing: Placing, runs: Path) -> None:
             words=sandwich_words(entry),
             rates=list(_rates(entry, placing)),
             classes=class_table(entry, columns["label"]),
-            curve=_curve(entry, store, "radius" in columns),
+            curve=curve,
             examples=pictures.shown,
             broken=entry.summary.counts.broken,
             most_pictures=MOST,
@@ -101,6 +104,7 @@ def write_page(entry: Entry, placing: Placing, runs: Path) -> None:
             most_samples=MOST_SAMPLES,
         ),
     )
+    return curve
 
 
 @dataclass(frozen=True)
