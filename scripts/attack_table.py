@@ -10,8 +10,8 @@ Both run on the same samples, one after the other, in one process. Work is count
 forward pass of a sample that no gradient follows is a third of one. Of ours, passes that fill up a
 tile count as well. AutoAttack itself stops with an error on two classes and on tables: our own form
 of its suite stands in there. A model by others is measured where it is beside the project. Results
-are kept in docs/attack-table.json, each with a hash of the suites' settings, and the page is read off
-those of the suites as they are now.
+are kept in docs/attack-table.json, each with a hash of the suites' settings, and the page is read
+off those of the suites as they are now.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ def test_the_two_projections_are_judged_apart():
 def test_an_attack_that_is_weaker_than_its_reference_is_named():
     of = {"attack": "square", "reference": "S", "model": "m", "norm": "l1", "measure": "robust"}
     told = weaker([{**of, "ours": 17, "theirs": 15, "ratio": 1.133}])
-    assert told.split() == "**Missed** by square in l1: robust 17 on m, where S has 15.".split()
+    assert " ".join(told.split()) == "**Missed** by square in l1: robust 17 on m, where S has 15."
     assert weaker([{**of, "ours": 15, "theirs": 15, "ratio": 1.0}]) == ""
     assert "**Missed** by square in l1: robust 17 on" in PAGE.read_text()
 
