@@ -54,6 +54,9 @@ def reproduction(manifest: Manifest) -> Reproduction:
         if not changed:
             words += ["--norm", threat.norm, "--eps", f"{threat.eps!r}"]
             words += ["--eps-unit", threat.eps_unit] if threat.eps_unit != "input" else []
+            words += (
+                ["--immutable", "none"] if len(data.shape) == 1 and not threat.immutable else []
+            )
             attacks, known = _attack_words(protocol.steps)
             words += _explained_words(protocol.explanation) if protocol.explanation else attacks
             proofs, proved = _proof_words(protocol.steps)

@@ -77,7 +77,7 @@ def after_evaluation(checkout):
 
 
 def test_workflow_has_what_runs_need():
-    assert list(STEPS) == ["Install", "Evaluate", "Check", "Summary", "Site", "Comment"]
+    assert list(STEPS) == ["Install", "Evaluate", "Check", "Summary", "Report", "Comment"]
     assert WORKFLOW["permissions"]["pull-requests"] == "write"
     used = " ".join(step["run"] for step in STEPS.values())
     assert "--trust-checkpoint" not in used
@@ -97,11 +97,11 @@ def test_commands_in_short(checkout, write_run):
     write_run(checkout / "runs" / "pr", certified=set(range(20)), samples=40)
     steps = after_evaluation(checkout)
     codes = {name: step.returncode for name, step in steps.items()}
-    assert codes == {"Check": 1, "Summary": 0, "Site": 0, "Comment": 0}, steps
+    assert codes == {"Check": 1, "Summary": 0, "Report": 0, "Comment": 0}, steps
     assert "**regressed**" in (checkout / "summary.md").read_text()
     assert (checkout / "gh.log").read_text().startswith("pr comment 7 --body-file reports/gate.md")
     made = {path.name for path in (checkout / "reports").iterdir()}
-    assert made == {"gate.md", "gate.xml", "gate.json", "site"}
+    assert made == {"gate.md", "gate.xml", "gate.json", "report.html", "site"}
 
 
 @pytest.fixture

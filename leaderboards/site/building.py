@@ -15,7 +15,7 @@ from leaderboards.boards import Board, boards_of
 from leaderboards.entries import Entry, Refused, read_entries
 from leaderboards.export import export
 from leaderboards.site.folder import check_place, new_site, put
-from leaderboards.site.index import EXPORTS, Pages, index_page
+from leaderboards.site.index import EXPORTS, Curves, Pages, index_page
 from leaderboards.site.page import Placing, write_page
 
 _CHUNK = 8
@@ -74,9 +74,9 @@ def build_of(
     pages = page_names([entry for board in boards for entry in board.entries])
     with new_site(out) as folder:
         _write_assets(folder / "assets")
-        put(folder / "index.html", index_page(boards, refused, pages, title))
         _write_exports(folder / "exports", boards)
-        _write_pages(folder / "runs", boards, pages, jobs)
+        curves = _write_pages(folder / "runs", boards, pages, jobs)
+        put(folder / "index.html", index_page(boards, refused, pages, curves, title))
     return BuildResult(out, boards, len(pages), tuple(refused))
 
 
@@ -110,15 +110,17 @@ def _write_exports(folder: Path, boards: Sequence[Board]) -> None:
             put(folder / f"{board.slug}.{end}", export([board], form).encode())
 
 
-def _write_pages(runs: Path, boards: Sequence[Board], pages: Pages, jobs: int) -> None:
+def _write_pages(runs: Path, boards: Sequence[Board], pages: Pages, jobs: int) -> Curves:
+    """Write the pages of all runs, and return the curves of those that have one."""
     entries = [entry for board in boards for entry in board.entries]
     placings = [placing for board in boards for placing in _placings(board, pages)]
     workers = min(jobs, -(-len(entries) // _CHUNK))
     pool = ProcessPoolExecutor(workers, get_context("spawn")) if workers > 1 else None
     with pool or nullcontext():
         work = (write_page, entries, placings, repeat(runs))
-        for _ in pool.map(*work, chunksize=_CHUNK) if pool else map(*work):
-            pass
+        made = pool.map(*work, chunksize=_CHUNK) if pool else map(*work)
+        found = zip(entries, made, strict=True)
+        return {id(entry): curve for entry, curve in found if curve is not None}
 
 
 def _placings(board: Board, pages: Pages) -> list[Placing]:

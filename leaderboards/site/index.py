@@ -41,13 +41,21 @@ _ALSO = (
 _SPARSITIES = (50, 75, 90, 95, 99)
 _MOST_OPTIONS = 100
 _LONGEST_TEXT = 60
+_MOST_CURVES = 4
+"""Runs of a board whose curves the main page shows: the first that have one."""
 
 Pages = dict[int, str]
 """Folder of a run's page by the `id` of its entry."""
+Curves = dict[int, Markup]
+"""Plot of accuracy against eps, likewise."""
 
 
 def index_page(
-    boards: Sequence[Board], refused: Iterable[Refused], pages: Pages, title: str
+    boards: Sequence[Board],
+    refused: Iterable[Refused],
+    pages: Pages,
+    curves: Curves,
+    title: str,
 ) -> bytes:
     """Return the main page.
 
@@ -55,10 +63,11 @@ def index_page(
         boards: In their order.
         refused: Folders that are no records to be trusted.
         pages: Where the runs have their pages.
+        curves: Of those that have one.
         title: Of the site.
     """
     trainings = _training_numbers(boards)
-    views = [_board_view(board, pages, trainings) for board in boards]
+    views = [_board_view(board, pages, curves, trainings) for board in boards]
     return render(
         "index.html",
         title=title,
@@ -81,7 +90,7 @@ def _told(refused: Refused) -> tuple[str, str]:
 
 def _columns(board: Board) -> list[BoardColumn]:
     """The columns of a board's table: those in which some row says something."""
-    return [
+    columns = [
         column
         for column in COLUMNS
         if column.key == "flags"
@@ -91,14 +100,18 @@ def _columns(board: Board) -> list[BoardColumn]:
             and any(column.value(row) not in (None, "") for row in board.rows)
         )
     ]
+    return sorted(columns, key=lambda column: column.key == "training")  # words come last
 
 
-def _board_view(board: Board, pages: Pages, trainings: dict[str, int]) -> dict[str, Any]:
+def _board_view(
+    board: Board, pages: Pages, curves: Curves, trainings: dict[str, int]
+) -> dict[str, Any]:
     """Return what the template says of a board.
 
     Args:
         board: The board.
         pages: Where the runs have their pages.
+        curves: Of those that have one.
         trainings: Number of each value of the filter of that name.
     """
     columns = _columns(board)
@@ -113,7 +126,9 @@ def _board_view(board: Board, pages: Pages, trainings: dict[str, int]) -> dict[s
         "eps": f"{board.protocol.threat.eps:g}",
         "verifier": of.verifier(board.rows[0].entry.manifest) or "none",
         "facts": _facts(board),
-        "caption": f"{about}, below each its exact 95% interval and its range of ranks",
+        "caption": (
+            f"{about}, below each its exact 95% interval and its range of ranks{_alike(board)}"
+        ),
         "columns": [
             {"title": "Model", "align": "text", "about": _COLUMN["model"].about,
              "sortable": True, "first": "ascending"},
@@ -132,8 +147,19 @@ def _board_view(board: Board, pages: Pages, trainings: dict[str, int]) -> dict[s
             for row in board.rows
         ],
         "exports": [(name, f"exports/{board.slug}.{end}") for name, _, end in EXPORTS],
-        "plots": _plots(board, pages),
+        "plots": _plots(board, pages) + _curves(board, curves),
     }  # fmt: skip
+
+
+def _alike(board: Board) -> str:
+    """What to say where every model that is ranked may have every rank."""
+    ranked = [
+        found == (1, board.ranked[rate])
+        for row in board.rows
+        for rate, found in row.ranks.items()
+        if board.ranked[rate] > 1
+    ]
+    return "; no two models differ beyond chance" if ranked and all(ranked) else ""
 
 
 def _facts(board: Board) -> list[tuple[str, str]]:
@@ -168,10 +194,10 @@ def _cell(column: BoardColumn, row: Row) -> Markup:
     if column.key == "flags":
         return _flags(row)
     if value is None:
-        kind = "text" if column.kind in ("text", "date") else "n"
+        kind = "d" if column.kind in ("text", "date") else "n"
         return Markup("<td class={}>{}</td>").format(kind, NOTHING)
     if isinstance(value, datetime):
-        return Markup("<td class=text>{}</td>").format(value.date().isoformat())
+        return Markup("<td class=d>{}</td>").format(value.date().isoformat())
     if column.kind == "rate" and isinstance(value, float):
         return Markup("<td class=n>{}{}</td>").format(percent(value), _small(column, row))
     if isinstance(value, int | float):
@@ -200,7 +226,7 @@ def _small(column: BoardColumn, row: Row) -> Markup:
 def _flags(row: Row) -> Markup:
     found = row.entry.summary.flags
     if not found:
-        return Markup("<td class=text>{}</td>").format(NOTHING if found is None else "none")
+        return Markup("<td class=d>{}</td>").format(NOTHING if found is None else "none")
     names = ", ".join(flag.name for flag in found)
     told = " ".join(flag.meaning for flag in found)
     return Markup('<td class="text warn" title="{}">{}</td>').format(one_line(told, 300), names)
@@ -279,3 +305,14 @@ def _plots(board: Board, pages: Pages) -> list[tuple[str, Markup]]:
     plots = [(title, pareto(points[key], title, x, y)) for key, (title, x, y) in told.items()]
     front = "; the dashed line is the front of those that no other beats in both."
     return [(f"{title}{front}", plot) for title, plot in plots if plot]
+
+
+def _curves(board: Board, curves: Curves) -> list[tuple[str, Markup]]:
+    entries = [entry for entry in board.entries if id(entry) in curves][:_MOST_CURVES]
+    told = (
+        "accuracy against eps; blue is proved, beyond the line it is broken, between is not known"
+    )
+    return [
+        (f"{one_line(entry.manifest.model.name, 80)}: {told}.", curves[id(entry)])
+        for entry in entries
+    ]

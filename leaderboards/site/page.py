@@ -16,7 +16,7 @@ from leaderboards.entries import Entry
 from leaderboards.errors import RecordError, one_line
 from leaderboards.rates import Rate
 from leaderboards.reproduction import reproduction
-from leaderboards.site.bars import sandwich
+from leaderboards.site.bars import PARTS, sandwich
 from leaderboards.site.curve import curve_plot
 from leaderboards.site.folder import put
 from leaderboards.site.heat_maps import heat_maps
@@ -55,7 +55,7 @@ class Placing:
     ranks: dict[str, tuple[int, int, int]]
 
 
-def write_page(entry: Entry, placing: Placing, runs: Path) -> None:
+def write_page(entry: Entry, placing: Placing, runs: Path) -> Markup | None:
     """Write the folder of a run's page: `index.html`, `samples.js` and pictures.
 
     Args:
@@ -63,14 +63,17 @@ def write_page(entry: Entry, placing: Placing, runs: Path) -> None:
         placing: Where it stands.
         runs: Folder of all pages.
 
+    Returns:
+        Its plot of accuracy against eps, if it has one.
+
     Raises:
         RecordError: The run changed since it was read, or the page cannot be written.
     """
     folder = runs / placing.name
-    store = RunStore.open(entry.folder)
+    store = RunStore.open(entry.folder).snapshot()
     columns = sample_columns(entry, store)
     pictures, problem = _examples(entry, store, columns)
-    heat = heat_maps(entry)
+    heat, curve = heat_maps(entry), _curve(entry, store, "radius" in columns)
     for name, data in (pictures.files | heat.files).items():
         put(folder / name, data)
     pictured = {e["sample"]: f"sample-{e['sample']}" for e in pictures.shown}
@@ -86,10 +89,12 @@ def write_page(entry: Entry, placing: Placing, runs: Path) -> None:
             placing=placing,
             threat=threat_words(entry.manifest.protocol),
             sandwich=_sandwich(entry),
+            counts={part[0]: getattr(entry.summary.counts, part) for part in PARTS},
             words=sandwich_words(entry),
             rates=list(_rates(entry, placing)),
             classes=class_table(entry, columns["label"]),
-            curve=_curve(entry, store, "radius" in columns),
+            curve=curve,
+            corruptions=_corruptions(entry),
             examples=pictures.shown,
             broken=entry.summary.counts.broken,
             most_pictures=MOST,
@@ -101,6 +106,7 @@ def write_page(entry: Entry, placing: Placing, runs: Path) -> None:
             most_samples=MOST_SAMPLES,
         ),
     )
+    return curve
 
 
 @dataclass(frozen=True)
@@ -194,6 +200,15 @@ def class_table(entry: Entry, label: SampleColumn) -> list[dict[str, Any]]:
         | {rate: Rate.of(int(found[i]), int(total[i])) for rate, found in hits.items()}
         for i in np.flatnonzero(total).tolist()
     ]
+
+
+def _corruptions(entry: Entry) -> dict[str, dict[int, Rate]]:
+    """Accuracy by kind of corruption and severity; nothing where the run is not about them."""
+    found: dict[str, dict[int, Rate]] = {}
+    cells = () if entry.summary.corruption is None else entry.summary.corruption.cells
+    for cell in cells:
+        found.setdefault(cell.kind, {})[cell.severity] = cell.accuracy
+    return found
 
 
 def _curve(entry: Entry, store: RunStore, radii: bool) -> Markup | None:

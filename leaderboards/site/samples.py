@@ -138,8 +138,10 @@ class _Rows:
             seen = np.nan_to_num(_numbers(table, "prediction"), nan=-1).astype(np.int64)
             self._seen_as[places[broken]] = seen[broken]
         if (left := self._open[places]).any():
-            for place, detail in zip(places[left], _texts(table, "detail")[left], strict=True):
-                if (reason := reason_of(detail)) is not None:
+            details = _texts(table, "detail")[left]
+            reasons = {detail: reason_of(detail) for detail in set(details.tolist())}
+            for place, detail in zip(places[left].tolist(), details, strict=True):
+                if (reason := reasons[detail]) is not None:
                     self._words["reason"][place] = str(reason)
 
     def _add_clean(self, places: npt.NDArray[np.int64], table: pa.Table) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import load_subject  # type: ignore[import-not-found]
+from conftest import beside_reference, load_subject  # type: ignore[import-not-found]
 
 from attacks.pgd import PGDConfig, pgd
 from attacks.threat import ThreatModel
@@ -21,7 +21,6 @@ from certify.specification import margins
 from certify.trace import trace_model
 
 THREAT = ThreatModel.box("linf", 0.1)
-ROUNDS = {"rounds": 9, "iterations": 1, "warmup_rounds": 1}
 
 
 @pytest.mark.bench
@@ -31,7 +30,7 @@ def test_speed_of_pgd(benchmark: Any) -> None:
     config = PGDConfig(steps=10, restarts=1, step_size=1e-6)
     parts = subject.classifier, subject.x, subject.y, subject.ids
     threat = ThreatModel.box("linf", 1e-4)
-    result = benchmark.pedantic(pgd, args=(*parts, threat, config), kwargs={"seed": 0}, **ROUNDS)
+    result = beside_reference(benchmark, lambda: pgd(*parts, threat, config, seed=0))
     assert len(result.found) == 200
 
 
@@ -48,4 +47,4 @@ def test_speed_of_bounds(benchmark: Any, method: str, samples: int) -> None:
         return output_bounds(known, wanted)
 
     with torch.no_grad():
-        assert benchmark.pedantic(bounds, **ROUNDS).shape == (samples, 9)
+        assert beside_reference(benchmark, bounds).shape == (samples, 9)

@@ -77,7 +77,10 @@
     const own = { training, certified, unreliable, ...section };
     for (const [name, value] of Object.entries(wanted)) {
       if (name === "text") {
-        if (!texts.has(row)) texts.set(row, `${row.textContent} ${section.title}`.toLowerCase());
+        if (!texts.has(row)) {
+          const words = [...row.cells, { textContent: section.title }].map((cell) => cell.textContent);
+          texts.set(row, words.join(" ").toLowerCase());
+        }
         if (!value.split(/\s+/).every((word) => texts.get(row).includes(word))) return false;
       } else if (name === "sparsity") {
         if (sparsity === "" || Number(sparsity) < Number(value)) return false;

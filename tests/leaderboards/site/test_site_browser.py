@@ -196,7 +196,7 @@ def test_dark_and_light_follow_the_system_and_the_button(site, visit) -> None:
 def test_a_thousand_runs_are_small_and_sorted_at_once(tmp_path, visit) -> None:
     board = one_board(many_entries(tmp_path / "run", 1000))
     pages = {id(row.entry): row.entry.manifest.run_id for row in board.rows}
-    data = index_page([board], [], pages, "Many")
+    data = index_page([board], [], pages, {}, "Many")
     assert len(data) < 2_000_000
     put(tmp_path / "site" / "index.html", data)
     _write_assets(tmp_path / "site" / "assets")

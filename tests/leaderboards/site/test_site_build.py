@@ -134,6 +134,11 @@ def test_refused_runs_are_named_with_their_problem(site) -> None:
     assert "summary.json" in index
 
 
+def test_a_board_says_where_no_ranks_are_settled(site) -> None:
+    captions = re.findall("<caption[^>]*>([^<]*)</caption>", (site / "index.html").read_text())
+    assert [c.endswith("; no two models differ beyond chance") for c in captions] == [True, False]
+
+
 def test_a_page_says_what_was_found(site) -> None:
     text = (site / "runs" / "run-1" / "index.html").read_text()
     for said in (
