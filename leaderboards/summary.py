@@ -286,7 +286,8 @@ def _step_summary(
 
 def _queries(frame: pd.DataFrame) -> int:
     """Forward passes that no gradient followed: every gradient has a pass of its own."""
-    return int((frame["forwards"] - frame["backwards"]).clip(lower=0).sum())
+    asked = frame["forwards"].to_numpy() - frame["backwards"].to_numpy()
+    return int(asked.clip(min=0).sum())
 
 
 def _knowledge(store: RunStore, step: str) -> Knowledge | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from robustbench_c.cli import gate, speed_gate, validate
+from robustbench_c.cli import gate, publish, speed_gate, validate
 from robustbench_c.cli.app import new_app, run_app
 from robustbench_c.cli.records import Jobs, Runs, Strict, processes, read_all, read_records
 from robustbench_c.errors import UsageError, did_you_mean
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 app = new_app()
 for command in (gate.check, gate.baseline, speed_gate.speed, validate.validate):
     app.command()(command)
+app.command()(publish.model_card)
+app.command()(publish.mlflow)
 
 TITLE = "Robustness and certification"
 """Of a site, unless another is given."""

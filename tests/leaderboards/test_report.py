@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 from hostile_records import a_record, removed, set_in
-from record_makers import a_manifest
+from record_makers import a_frame, a_manifest, a_row
 
 from leaderboards.errors import RecordError
+from leaderboards.manifest import StepInfo
 from leaderboards.report.blocks import Alarm, Facts, Figures, Points, Report, Table, Text
 from leaderboards.report.build import build
 from leaderboards.report.slices import read_slices
 from leaderboards.report.write import report_bytes
+from leaderboards.store import RunStore
 
 SCRIPT = "<script>alert(1)</script>"
 HOSTILE = f"{SCRIPT}[x](javascript:alert(1)) ![i](https://evil.example/a.png) @someone | `x`"
@@ -235,10 +237,10 @@ def test_several_runs_of_one_model(run: Path, tmp_path: Path) -> None:
     other = a_record(tmp_path / "other", run_id="run-2").folder
     report = build([run, other, run])
     assert [s.title for s in report.sections if s.level == 1] == [
-        "Summary 1: predictions (run-1)",
-        "Summary 2: predictions (run-2)",
-        "Details 1: predictions (run-1)",
-        "Details 2: predictions (run-2)",
+        "Summary 1 of 2: predictions",
+        "Summary 2 of 2: predictions",
+        "Details 1 of 2: predictions",
+        "Details 2 of 2: predictions",
     ]
     anchors = [each.anchor for each in report.sections]
     assert len(set(anchors)) == len(anchors)
@@ -294,3 +296,27 @@ def test_slices_of_another_form(tmp_path: Path) -> None:
         read_slices(slices_file(tmp_path, data=b"sample_id,slice\n1,\xff\n"))
     with pytest.raises(RecordError, match="is missing"):
         read_slices(tmp_path / "none.csv")
+
+
+def test_a_smoothed_classifier_is_reported_as_one(tmp_path: Path) -> None:
+    steps = {"sigma": 0.25, "n0": 10, "n": 100, "alpha": 0.001}
+    step = StepInfo(name="smoothing", kind="certificate", parameters=steps)
+    made = a_manifest((step,))
+    threat = made.protocol.threat.model_copy(update={"norm": "l2", "eps": 0.0})
+    protocol = made.protocol.model_copy(update={"threat": threat})
+    model = made.model.model_copy(update={"name": "smoothed cnn", "card": {"base_name": "cnn"}})
+    changes = {"protocol": protocol, "protocol_sha256": protocol.sha256, "model": model}
+    store = RunStore.create(tmp_path / "run", made.model_copy(update=changes))
+    store.write_shard("clean", a_frame(*(a_row(i) for i in range(10))))
+    row: dict[str, Any] = {"radius": 0.2, "votes": 99, "forwards": 100, "bound": None}
+    proved = [a_row(i, "certified", method="cohen", **row) for i in range(9)]
+    left = a_row(9, **row | {"radius": None, "votes": 50})
+    store.write_shard("smoothing", a_frame(*proved, left))
+    store.write_summary()
+    report = build([store.folder])
+    told = section(report, "Summary")
+    assert "For 9 a radius beyond 0 is proved, each with probability 0.999" in told
+    assert "another function than the model itself" in section(report, "What the verdicts rest on")
+    commands = report_bytes(report, ".md").decode()
+    assert "robust-smooth --model cnn --data mini" in commands
+    assert "--smooth 0.25 --smooth-n0 10 --smooth-n 100 --smooth-alpha 0.001" in commands
