@@ -188,17 +188,16 @@ def _steps(entry: Entry) -> Iterator[dict[str, Any]]:
 
 def class_table(entry: Entry, label: SampleColumn) -> list[dict[str, Any]]:
     """Return rates by true class, of classes that have samples."""
-    known = label.values >= 0
-    names = entry.manifest.data.classes
+    known, names = label.values >= 0, label.words or []
     total = np.bincount(label.values[known], minlength=len(names))
     hits = {
         rate: np.bincount(label.values[known & right], minlength=len(names))
         for rate, right in entry.right.items()
     }
     return [
-        {"name": names[i], "samples": int(total[i])}
+        {"name": name, "samples": int(total[i])}
         | {rate: Rate.of(int(found[i]), int(total[i])) for rate, found in hits.items()}
-        for i in np.flatnonzero(total).tolist()
+        for i, name in enumerate(names)
     ]
 
 

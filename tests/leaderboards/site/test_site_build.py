@@ -147,6 +147,7 @@ def test_a_page_says_what_was_found(site) -> None:
         "For 5 it is proved that no such attacker can succeed; of 2 neither is known.",
         "at least 50.00% and at most 70.00%.",
         "certified 50.00%",
+        '<bdi>shoe</bdi></th><td class="n">10</td>',
         "robust-eval --model cnn --data mini --split test --norm linf --eps 0.1",
     ):
         assert said in text, said
