@@ -23,6 +23,7 @@ from leaderboards.columns import (
 )
 from leaderboards.errors import RecordError
 from leaderboards.files import (
+    atomic_create_bytes,
     atomic_write_bytes,
     is_temporary,
     list_folder,
@@ -80,7 +81,8 @@ class RunStore:
     def create(cls, folder: Path, manifest: Manifest) -> RunStore:
         """Begin a run, or take up one that was begun with the same identity.
 
-        What a crash left half-written is removed, so only one process may call this at a time.
+        What a crash left half-written is removed. Several workers may call this at once: the
+        manifest of one of them counts.
 
         Args:
             folder: Made if it is not there; otherwise empty, or the folder of such a run.
@@ -99,10 +101,11 @@ class RunStore:
             for step in store.steps:
                 remove_temporaries(folder, store._folder(step))
             return store
-        if list_folder(folder, folder):
+        if any(not is_temporary(path) for path in list_folder(folder, folder)):
             raise RecordError(f"{folder} is neither empty nor a run; choose another folder")
-        atomic_write_bytes(folder / MANIFEST, manifest.to_bytes())
-        return cls(folder, manifest)
+        if atomic_create_bytes(folder / MANIFEST, manifest.to_bytes()):
+            return cls(folder, manifest)
+        return cls.create(folder, manifest)  # another worker was first: its manifest counts
 
     @classmethod
     def open(cls, folder: Path) -> RunStore:
@@ -167,6 +170,10 @@ class RunStore:
     def completed_ids(self, step: str) -> Ids:
         """Return the ids, ascending, of the samples that a step has rows for."""
         return np.sort(self.read_table(step)["sample_id"].to_numpy())
+
+    def shard_path(self, step: str, ids: Ids) -> Path:
+        """Return where the shard of a step with these samples lies, or would."""
+        return self._folder(step) / shard.file_name(ids)
 
     def shard_paths(self, step: str) -> list[Path]:
         """Return the shards of a step, by name; files that a crash left are passed over.

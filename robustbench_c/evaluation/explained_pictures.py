@@ -36,9 +36,7 @@ def draw_samples(run: Run, model: LoadedModel, data: Dataset) -> None:
     """
     image = data.x.dim() == 4 and data.shape[0] in (1, 3)
     flat = data.x.dim() == 2
-    if not (image or flat) or all(
-        (run.folder / name).exists() for name in (f"{NAME}.svg", KEPT)
-    ):
+    if not (image or flat) or all((run.folder / name).exists() for name in (f"{NAME}.svg", KEPT)):
         return
     if not run.verdicts["verdict"].isin(list(_VERDICTS)).any():  # errors have nothing to show
         return
