@@ -29,6 +29,7 @@ from leaderboards.manifest import (
 from leaderboards.pairs import right_by_verdict
 from leaderboards.sample_ids import format_ids, parse_ids
 from leaderboards.store import RunStore
+from leaderboards.strict_json import check_json
 from leaderboards.verdicts import (
     CLEAN_STEP,
     EXPLAINED_LEGAL,
@@ -39,7 +40,7 @@ from leaderboards.verdicts import (
 )
 
 BASELINE_SCHEMA: Final = 1
-MAX_BASELINE_BYTES = 16 << 20
+MAX_BASELINE_BYTES = 64 << 20
 _BY_NO_STEP = frozenset({Verdict.UNDECIDED, Verdict.ERROR})
 _Ranges = str
 """Ids as `format_ids` writes them; nothing where there are none."""
@@ -198,12 +199,14 @@ def read_baseline(path: Path) -> Baseline:
     """
     if path.is_dir():
         return Baseline.of(read_entry(path))
+    data = read_bytes(path.parent, path, MAX_BASELINE_BYTES)
     try:
-        data = read_bytes(path.parent, path, MAX_BASELINE_BYTES)
+        check_json(data)
         return Baseline.model_validate_json(data)
-    except ValidationError as error:
+    except (RecordError, ValidationError) as error:
+        why = explain(error) if isinstance(error, ValidationError) else error
         raise RecordError(
-            f"{path} is no baseline (robust-leaderboard baseline makes one): {explain(error)}"
+            f"{path} is no baseline (robust-leaderboard baseline makes one): {why}"
         ) from None
 
 

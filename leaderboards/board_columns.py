@@ -103,8 +103,8 @@ def _metrics() -> Iterator[BoardColumn]:
 
     for column in (*CERTAINTIES, *BY_CLASS):
         if column.name != "explanation_bound":
-            title, doc = f"{column.name.replace('_', ' ')}, median", column.doc
-            told = f"Median over the samples: {doc[0].lower()}{doc[1:]}."
+            title = f"{column.name.replace('_', ' ')}, median"
+            told = f"Median over the samples of `{column.name}` in the records."
             yield BoardColumn(f"median_{column.name}", title, "number", told, metric(column.name))
 
 

@@ -193,11 +193,23 @@ def to_frame(table: Any) -> pd.DataFrame:
     Nullable whole numbers are pandas' masked `Int64` and `Int32`, text is `string`, and a null
     margin, distance or radius is NaN.
     """
-    ordered = table.sort_by("sample_id")
-    frame: pd.DataFrame = ordered.to_pandas(types_mapper=_PANDAS.get)
+    ordered = _by_sample(table)
+    frame: pd.DataFrame = ordered.to_pandas(types_mapper=_PANDAS.get, use_threads=False)
     for name in ("prediction", "votes"):
-        frame[name] = pd.array(ordered[name].to_pylist(), dtype="Int64")
+        frame[name] = _masked(ordered[name])
     return frame
+
+
+def _by_sample(table: Any) -> Any:
+    """The table ordered by sample; it often is."""
+    ids = table["sample_id"].to_numpy()
+    return table if (np.diff(ids) > 0).all() else table.sort_by("sample_id")
+
+
+def _masked(column: Any) -> Any:
+    """Whole numbers that may be null, as pandas' `Int64`."""
+    missing = column.is_null().to_numpy()
+    return pd.arrays.IntegerArray(pc.fill_null(column, 0).to_numpy(), np.array(missing))
 
 
 def check_names(names: list[str], layout: Layout) -> None:
@@ -296,7 +308,7 @@ def content_sha256(table: Any) -> str:
 
     Row order, shards, batches and resumes leave it as it is.
     """
-    ordered = table.sort_by("sample_id")
+    ordered = _by_sample(table)
     digest = hashlib.sha256(f"shard schema {SHARD_SCHEMA}".encode())
     for column in ordered.schema:  # a layout's, in its order
         if column.name == TIMING:
@@ -304,7 +316,7 @@ def content_sha256(table: Any) -> str:
         values = ordered[column.name].combine_chunks()
         digest.update(f"\n{column.name}:{column.type}:{len(values)}\n".encode())
         if pa.types.is_string(column.type):
-            digest.update(json.dumps(values.to_pylist()).encode())
+            digest.update(_json_of(values).encode())
             continue
         digest.update(np.asarray(values.is_valid(), dtype=np.bool_).tobytes())
         if pa.types.is_list(column.type):
@@ -313,3 +325,11 @@ def content_sha256(table: Any) -> str:
         numbers = values.fill_null(0).to_numpy(zero_copy_only=False)
         digest.update(numbers.astype(numbers.dtype.newbyteorder("<")).tobytes())
     return digest.hexdigest()
+
+
+def _json_of(words: Any) -> str:
+    """The canonical `json.dumps` of a column of text, each word worked out once."""
+    coded = words.dictionary_encode()
+    known = [json.dumps(word) for word in (*coded.dictionary.to_pylist(), None)]
+    places = coded.indices.fill_null(len(known) - 1).to_pylist()
+    return f"[{', '.join([known[place] for place in places])}]"

@@ -1,15 +1,15 @@
 """Signs that a run's attacks failed: what was measured, and which of it spoils the run.
 
-`diagnostics.json` says of which samples each sign holds. A sign of masked gradients makes the
-robustness of a sample doubtful only where it rests on attacks alone: not where the run found an
-example, which was re-checked, and not where it has a proof. So whether a flag is red follows from
-that file and the verdicts together, and is worked out anew each time.
+`diagnostics.json` says of which samples each sign holds. A sign of masked gradients is refuted
+where gradients broke the sample, or the run proved it: there it counts for nothing. What attacks
+without gradients alone broke refutes nothing, it is what a masked model looks like. So whether a
+flag is red follows from that file and the verdicts together, and is worked out anew each time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Final, Literal, Self, get_args
 
 import numpy as np
 import pandas as pd
@@ -17,13 +17,15 @@ from pydantic import Field, ValidationError, model_validator
 
 from leaderboards.errors import RecordError
 from leaderboards.files import atomic_write_bytes, list_folder, read_bytes
-from leaderboards.manifest import Count, Record, Sha256, Slug, Text, explain
+from leaderboards.manifest import Count, Record, Sha256, Slug, StepInfo, Text, explain
 from leaderboards.sample_ids import Ids
 from leaderboards.verdicts import CLEAN_STEP, Verdict
 
 if TYPE_CHECKING:
     from leaderboards.store import RunStore
 
+Knowledge = Literal["white-box", "score", "decision", "none"]
+"""What an attack has to know of a model: gradients, logits, predicted classes, or nothing."""
 FILE = "diagnostics.json"
 DIAGNOSTICS_SCHEMA: Final = 2
 MOST = 64
@@ -100,34 +102,48 @@ class RedFlag(Record):
     meaning: Text
     """What it says of a sample."""
     value: _Share
-    """Share of the samples that count: of those looked at whose verdict rests on attacks alone;
-    where it is about the model, of all that were looked at."""
+    """Share of the samples that count: of those looked at that no proof and no attack by gradients
+    settled; where it is about the model, of all that were looked at."""
     limit: _Share
     """Values above it are red."""
     samples: Count
     """Samples that count."""
 
 
+def knowledge_of(step: StepInfo) -> Knowledge | None:
+    """What an attack's step says that it has to know of the model; None of other steps.
+
+    PGD's and those on explanations say nothing, and need gradients.
+    """
+    found = [known for known in get_args(Knowledge) if known == step.parameters.get("knowledge")]
+    return found[0] if found else ("white-box" if step.kind == "attack" else None)
+
+
 def counted(
-    diagnostics: Diagnostics, verdicts: pd.DataFrame
+    diagnostics: Diagnostics, settled: pd.DataFrame, steps: Sequence[StepInfo]
 ) -> Iterator[tuple[Measured, int, int]]:
     """Yield each sign, the samples that count of which it holds, and all samples that count.
 
-    A flag about samples counts those that no example and no proof settled.
+    A flag about samples counts those that are not proved, and that no attack by gradients broke.
 
     Args:
         diagnostics: Of the run.
-        verdicts: Column `verdict`, indexed by sample id, as the run has them now.
+        settled: Columns `verdict` and `settled_by`, indexed by sample id, as the run has them now.
+        steps: Of the run's protocol.
     """
-    settled = verdicts.index[verdicts["verdict"].isin([Verdict.BROKEN, Verdict.CERTIFIED])]
+    blind = [step.name for step in steps if knowledge_of(step) not in ("white-box", None)]
+    refuted = settled["verdict"].isin([Verdict.CERTIFIED])
+    refuted |= settled["verdict"].isin([Verdict.BROKEN]) & ~settled["settled_by"].isin(blind)
     everything = np.array(diagnostics.looked_at, dtype=np.int64)
-    resting = everything[~np.isin(everything, settled)]
+    resting = everything[~np.isin(everything, settled.index[refuted])]
     for sign in diagnostics.measured:
         ids = resting if sign.about == "sample" else everything
         yield sign, int(np.isin(ids, sign.held or ()).sum()), int(ids.size)
 
 
-def red_flags(diagnostics: Diagnostics, verdicts: pd.DataFrame) -> tuple[RedFlag, ...]:
+def red_flags(
+    diagnostics: Diagnostics, settled: pd.DataFrame, steps: Sequence[StepInfo]
+) -> tuple[RedFlag, ...]:
     """Return the flags that make a run unreliable.
 
     It takes more than one sample, unless the flag may hold of none at all. Arguments as of
@@ -141,7 +157,7 @@ def red_flags(diagnostics: Diagnostics, verdicts: pd.DataFrame) -> tuple[RedFlag
             limit=sign.limit,
             samples=samples,
         )
-        for sign, held, samples in counted(diagnostics, verdicts)
+        for sign, held, samples in counted(diagnostics, settled, steps)
         if held > (1 if sign.limit else 0) and held / samples > sign.limit
     )
 

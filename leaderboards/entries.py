@@ -16,15 +16,14 @@ from leaderboards.errors import RecordError
 from leaderboards.files import list_folder
 from leaderboards.manifest import Manifest
 from leaderboards.pairs import right_by_rate
-from leaderboards.settle import sample_verdicts
 from leaderboards.store import RunStore, is_run
-from leaderboards.summary import Summary, summarise
+from leaderboards.summary import Summary
 
 Right = npt.NDArray[np.bool_]
 _CHUNK = 4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Entry:
     """A run as boards, reports and exports see it: nothing in it is taken from summary.json.
 
@@ -81,15 +80,14 @@ def read_entry(folder: Path) -> Entry:
         ContradictionError: A sample is both certified and broken.
         RecordError: It is not a run, or it does not agree with itself.
     """
-    store = RunStore.open(folder)
+    store = RunStore.open(folder).snapshot()
     problems = store.verify_bytes()
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise RecordError(f"{problems[0]}{more}")
-    frames = store.read_steps()
-    settled = sample_verdicts(frames, store.manifest.data.sample_ids)
-    right = right_by_rate(store.manifest, frames, settled["verdict"])
-    return Entry(folder, store.manifest, summarise(store), settled, right)
+    settled = store.verdicts()
+    right = right_by_rate(store.manifest, store.read_steps(), settled["verdict"])
+    return Entry(folder, store.manifest, store.summary(), settled, right)
 
 
 def find_runs(places: Sequence[Path]) -> list[Path]:

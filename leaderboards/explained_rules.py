@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from leaderboards.cells import NONE, Cells
 from leaderboards.manifest import ExplanationInfo, Parameter, ThreatInfo
-from leaderboards.verdicts import CLEAN_STEP, StepKind, Verdict, reason_of
+from leaderboards.verdicts import CLEAN_STEP, StepKind, Verdict
 
 _ROUNDING = 1e-6
 """Relative: norms of one box are rounded one by one."""
@@ -65,7 +66,7 @@ def _certificate_rules(
     certified = frame["verdict"].isin([Verdict.CERTIFIED])
     bound = frame["explanation_bound"]
     within = bound <= explanation.criterion.threshold
-    silent = frame["detail"].map(reason_of, na_action="ignore").isna()
+    silent = Cells(frame).reason == NONE
     linf, mean, l1, l2 = (frame[f"deviation_{n}"] for n in ("linf", "mean", "l1", "l2"))
     more = 1 + _ROUNDING
     rules = {

@@ -17,6 +17,7 @@ from typing import Any, Final, Literal
 from leaderboards.board_columns import COLUMNS, BoardColumn, shown_columns
 from leaderboards.boards import Board, Row
 from leaderboards.column_values import Value
+from leaderboards.markdown import table
 
 EXPORT_SCHEMA: Final = 1
 Format = Literal["csv", "json", "md", "latex"]
@@ -32,7 +33,8 @@ _LATEX = {
     "|": r"\textbar{}",
     '"': r"\textquotedbl{}",
 } | {sign: f"\\{sign}" for sign in "&%$#_{}"}
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+!|~&-])")
+_MARKDOWN = re.compile(r"[\\`*_\[\]<>|~&@:]|(?<=www)\.", re.IGNORECASE)
+"""What marks up, links or mentions inside of a line, or ends the cell of a table."""
 
 
 def export(boards: Sequence[Board], form: Format) -> str:
@@ -126,27 +128,19 @@ def _markdown(boards: Sequence[Board]) -> str:
     parts = []
     for board in boards:
         columns = shown_columns(board, short=True)
-        lines = [
-            f"## {_MARKDOWN.sub(_escaped, board.title)}",
-            "",
-            _md_row([_MARKDOWN.sub(_escaped, column.title) for column in columns]),
-            _md_row(["---" if column.kind == "text" else "---:" for column in columns]),
-        ]
-        lines += [
-            _md_row([_MARKDOWN.sub(_escaped, cell(column, row)) for column in columns])
-            for row in board.rows
-        ]
-        parts.append("\n".join(lines) + "\n")
+        rows = [[_marked(cell(column, row)) for column in columns] for row in board.rows]
+        numbers = [i for i, column in enumerate(columns) if column.kind != "text"]
+        grid = table([_marked(column.title) for column in columns], rows, numbers)
+        parts.append(f"## {_marked(board.title)}\n\n{grid}")
     return "\n".join(parts)
 
 
-def _escaped(sign: re.Match[str]) -> str:
-    entities = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
-    return entities.get(sign[0], f"\\{sign[0]}")
+def _marked(text: str) -> str:
+    return _MARKDOWN.sub(lambda sign: _sign(sign[0]), text)
 
 
-def _md_row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+def _sign(sign: str) -> str:
+    return f"&#{ord(sign)};" if sign in "<>&@:." else f"\\{sign}"
 
 
 def _latex(boards: Sequence[Board]) -> str:

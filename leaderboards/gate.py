@@ -107,7 +107,8 @@ class Outcome:
         run: What is there now.
         limits: As given.
         metrics: Those that were gated.
-        flips: Lost samples first, each by ascending id.
+        flips: Samples that a failing metric lost, then other lost ones, then gained ones; each by
+            ascending id.
         new_flags: Red flags that only the run has.
         notes: What a reader should know, a line each.
     """
@@ -144,7 +145,8 @@ def check(baseline: Baseline, run: Baseline, limits: Limits = Limits()) -> Outco
         raise NotComparableError("the run was not diagnosed, so nothing is known of its red flags")
     before, after = baseline.right(), run.right()
     metrics = judge({names[m]: (before[m], after[m]) for m in asked}, limits, asked)
-    flips = _flips(baseline, run, {names[m]: (before[m], after[m]) for m in asked})
+    failing = {metric.told for metric in metrics if metric.failures}
+    flips = _flips(baseline, run, {names[m]: (before[m], after[m]) for m in asked}, failing)
     new = set(run.flags or ()) - set(baseline.flags or ())
     notes = _notes(baseline, run, limits, len(metrics))
     return Outcome(baseline, run, limits, metrics, flips, tuple(sorted(new)), notes)
@@ -246,13 +248,16 @@ def _difference(old: Any, new: Any, place: str = "") -> str:
 
 
 def _flips(
-    baseline: Baseline, run: Baseline, rights: dict[str, tuple[Right, Right]]
+    baseline: Baseline, run: Baseline, rights: dict[str, tuple[Right, Right]], failing: set[str]
 ) -> tuple[Flip, ...]:
     before, after, classes = baseline.settled(), run.settled(), baseline.classes()
     lost = {told: old & ~new for told, (old, new) in rights.items()}
     gained = {told: new & ~old for told, (old, new) in rights.items()}
-    any_lost = np.any(list(lost.values()), axis=0)
-    places = [*np.flatnonzero(any_lost), *np.flatnonzero(np.any([*gained.values()], 0) & ~any_lost)]
+    flipped = np.any([*lost.values(), *gained.values()], axis=0)
+    any_lost = np.any([*lost.values()], axis=0)
+    failed = np.any([flipped & False, *(lost[told] for told in failing)], axis=0)
+    first = 2 - any_lost.astype(int) - failed.astype(int)
+    places = sorted(np.flatnonzero(flipped).tolist(), key=lambda i: int(first[i]))
 
     def by(step: Any) -> str | None:
         return step if isinstance(step, str) else None

@@ -12,11 +12,13 @@ from leaderboards.gate import Flip, Outcome
 from leaderboards.junit import Case, junit
 from leaderboards.markdown import inert, table
 from leaderboards.rates import Rate
+from leaderboards.verdicts import CLEAN_STEP
 
 SUITE = "robustness"
 HEADER = ("metric", "baseline", "run", "change", "lost", "gained", "p", "adjusted p", "verdict")
 FLIP_HEADER = ("sample", "class", "before", "after", "lost", "gained")
-_IN_MARKDOWN = 200
+_IN_MARKDOWN = 100
+"""Flipped samples that are shown; GitHub takes comments of at most 65,536 characters."""
 
 
 def rows(outcome: Outcome) -> list[tuple[str, ...]]:
@@ -40,7 +42,7 @@ def rows(outcome: Outcome) -> list[tuple[str, ...]]:
 def flip_row(flip: Flip) -> tuple[str, ...]:
     """Return a sample as cells under `FLIP_HEADER`; the class is the text of a stranger."""
     sides = (flip.before, flip.before_by), (flip.after, flip.after_by)
-    told = [verdict + (f" by {step}" if step else "") for verdict, step in sides]
+    told = [f"{v} by {step}" if step and step != CLEAN_STEP else v for v, step in sides]
     return str(flip.sample_id), flip.label, *told, ", ".join(flip.lost), ", ".join(flip.gained)
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from leaderboards.cells import CODES, NONE, Cells, Codes, strings
 from leaderboards.errors import ContradictionError
 from leaderboards.explained import beyond_bound
 from leaderboards.sample_ids import Ids
-from leaderboards.verdicts import CLEAN_STEP, SETTLED, Reason, Verdict, reason_of
+from leaderboards.verdicts import SETTLED, Reason, Verdict
+
+_SETTLED = [CODES[verdict] for verdict in SETTLED]
 
 
 def sample_verdicts(frames: dict[str, pd.DataFrame], samples: Ids) -> pd.DataFrame:
@@ -31,52 +35,50 @@ def sample_verdicts(frames: dict[str, pd.DataFrame], samples: Ids) -> pd.DataFra
             proved.
     """
     index = pd.Index(samples, name="sample_id")
-    ran = {step: index.isin(frame["sample_id"]) for step, frame in frames.items()}
-    rows = {
-        step: frame.set_index("sample_id")["verdict"].reindex(index)
-        for step, frame in frames.items()
-    }
+    ran = np.zeros((len(frames), samples.size), dtype=np.bool_)
+    codes = np.full((len(frames), samples.size), NONE, dtype=np.int8)
+    nearest, proved = np.full(samples.size, np.inf), np.full(samples.size, -np.inf)
+    for i, frame in enumerate(frames.values()):
+        cells = Cells(frame)
+        place = index.get_indexer(pd.Index(cells.ids))
+        ran[i, place], codes[i, place] = True, cells.verdict
+        nearest[place] = np.fmin(nearest[place], cells.number("distance"))
+        proved[place] = np.fmax(proved[place], cells.number("radius"))
     broken, certified, failed = (
-        np.any([column.isin([verdict]) for column in rows.values()], axis=0)
+        (codes == CODES[verdict]).any(axis=0)
         for verdict in (Verdict.BROKEN, Verdict.CERTIFIED, Verdict.ERROR)
     )
-    contradicted = (broken & certified) | _found_within_radius(frames, index)
-    contradicted |= beyond_bound(frames, index)
+    contradicted = (broken & certified) | (nearest <= proved) | beyond_bound(frames, index)
     if contradicted.any():
         raise ContradictionError(tuple(int(i) for i in samples[contradicted]))
 
-    result = pd.DataFrame({"verdict": pd.NA, "settled_by": pd.NA}, index=index, dtype="string")
-    for step, column in rows.items():
-        new = ran[CLEAN_STEP] & column.isin(SETTLED) & result["verdict"].isna()
-        result.loc[new, "verdict"] = column[new]
-        result.loc[new, "settled_by"] = step
-    over = np.all(list(ran.values()), axis=0) | rows[CLEAN_STEP].isin([Verdict.ERROR])
-    over &= result["verdict"].isna()
-    result.loc[over, "verdict"] = np.where(failed[over], Verdict.ERROR, Verdict.UNDECIDED)
-    return result
+    verdict = np.full(samples.size, NONE, dtype=np.int8)
+    by = np.full(samples.size, NONE)
+    for i in range(len(frames)):
+        new = ran[0] & np.isin(codes[i], _SETTLED) & (verdict == NONE)
+        verdict[new], by[new] = codes[i, new], i
+    over = (ran.all(axis=0) | (codes[0] == CODES[Verdict.ERROR])) & (verdict == NONE)
+    verdict[over] = np.where(failed[over], CODES[Verdict.ERROR], CODES[Verdict.UNDECIDED])
+    words = {"verdict": strings(verdict, list(Verdict)), "settled_by": strings(by, list(frames))}
+    return pd.DataFrame(words, index=index)
 
 
-def open_reasons(certificates: list[pd.DataFrame]) -> pd.Series[str]:
-    """Return why each sample stayed open, by sample id: what the last certificate says of it.
+def open_reasons(certificates: Sequence[Cells]) -> tuple[Ids, Codes]:
+    """Return why samples stayed open: what the last certificate that gives a reason says of each.
 
     Args:
         certificates: The rows of the steps of that kind, in the protocol's order.
+
+    Returns:
+        Sample ids, and codes of their reasons.
     """
-    rows = pd.concat(certificates).set_index("sample_id")
-    rows = rows[rows["verdict"].isna()]
-    reasons = rows["detail"].map(reason_of, na_action="ignore").dropna()
-    return reasons[~reasons.index.duplicated(keep="last")].astype("string")
+    told = [(cells.verdict == NONE) & (cells.reason != NONE) for cells in certificates]
+    ids = np.concatenate([c.ids[here] for c, here in zip(certificates, told, strict=True)])
+    codes = np.concatenate([c.reason[here] for c, here in zip(certificates, told, strict=True)])
+    unique, last = np.unique(ids[::-1], return_index=True)
+    return unique, codes[::-1][last]
 
 
-def count_reasons(reasons: pd.Series[str]) -> dict[str, int]:
+def count_reasons(codes: Codes) -> dict[str, int]:
     """Return the number of samples for each reason, those of none included."""
-    return {str(reason): int((reasons == str(reason)).sum()) for reason in Reason}
-
-
-def _found_within_radius(
-    frames: dict[str, pd.DataFrame], index: pd.Index[int]
-) -> npt.NDArray[np.bool_]:
-    rows = pd.concat(list(frames.values()))
-    radius = rows.groupby("sample_id")["radius"].max().reindex(index)
-    distance = rows.groupby("sample_id")["distance"].min().reindex(index)
-    return (distance <= radius).to_numpy(dtype=np.bool_)
+    return {str(reason): int((codes == CODES[reason]).sum()) for reason in Reason}

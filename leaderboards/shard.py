@@ -69,7 +69,8 @@ def decode(
             raise RecordError(f"{rows} rows for a run of {max_rows} samples")
         check_sizes(file.metadata, layout.lengths)
         _check_claims(file.metadata, layout)
-        table = pq.read_table(pa.BufferReader(data), read_dictionary=_TEXT)
+        whole = pq.ParquetFile(pa.BufferReader(data), read_dictionary=_TEXT)
+        table = whole.read(use_threads=False)
         for name in _TEXT:
             for chunk in table[name].chunks:
                 longest = pc.max(pc.utf8_length(chunk.dictionary)).as_py()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from leaderboards.errors import NotComparableError
@@ -56,6 +57,13 @@ class Stats(_Read):
         return (self.q3 - self.q1) / self.median
 
 
+class ExtraInfo(_Read):
+    """What a benchmark says of itself."""
+
+    reference_workload: Annotated[tuple[_Seconds, ...], Field(max_length=100_000)] = ()
+    """Times of the reference, measured in turns with the benchmark's rounds."""
+
+
 class Benchmark(_Read):
     """One benchmark."""
 
@@ -65,6 +73,16 @@ class Benchmark(_Read):
     """The same with its file."""
     stats: Stats
     """Its times."""
+    extra_info: ExtraInfo = ExtraInfo()
+    """Its own unit of time, if it has one."""
+
+    def unit(self) -> Stats | None:
+        """Return the times of the reference beside this benchmark, if there are enough."""
+        times = self.extra_info.reference_workload
+        if len(times) < LEAST_ROUNDS:
+            return None
+        q1, median, q3 = (float(q) for q in np.quantile(times, [0.25, 0.5, 0.75]))
+        return Stats(median=median, q1=q1, q3=q3, rounds=len(times))
 
 
 class Timings(_Read):
@@ -79,9 +97,12 @@ class Timings(_Read):
             raise ValueError("a benchmark is there twice")
         return self
 
-    def by_name(self) -> dict[str, Stats]:
-        """Return the times of all but the reference."""
-        return {b.fullname: b.stats for b in self.benchmarks if b.name != REFERENCE}
+    def by_name(self) -> dict[str, tuple[Stats, Stats]]:
+        """Return the times of all but the reference, each with its unit."""
+        unit = self.unit()
+        return {
+            b.fullname: (b.stats, b.unit() or unit) for b in self.benchmarks if b.name != REFERENCE
+        }
 
     def unit(self) -> Stats:
         """Return the times of the reference.
@@ -176,6 +197,9 @@ def read_timings(path: Path) -> Timings:
 def compare_speed(baseline: Timings, head: Timings, max_slowdown: float) -> Speed:
     """Compare the medians of two runs, each in units of its reference workload.
 
+    The unit of a benchmark is the reference that was timed in turns with its rounds, where there is
+    one, and else that of the file: the load of a machine changes during a run.
+
     Medians and not the shortest times, since rounds are chosen by time: a benchmark that got slower
     has fewer of them, and the shortest of fewer is longer. The noise of a ratio is the root of the
     sum of squares of the four interquartile ranges that are in it (benchmark and reference, before
@@ -187,14 +211,13 @@ def compare_speed(baseline: Timings, head: Timings, max_slowdown: float) -> Spee
     Raises:
         NotComparableError: They have no benchmark with rounds enough in common, or no unit.
     """
-    units = baseline.unit(), head.unit()
     old, new = baseline.by_name(), head.by_name()
     ratios = []
     for name in old.keys() & new.keys():
         sides = old[name], new[name]
-        noise = math.hypot(*(stats.noise for stats in (*sides, *units)))
-        before, after = (s.median / u.median for s, u in zip(sides, units, strict=True))
-        judged = min(stats.rounds for stats in sides) >= LEAST_ROUNDS
+        noise = math.hypot(*(stats.noise for side in sides for stats in side))
+        before, after = (stats.median / unit.median for stats, unit in sides)
+        judged = min(stats.rounds for stats, _ in sides) >= LEAST_ROUNDS
         slower = judged and math.log(after / before) - noise > math.log(max_slowdown)
         ratios.append(Ratio(name, before, after, noise, judged, slower))
     if not any(ratio.judged for ratio in ratios):

@@ -7,7 +7,9 @@ RUN/summary.json
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -33,12 +35,15 @@ from leaderboards.files import (
 )
 from leaderboards.manifest import MAX_MANIFEST_BYTES, Manifest, parse_manifest
 from leaderboards.sample_ids import Ids
+from leaderboards.settle import sample_verdicts
 from leaderboards.summary import Summary, summarise
 from leaderboards.verdicts import CLEAN_STEP, StepKind
 
 MANIFEST = "manifest.json"
 SUMMARY = "summary.json"
 SHARDS = "shards"
+
+_T = TypeVar("_T")
 
 
 class RunStore:
@@ -167,6 +172,23 @@ class RunStore:
         """Return the rows of every step, `clean` first: `read_step`."""
         return {step: self.read_step(step) for step in self.steps}
 
+    def snapshot(self) -> Snapshot:
+        """Return the run as it is now: each shard is read once, when it is first asked for."""
+        return Snapshot(self.folder, self.manifest)
+
+    def verdicts(self) -> pd.DataFrame:
+        """Return each sample's verdict and the step that settled it: `sample_verdicts`.
+
+        Raises:
+            ContradictionError: A sample is both certified and broken.
+            RecordError: A shard is not valid.
+        """
+        return sample_verdicts(self.read_steps(), self._samples)
+
+    def summary(self) -> Summary:
+        """Return the summary of what the shards hold now: `summarise`. Errors as of `verdicts`."""
+        return summarise(self)
+
     def completed_ids(self, step: str) -> Ids:
         """Return the ids, ascending, of the samples that a step has rows for."""
         return np.sort(self.read_table(step)["sample_id"].to_numpy())
@@ -194,7 +216,7 @@ class RunStore:
             ContradictionError: A sample is both certified and broken; no summary is written.
             RecordError: A shard is not valid, or the file cannot be written.
         """
-        summary = summarise(self)
+        summary = self.summary()
         atomic_write_bytes(self.folder / SUMMARY, summary.to_bytes())
         return summary
 
@@ -223,6 +245,41 @@ class RunStore:
         except RecordError as error:
             raise RecordError(f"{path}: {error}") from None
         return table
+
+
+class Snapshot(RunStore):
+    """A run as it was when it was read: what was read is kept, and is not to be changed."""
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        """Use `RunStore.snapshot` instead."""
+        super().__init__(folder, manifest)
+        self._kept: dict[tuple[str, str], Any] = {}
+
+    def snapshot(self) -> Snapshot:
+        """Return itself."""
+        return self
+
+    def read_table(self, step: str) -> pa.Table:
+        """As of `RunStore`."""
+        return self._once("table", step, lambda: super(Snapshot, self).read_table(step))
+
+    def read_step(self, step: str) -> pd.DataFrame:
+        """As of `RunStore`."""
+        return self._once("frame", step, lambda: super(Snapshot, self).read_step(step))
+
+    def verdicts(self) -> pd.DataFrame:
+        """As of `RunStore`."""
+        return self._once("verdicts", "", super().verdicts)
+
+    def summary(self) -> Summary:
+        """As of `RunStore`."""
+        return self._once("summary", "", super().summary)
+
+    def _once(self, what: str, step: str, read: Callable[[], _T]) -> _T:
+        if (what, step) not in self._kept:
+            self._kept[what, step] = read()
+        found: _T = self._kept[what, step]
+        return found
 
 
 def is_run(folder: Path) -> bool:

@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Final, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
+import numpy as np
 import pandas as pd
 from pydantic import Field
 
+from leaderboards.cells import CODES, NONE, Cells, Codes, codes_of
 from leaderboards.changed import (
     CorruptionSummary,
     TransformationSummary,
     corruption_summary,
     transformation_summary,
 )
-from leaderboards.columns import content_sha256, to_frame
-from leaderboards.diagnostics import RedFlag, read_diagnostics, red_flags
+from leaderboards.columns import content_sha256
+from leaderboards.diagnostics import Knowledge, RedFlag, knowledge_of, read_diagnostics, red_flags
 from leaderboards.distances import Distances, Radii, distance_summary, radius_summary
 from leaderboards.draws import DrawsSummary, draws_summary
 from leaderboards.explained import ExplanationSummary, clean_correct, explanation_summary
 from leaderboards.manifest import Count, Record, Sha256, Slug
 from leaderboards.rates import Rate
-from leaderboards.settle import count_reasons, open_reasons, sample_verdicts
+from leaderboards.settle import count_reasons, open_reasons
 from leaderboards.verdicts import CLEAN_STEP, StepKind, Verdict
 
 if TYPE_CHECKING:
     from leaderboards.store import RunStore
 
 SUMMARY_SCHEMA: Final = 1
-Knowledge = Literal["white-box", "score", "decision", "none"]
 Seconds = Annotated[float, Field(ge=0)]
 
 
@@ -180,39 +181,32 @@ def summarise(store: RunStore) -> Summary:
         ContradictionError: A sample is both certified and broken (also: within its radius).
         RecordError: A shard is not valid.
     """
-    manifest = store.manifest
-    tables = {step: store.read_table(step) for step in store.steps}
-    frames = {step: to_frame(table) for step, table in tables.items()}
-    samples = manifest.data.sample_ids
-    result = sample_verdicts(frames, samples)
+    store = store.snapshot()
+    manifest, frames, result = store.manifest, store.read_steps(), store.verdicts()
+    cells = {step: Cells(frame) for step, frame in frames.items()}
+    verdict = codes_of(result["verdict"], list(Verdict))
+    settled_by = codes_of(result["settled_by"], list(store.steps))
     steps = tuple(
-        _step_summary(
-            step,
-            store.kind(step),
-            frames,
-            result,
-            content_sha256(tables[step]),
-            step in _reasoned(store),
-            _knowledge(store, step),
-        )
+        _step_summary(store, step, cells[step], result.index, verdict, settled_by)
         for step in store.steps
     )
     counts = Counts(
-        **{str(v): int((result["verdict"] == v).sum()) for v in Verdict},
-        not_run=int(result["verdict"].isna().sum()),
+        **{str(v): int((verdict == CODES[v]).sum()) for v in Verdict},
+        not_run=int((verdict == NONE).sum()),
     )
     clean = frames[CLEAN_STEP]
-    attacked = [f for s, f in frames.items() if store.kind(s) != "certificate"]
-    failed = pd.concat(attacked).loc[lambda rows: rows["verdict"].isin([Verdict.ERROR])]
-    complete, n = counts.not_run == 0 and _all_looked_at(store, frames), int(samples.size)
-    spared = result["verdict"].isin([Verdict.ERROR]) & ~result.index.isin(failed["sample_id"])
-    robust = counts.certified + counts.undecided + int(spared.sum())
+    attacked = [cells[step] for step in store.steps if store.kind(step) != "certificate"]
+    failed = np.concatenate([each.ids[each.says(Verdict.ERROR)] for each in attacked])
+    complete, n = counts.not_run == 0 and _all_looked_at(store, cells), len(result)
+    left = result.index[verdict == CODES[Verdict.ERROR]]
+    robust = counts.certified + counts.undecided + int((~left.isin(failed)).sum())
     certificates = [f for s, f in frames.items() if store.kind(s) == "certificate"]
     explained = manifest.protocol.explanation
     accuracy = complete and explained is None
-    reasoned = [frames[step] for step in _reasoned(store)]
+    reasoned = [cells[step] for step in _reasoned(store)]
+    undecided = result.index[verdict == CODES[Verdict.UNDECIDED]]
     diagnostics = read_diagnostics(store)
-    flags = None if diagnostics is None else red_flags(diagnostics, result)
+    flags = None if diagnostics is None else red_flags(diagnostics, result, manifest.protocol.steps)
     return Summary(
         run_id=manifest.run_id,
         identity=manifest.identity(),
@@ -220,7 +214,7 @@ def summarise(store: RunStore) -> Summary:
         samples=n,
         complete=complete,
         counts=counts,
-        undecided_by=_undecided_by(reasoned, result) if reasoned else None,
+        undecided_by=_undecided_by(reasoned, undecided) if reasoned else None,
         clean_accuracy=Rate.of(int(clean_correct(clean, explained).sum()), len(clean)),
         robust_accuracy=Rate.of(robust, n) if accuracy else None,
         certified_accuracy=Rate.of(counts.certified, n) if accuracy and certificates else None,
@@ -243,76 +237,68 @@ def _reasoned(store: RunStore) -> list[str]:
     return [s.name for s in steps if s.kind == "certificate" and "method" in s.parameters]
 
 
-def _all_looked_at(store: RunStore, frames: dict[str, pd.DataFrame]) -> bool:
+def _all_looked_at(store: RunStore, cells: dict[str, Cells]) -> bool:
     """Whether the steps whose samples are more than the open ones have rows for all of them."""
     scopes = {
         step.name: "right" if step.minimal else step.parameters.get("samples")
         for step in store.manifest.protocol.steps
     }
-    clean = frames[CLEAN_STEP]
-    every, broken = set(clean["sample_id"]), set[int]()
-    right = set(clean["sample_id"][clean["verdict"].isna()])
-    for step, frame in frames.items():
-        wanted = {"audit": broken, "right": right, "all": every}.get(str(scopes.get(step)), set())
-        if wanted - set(frame["sample_id"]):
+    clean = cells[CLEAN_STEP]
+    every, broken = clean.ids, np.empty(0, dtype=np.int64)
+    right = every[clean.verdict == NONE]
+    for step, rows in cells.items():
+        wanted = {"audit": broken, "right": right, "all": every}.get(str(scopes.get(step)))
+        if wanted is not None and np.setdiff1d(wanted, rows.ids).size:
             return False
-        broken |= set(frame["sample_id"][frame["verdict"].isin([Verdict.BROKEN])])
+        broken = np.concatenate([broken, rows.ids[rows.says(Verdict.BROKEN)]])
     return True
 
 
 def _step_summary(
-    step: str,
-    kind: StepKind,
-    frames: dict[str, pd.DataFrame],
-    result: pd.DataFrame,
-    content: str,
-    reasoned: bool,
-    knowledge: Knowledge | None,
+    store: RunStore, step: str, rows: Cells, index: pd.Index[int], verdict: Codes, by: Codes
 ) -> StepSummary:
-    frame, order = frames[step], list(frames)
-    mine = result["settled_by"] == step
-    before = result["settled_by"].isin(order[: order.index(step)])
-    audited = frame["sample_id"].isin(result.index[before])
-    reasons = open_reasons([frame[~audited]]) if reasoned else None
+    """Summarise a step; `verdict` and `by` are those of the samples in `index`."""
+    kind, place = store.kind(step), store.steps.index(step)
+    mine, before = by == place, (by != NONE) & (by < place)
+    audited = before[index.get_indexer(pd.Index(rows.ids))]
+    left = count_reasons(rows.reason[(rows.verdict == NONE) & ~audited])
+    untried = (rows.number("forwards") == 0) & (rows.verdict == NONE)
     return StepSummary(
         name=step,
         kind=kind,
-        samples=len(frame),
-        untried=int(((frame["forwards"] == 0) & frame["verdict"].isna()).sum())
-        if kind == "attack"
-        else 0,
+        samples=rows.ids.size,
+        untried=int(untried.sum()) if kind == "attack" else 0,
         audited=int(audited.sum()),
         settled=int(mine.sum()),
-        certified=int((mine & (result["verdict"] == Verdict.CERTIFIED)).sum()),
-        broken=int((mine & (result["verdict"] == Verdict.BROKEN)).sum()),
-        left_open=None if reasons is None else Reasons(**count_reasons(reasons)),
-        errors=int(frame["verdict"].isin([Verdict.ERROR]).sum()),
-        forwards=int(frame["forwards"].sum()),
-        backwards=int(frame["backwards"].sum()),
-        queries=_queries(frame) if kind == "attack" else None,
-        knowledge=knowledge,
-        work=int(frame["work"].sum()),
-        seconds=math.fsum(frame["seconds"]),
-        content_sha256=content,
+        certified=int((mine & (verdict == CODES[Verdict.CERTIFIED])).sum()),
+        broken=int((mine & (verdict == CODES[Verdict.BROKEN])).sum()),
+        left_open=Reasons(**left) if step in _reasoned(store) else None,
+        errors=int(rows.says(Verdict.ERROR).sum()),
+        forwards=rows.total("forwards"),
+        backwards=rows.total("backwards"),
+        queries=_queries(rows.frame) if kind == "attack" else None,
+        knowledge=_knowledge(store, step),
+        work=rows.total("work"),
+        seconds=math.fsum(rows.frame["seconds"].to_numpy()),
+        content_sha256=content_sha256(store.read_table(step)),
     )
 
 
 def _queries(frame: pd.DataFrame) -> int:
     """Forward passes that no gradient followed: every gradient has a pass of its own."""
-    return int((frame["forwards"] - frame["backwards"]).clip(lower=0).sum())
+    asked = frame["forwards"].to_numpy() - frame["backwards"].to_numpy()
+    return int(asked.clip(min=0).sum())
 
 
 def _knowledge(store: RunStore, step: str) -> Knowledge | None:
-    """What an attack's step says that it needs; PGD's and those on explanations say nothing."""
-    told = next((s.parameters for s in store.manifest.protocol.steps if s.name == step), {})
-    found = [known for known in get_args(Knowledge) if known == told.get("knowledge")]
-    return found[0] if found else ("white-box" if store.kind(step) == "attack" else None)
+    """What an attack's step says that it needs."""
+    told = [each for each in store.manifest.protocol.steps if each.name == step]
+    return knowledge_of(told[0]) if told else None
 
 
-def _undecided_by(certificates: list[pd.DataFrame], result: pd.DataFrame) -> Reasons:
-    undecided = result.index[result["verdict"] == Verdict.UNDECIDED]
-    reasons = open_reasons(certificates)
-    return Reasons(**count_reasons(reasons[reasons.index.isin(undecided)]))
+def _undecided_by(certificates: list[Cells], undecided: pd.Index[int]) -> Reasons:
+    ids, codes = open_reasons(certificates)
+    return Reasons(**count_reasons(codes[np.isin(ids, undecided)]))
 
 
 def _cost(steps: tuple[StepSummary, ...], begun: int) -> Cost:

@@ -42,10 +42,12 @@ class Reason(StrEnum):
     """It named a counterexample, which did not hold when it was re-checked."""
 
 
+_REASONS = {str(reason): reason for reason in Reason}
+
+
 def reason_of(detail: str | None) -> Reason | None:
     """Return the reason that the detail of an open certificate row gives, or None."""
-    word = (detail or "").split(":")[0]
-    return Reason(word) if word in set(Reason) else None
+    return _REASONS.get((detail or "").split(":")[0])
 
 
 SETTLED = frozenset({Verdict.WRONG, Verdict.BROKEN, Verdict.CERTIFIED})

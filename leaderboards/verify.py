@@ -6,9 +6,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 from pydantic import ValidationError
 
+from leaderboards.cells import NONE, Cells
 from leaderboards.changed import before_tried, corruption_rules
 from leaderboards.distances import CURVE, curve_csv
 from leaderboards.errors import RecordError
@@ -17,8 +19,8 @@ from leaderboards.files import is_temporary, list_folder, read_bytes
 from leaderboards.manifest import Parameter, explain
 from leaderboards.near import NEAR, near_before
 from leaderboards.radius import radius_rules
-from leaderboards.summary import Summary, summarise
-from leaderboards.verdicts import CLEAN_STEP, Verdict, reason_of
+from leaderboards.summary import Summary
+from leaderboards.verdicts import CLEAN_STEP, Verdict
 
 if TYPE_CHECKING:
     from leaderboards.store import RunStore
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 Check = Callable[[], list[str]]
 """Gives one line for each problem."""
 _LIMITS = ("max_queries", "seconds")
+_MOST = 2**53
+"""No limit of a protocol is larger; a stranger's may not fit into a number."""
 MAX_SUMMARY_BYTES = 16 << 20
 
 
@@ -38,6 +42,7 @@ def verify_bytes(store: RunStore) -> list[str]:
     Returns:
         One line for each problem; none if all is well.
     """
+    store = store.snapshot()
     try:
         problems = stray_folders(store)
         frames = store.read_steps()
@@ -77,13 +82,15 @@ def stray_folders(store: RunStore) -> list[str]:
 
 def _row_problems(store: RunStore, step: str, frames: dict[str, pd.DataFrame]) -> list[str]:
     frame, protocol = frames[step], store.manifest.protocol
+    rows = Cells(frame)
     settings = next((s.parameters for s in protocol.steps if s.name == step), {})
+    rules: dict[str, Any] = {}
     if protocol.explanation is None:
-        rules = _prediction_rules(store, step, frame, settings)
+        rules |= _prediction_rules(store, step, rows, settings)
         if NEAR in settings:
-            rules |= _near_rules(store, step, frame, settings)
+            rules |= _near_rules(store, step, rows, settings)
     else:
-        rules = explained_rules(
+        rules |= explained_rules(
             frame,
             frames[CLEAN_STEP],
             store.kind(step),
@@ -95,115 +102,109 @@ def _row_problems(store: RunStore, step: str, frames: dict[str, pd.DataFrame]) -
         severities = len(protocol.corruption.severities)
         rules |= corruption_rules(frame, frames[CLEAN_STEP], severities)
     if store.kind(step) != "certificate":
-        misses = (frame["prediction"] != frame["label"]).fillna(False).astype(bool)
+        margin = rows.number("margin")
         rules["the margin's sign and the prediction do not fit"] = (
-            (frame["margin"] < 0) & ~misses | (frame["margin"] > 0) & misses
-        ) & ~frame["verdict"].isin([Verdict.ERROR])
+            (margin < 0) & ~rows.misses | (margin > 0) & rows.misses
+        ) & ~rows.says(Verdict.ERROR)
+    found = {problem: np.flatnonzero(bad) for problem, bad in rules.items()}
     return [
-        f"step {step}, sample {frame['sample_id'][bad].iloc[0]}: {problem}"
-        + (f" (and {int(bad.sum()) - 1} more)" if bad.sum() > 1 else "")
-        for problem, bad in rules.items()
-        if bad.any()
+        f"step {step}, sample {rows.ids[bad[0]]}: {problem}"
+        + (f" (and {bad.size - 1} more)" if bad.size > 1 else "")
+        for problem, bad in found.items()
+        if bad.size
     ]
 
 
 def _prediction_rules(
-    store: RunStore, step: str, frame: pd.DataFrame, settings: dict[str, Parameter]
-) -> dict[str, pd.Series[bool]]:
-    broken = frame["verdict"].isin([Verdict.BROKEN])
-    wrong = frame["verdict"].isin([Verdict.WRONG])
-    failed = frame["verdict"].isin([Verdict.ERROR])
-    misses = (frame["prediction"] != frame["label"]).fillna(False).astype(bool)
-    rules = {
-        "broken, but its margin is positive": broken & ~(frame["margin"] <= 0),
-        "broken, but its float64 margin is positive": broken & (frame["margin64"] > 0),
-        "broken, but the distance is not within eps": broken
-        & ~(frame["distance"] <= store.manifest.protocol.threat.eps),
-        "broken, but the prediction is the label": broken & ~misses,
+    store: RunStore, step: str, rows: Cells, settings: dict[str, Parameter]
+) -> dict[str, Any]:
+    broken, wrong = rows.says(Verdict.BROKEN), rows.says(Verdict.WRONG)
+    margin, eps = rows.number("margin"), store.manifest.protocol.threat.eps
+    rules: dict[str, Any] = {
+        "broken, but its margin is positive": broken & ~(margin <= 0),
+        "broken, but its float64 margin is positive": broken & (rows.number("margin64") > 0),
+        "broken, but the distance is not within eps": broken & ~(rows.number("distance") <= eps),
+        "broken, but the prediction is the label": broken & ~rows.misses,
     }
     if store.manifest.protocol.corruption is None:
-        rules |= _distance_rules(frame, settings, store.manifest.protocol.threat.eps)
+        rules |= _distance_rules(rows, settings, eps)
     steps, restarts = settings.get("steps"), settings.get("restarts")
     if isinstance(steps, int) and isinstance(restarts, int) and "queries" not in settings:
         targets = settings.get("targets")
         restarts *= max(1, targets) if isinstance(targets, int) else 1
+        passes = min(restarts * (steps + 1), _MOST)
         rules |= {
-            "found after the last step": (frame["iteration"] > steps).fillna(False).astype(bool),
-            "found after the last restart": (frame["restart"] >= restarts)
-            .fillna(False)
-            .astype(bool),
-            "more passes than the protocol has": frame["forwards"] > restarts * (steps + 1),
+            "found after the last step": rows.number("iteration") > min(steps, _MOST),
+            "found after the last restart": rows.number("restart") >= min(restarts, _MOST),
+            "more passes than the protocol has": rows.number("forwards") > passes,
         }
         if not any(name in settings for name in (*_LIMITS, NEAR)):
-            rules["not looked at"] = frame["forwards"] < 1
+            rules["not looked at"] = rows.number("forwards") < 1
     if store.kind(step) == "certificate" and "method" in settings:
-        rules |= _certificate_rules(frame, store.manifest.protocol.threat.eps)
+        rules |= _certificate_rules(rows, eps)
     else:
-        rules |= radius_rules(frame, settings, store.manifest.protocol.threat)
+        rules |= radius_rules(rows.frame, settings, store.manifest.protocol.threat)
     if store.kind(step) == CLEAN_STEP:
         rules |= {
-            "wrong, but the margin is positive": wrong & ~(frame["margin"] <= 0),
-            "misclassified, but not wrong": misses & ~wrong & ~failed,
+            "wrong, but the margin is positive": wrong & ~(margin <= 0),
+            "misclassified, but not wrong": rows.misses & ~wrong & ~rows.says(Verdict.ERROR),
         }
     return rules
 
 
 def _near_rules(
-    store: RunStore, step: str, frame: pd.DataFrame, settings: dict[str, Parameter]
-) -> dict[str, pd.Series[bool]]:
+    store: RunStore, step: str, rows: Cells, settings: dict[str, Parameter]
+) -> dict[str, Any]:
     info = next(each for each in store.manifest.protocol.steps if each.name == step)
-    tried, near = frame["forwards"] > 0, frame["sample_id"].isin(near_before(store, info))
-    failed = frame["verdict"].isin([Verdict.ERROR])
+    tried, near = rows.number("forwards") > 0, np.isin(rows.ids, near_before(store, info))
     rules = {"looked at, but no attack before came near to break it": tried & ~near}
     if not any(name in settings for name in _LIMITS):
-        rules["not looked at, but an attack before came near"] = ~tried & near & ~failed
+        left = ~tried & near & ~rows.says(Verdict.ERROR)
+        rules["not looked at, but an attack before came near"] = left
     return rules
 
 
-def _distance_rules(
-    frame: pd.DataFrame, settings: dict[str, Parameter], eps: float
-) -> dict[str, pd.Series[bool]]:
+def _distance_rules(rows: Cells, settings: dict[str, Parameter], eps: float) -> dict[str, Any]:
     """Of examples that do not break their sample: those beyond eps, of a search for the nearest."""
-    apart = frame["distance"].notna() & ~frame["verdict"].isin([Verdict.BROKEN])
-    fair = (frame["distance"] > eps) & (settings.get("minimal") is True)
-    misses = (frame["prediction"] != frame["label"]).fillna(False).astype(bool)
-    wrong = misses & (frame["margin"] <= 0) & ~(frame["margin64"] > 0)
+    distance = rows.number("distance")
+    apart = ~np.isnan(distance) & ~rows.says(Verdict.BROKEN)
+    fair = (distance > eps) & (settings.get("minimal") is True)
+    wrong = rows.misses & (rows.number("margin") <= 0) & ~(rows.number("margin64") > 0)
     return {
         "a distance, but it is not broken": apart & ~fair,
         "an example beyond eps, but it is classified rightly": apart & fair & ~wrong,
     }
 
 
-def _certificate_rules(frame: pd.DataFrame, eps: float) -> dict[str, pd.Series[bool]]:
-    proved = frame["verdict"].isin([Verdict.CERTIFIED])
-    measured = frame["radius"].notna()
-    silent = frame["detail"].map(reason_of, na_action="ignore").isna()
+def _certificate_rules(rows: Cells, eps: float) -> dict[str, Any]:
+    proved, radius = rows.says(Verdict.CERTIFIED), rows.number("radius")
+    left = (rows.verdict == NONE) & np.isnan(radius)
     return {
-        "certified, but its bound is not positive": proved & ~(frame["bound"] > 0),
-        "certified, but by no method": proved & frame["method"].isna(),
-        "certified, but its radius is below eps": proved & (frame["radius"] < eps),
-        "its radius reaches eps, but it is not certified": ~proved & (frame["radius"] >= eps),
-        "left open without a reason": frame["verdict"].isna() & ~measured & silent,
+        "certified, but its bound is not positive": proved & ~(rows.number("bound") > 0),
+        "certified, but by no method": proved & rows.frame["method"].isna(),
+        "certified, but its radius is below eps": proved & (radius < eps),
+        "its radius reaches eps, but it is not certified": ~proved & (radius >= eps),
+        "left open without a reason": left & (rows.reason == NONE),
     }
 
 
 def _problems_across_steps(frames: dict[str, pd.DataFrame], of_all: bool) -> list[str]:
     """Problems between steps; `of_all`: every step runs on what is wrong in `clean`, too."""
-    clean = frames[CLEAN_STEP].set_index("sample_id")
-    correct = clean.index[clean["verdict"].isna() | of_all]
+    clean = Cells(frames[CLEAN_STEP])
+    index, label = pd.Index(clean.ids), clean.number("label")
+    correct = clean.ids[(clean.verdict == NONE) | of_all]
     problems = []
     for step, frame in frames.items():
-        if step == CLEAN_STEP:
-            continue
-        ids = frame["sample_id"]
-        if (unfit := ids[~ids.isin(correct)]).size:
-            problems.append(
-                f"step {step} ran on sample {unfit.iloc[0]}, which clean left no way to"
-            )
-        labels = clean["label"].reindex(ids).to_numpy()
-        other = (labels != frame["label"].to_numpy()) & ids.isin(clean.index).to_numpy()
+        rows = Cells(frame)
+        place = index.get_indexer(pd.Index(rows.ids))
+        known = place >= 0
+        unfit = rows.ids[~np.isin(rows.ids, correct)]
+        if unfit.size and step != CLEAN_STEP:
+            problems.append(f"step {step} ran on sample {unfit[0]}, which clean left no way to")
+        other = label[place[known]] != rows.number("label")[known]
         if other.any():
-            problems.append(f"step {step} has another label for sample {ids[other].iloc[0]}")
+            sample = rows.ids[known][other][0]
+            problems.append(f"step {step} has another label for sample {sample}")
     return problems
 
 
@@ -218,13 +219,16 @@ def _curve_problems(store: RunStore, frames: dict[str, pd.DataFrame]) -> list[st
 
 def _queries_problems(store: RunStore, frames: dict[str, pd.DataFrame]) -> list[str]:
     """Samples that the attacks so far asked about more often than a step's budget allows."""
-    problems, spent = [], pd.Series(dtype="int64")
+    problems: list[str] = []
+    samples = pd.Index(store.manifest.data.sample_ids)
+    spent = np.zeros(len(samples))
     for step in store.manifest.protocol.steps:
         if step.kind != "attack":
             continue
-        spent = spent.add(frames[step.name].set_index("sample_id")["forwards"], fill_value=0)
+        rows = Cells(frames[step.name])
+        spent[samples.get_indexer(pd.Index(rows.ids))] += rows.number("forwards")
         most = step.parameters.get("max_queries")
-        if isinstance(most, int) and (over := spent.index[spent > most]).size:
+        if isinstance(most, int) and (over := samples[spent > min(most, _MOST)]).size:
             problems.append(
                 f"step {step.name}, sample {over[0]}: more passes than the {most} of max_queries"
             )
@@ -233,7 +237,7 @@ def _queries_problems(store: RunStore, frames: dict[str, pd.DataFrame]) -> list[
 
 def _summary_problems(store: RunStore) -> list[str]:
     path = store.folder / "summary.json"
-    rebuilt: Summary = summarise(store)
+    rebuilt = store.summary()
     if not path.exists():
         return [f"{path} is missing"] if rebuilt.complete else []
     try:

@@ -124,6 +124,18 @@ samples are within 1% (the share is {spread}), on {low} the mean is lower.
     return text + words
 
 
+def weaker(rows: list[Row]) -> str:
+    """In words, the attacks that are weaker than their reference, by more than 1%."""
+    return "".join(
+        f"""
+**Missed** by {r["attack"]} in {r["norm"]}: {r["measure"]} {r["ours"]:.4g} on {r["model"]}, where
+{r["reference"]} has {r["theirs"]:.4g}.
+"""
+        for r in rows
+        if r["ratio"] > 1.01
+    )
+
+
 def page(kept: dict[str, dict[str, Row]], names: dict[str, list[str]]) -> str:
     """The page of what is kept of the rows that are named, part by part."""
     rows = {part: [kept[part][n] for n in names[part] if n in kept[part]] for part in names}
@@ -137,7 +149,7 @@ def page(kept: dict[str, dict[str, Row]], names: dict[str, list[str]]) -> str:
     for r in rows["others"]:
         who = (r["attack"], r["reference"], r["model"], r["norm"], r["measure"])
         text += cells(*who, f"{r['ours']:.4g}", f"{r['theirs']:.4g}", f"{r['ratio']:.3f}")
-    text += CLOSED
+    text += weaker(rows["others"]) + CLOSED
     for r in rows["linear"]:
         text += cells(r["attack"], r["norm"], r["classes"], f"{r['within']:.0%}")
     text += FIXED

@@ -10,12 +10,14 @@ Both run on the same samples, one after the other, in one process. Work is count
 forward pass of a sample that no gradient follows is a third of one. Of ours, passes that fill up a
 tile count as well. AutoAttack itself stops with an error on two classes and on tables: our own form
 of its suite stands in there. A model by others is measured where it is beside the project. Results
-are kept in docs/attack-table.json, and the page is read off them.
+are kept in docs/attack-table.json, each with a hash of the suites' settings, and the page is read
+off those of the suites as they are now.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 import time
@@ -33,9 +35,10 @@ from attacks.registry import kind_of
 from attacks.suites import AUTO, AUTOATTACK, Suite
 from attacks.threat import ThreatModel, feature_ranges
 from leaderboards.near import is_near
-from robustbench_c import data, zoo
+from robustbench_c import __version__, data, zoo
 from robustbench_c.data import Dataset
 from robustbench_c.errors import did_you_mean
+from robustbench_c.evaluation.protocol_steps import protocol_steps
 from robustbench_c.files import write_atomically
 
 ROOT = Path(__file__).parents[1]
@@ -173,6 +176,18 @@ def threat_on(samples: Dataset, eps: float) -> ThreatModel:
     return ThreatModel("linf", eps, samples.lower, samples.upper, samples.immutable_mask, scale)
 
 
+def suites_sha256(itself: bool) -> str:
+    """Hash of all settings and versions of the suites of ours that a row is about.
+
+    Args:
+        itself: Whether AutoAttack itself is beside auto, and not our form of it.
+    """
+    suites, threat = (AUTO,) if itself else (AUTO, AUTOATTACK), ThreatModel.box("linf", 0.1)
+    steps = [step for suite in suites for step in protocol_steps(suite, None, threat)]
+    content = json.dumps([step.model_dump(mode="json") for step in steps], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
 def measure(case: Case, skip: int) -> dict[str, Any]:
     """Both suites on the first samples after some that a model gets right."""
     module = zoo.load(case.weights, **case.arguments).module
@@ -190,6 +205,8 @@ def measure(case: Case, skip: int) -> dict[str, Any]:
             theirs = ours(AUTOATTACK, classifier, asked, threat)
     return {
         "model": case.name,
+        "version": __version__,
+        "suites_sha256": suites_sha256(image),
         "skip": skip,
         "eps": case.eps,
         "samples": len(test),
@@ -209,13 +226,13 @@ def read() -> list[dict[str, Any]]:
 INTRO = f"""# Attack strength and cost beside AutoAttack
 
 Made by `scripts/attack_table.py`: the first {SAMPLES} test samples, Linf (of tables, in units of
-each feature's range), one run on one machine. *Robust*: samples left of those that are right
-without an attack. *Gradients*: auto's work for each of these, a forward pass alone counted as a
-third, passes that fill up a tile counted as well: of few samples, the last two parts of auto cost
-as much as of 32. *Less*: how many times as much AutoAttack's standard suite takes, in work and in
-processor time; in brackets the suite without Square, whose finds do not count then either. A star:
-AutoAttack itself stops with an error there (two classes, tables), and our form of its suite is
-beside ours.
+each feature's range), each model's two suites one after the other in one process. *Robust*: samples
+left of those that are right without an attack. *Gradients*: auto's work for each of these, a
+forward pass alone counted as a third, passes that fill up a tile counted as well: of few samples,
+the last two parts of auto cost as much as of 32. *Less*: how many times as much AutoAttack's
+standard suite takes, in work and in processor time; in brackets the suite without Square, whose
+finds do not count then either. A star: AutoAttack itself stops with an error there (two classes,
+tables), and our form of its suite is beside ours.
 
 The parts of auto and their budgets were chosen with the results on these samples in view.
 """
@@ -223,6 +240,12 @@ HELD_OUT = f"""
 ## The next {SAMPLES} images
 
 Nothing was chosen by these (`python scripts/attack_table.py --held-out`).
+"""
+STALE = """
+## Not of these suites
+
+Measured with other settings of auto or of our form of AutoAttack's suite, and not counted:
+
 """
 HEAD = """
 | model | eps | right | robust: auto | AutoAttack | no Square | gradients | less work | less time |
@@ -275,10 +298,20 @@ def shares(rows: list[dict[str, Any]]) -> str:
 
 
 def page(rows: list[dict[str, Any]]) -> str:
-    """The page: a line for each model, their sum, and the parts; then the same of other samples."""
-    first, rest = ([r for r in rows if bool(r["skip"]) is later] for later in (False, True))
+    """The page: a line for each model, their sum, and the parts; then the same of other samples.
+
+    Rows of suites of other settings are named at its end, and counted nowhere.
+    """
+    present = [row for row in rows if row.get("suites_sha256") == suites_sha256(row["itself"])]
+    first, rest = ([r for r in present if bool(r["skip"]) is later] for later in (False, True))
     found = INTRO + lines_of(first) + shares([row for row in first if row["itself"]])
-    return found + (HELD_OUT + lines_of(rest) if rest else "")
+    found += HELD_OUT + lines_of(rest) if rest else ""
+    stale = [
+        f"- {row['model']}{', the next images' * bool(row['skip'])}\n"
+        for row in rows
+        if row not in present
+    ]
+    return found + (STALE + "".join(stale) if stale else "")
 
 
 def lines_of(rows: list[dict[str, Any]]) -> str:

@@ -5,7 +5,7 @@
 
 Each is attacked by `auto` at the eps of its card (0.02 where the card names none; of tables 0.1 of
 each feature's range) and proved by CROWN, on the first 80 test samples. Shares are of the samples
-whose verdict rests on attacks alone.
+that no proof and no attack by gradients settled.
 """
 
 from __future__ import annotations
@@ -54,9 +54,10 @@ def row_of(name: str) -> str:
         )
         found, verdicts = read_diagnostics(run.store), run.verdicts
     assert found is not None
-    red = {flag.name for flag in red_flags(found, verdicts)}
+    steps = run.store.manifest.protocol.steps
+    red = {flag.name for flag in red_flags(found, verdicts, steps)}
     said = []
-    for sign, held, of in counted(found, verdicts):
+    for sign, held, of in counted(found, verdicts, steps):
         if held:
             told = f"{sign.name} {held / of:.0%} ({held} of {of})"
             said.append(f"**{told}**" if sign.name in red else told)

@@ -102,7 +102,13 @@ def measured(
     ):
         with RunProgress(console) as progress:
             found = evaluate(
-                loaded, test, threat=threat, attack=attack, certify=certify, progress=progress
+                loaded,
+                test,
+                threat=threat,
+                attack=attack,
+                certify=certify,
+                diagnose=False,
+                progress=progress,
             ).summary
         if found.clean_accuracy is None or found.robust_accuracy is None:
             raise RunError(f"{draft.name}: the evaluation did not come to its end")

@@ -40,7 +40,7 @@ def commands() -> Iterator[str]:
         keep = "" if name in BROKEN else " --save-adversarial"
         yield (
             f"robust-eval --model {name} --data fashion-mnist-mini --norm linf --eps 0.1 "
-            f"{PROVED}{keep}"
+            f"--samples 200 {PROVED}{keep}"
         )
     for name in (n for n in images if "softplus" in n):
         yield f"robust-eval --model {name} --data fashion-mnist-mini --eps 0.06 {EXPLAINED}"

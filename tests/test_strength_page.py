@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from attack_page import judged, page  # noqa: E402
+from attack_page import judged, page, weaker  # noqa: E402
 from attack_strength import KEPT, PAGE, PARTS, names  # noqa: E402
 
 
@@ -44,6 +44,14 @@ def test_the_two_projections_are_judged_apart():
     assert exact.endswith("| missed |")
     assert "| as published |" in published
     assert published.endswith("| met |")
+
+
+def test_an_attack_that_is_weaker_than_its_reference_is_named():
+    of = {"attack": "square", "reference": "S", "model": "m", "norm": "l1", "measure": "robust"}
+    told = weaker([{**of, "ours": 17, "theirs": 15, "ratio": 1.133}])
+    assert " ".join(told.split()) == "**Missed** by square in l1: robust 17 on m, where S has 15."
+    assert weaker([{**of, "ours": 15, "theirs": 15, "ratio": 1.0}]) == ""
+    assert "**Missed** by square in l1: robust 17 on" in PAGE.read_text()
 
 
 def test_the_page_is_that_of_what_was_measured():

@@ -10,6 +10,7 @@ from pathlib import Path
 from leaderboards.diagnostics import FILE as DIAGNOSTICS
 from leaderboards.distances import CURVE
 from leaderboards.files import is_temporary
+from leaderboards.site.heat_maps import FILE as HEAT_MAPS
 from leaderboards.store import MANIFEST, SHARDS, SUMMARY
 from leaderboards.validation.findings import Finding
 
@@ -17,7 +18,7 @@ MAX_FILES = 50_000
 """Files and folders of one record."""
 EXAMPLES = "adversarial"
 CONTRADICTION = "contradiction"
-_FILES = {MANIFEST, SUMMARY, DIAGNOSTICS, CURVE, "explanation.safetensors"}
+_FILES = {MANIFEST, SUMMARY, DIAGNOSTICS, CURVE, "explanation.safetensors", HEAT_MAPS}
 _FOLDERS = {SHARDS, EXAMPLES, CONTRADICTION}
 _PICTURES = (".png", ".svg", ".pdf")
 _DEEPEST = 3

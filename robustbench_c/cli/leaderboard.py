@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from robustbench_c.cli import gate, speed_gate, validate
+from robustbench_c.cli import gate, publish, speed_gate, validate
 from robustbench_c.cli.app import new_app, run_app
-from robustbench_c.cli.records import Jobs, Runs, Strict, read_records
+from robustbench_c.cli.records import Jobs, Runs, Strict, processes, read_all, read_records
 from robustbench_c.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 app = new_app()
 for command in (gate.check, gate.baseline, speed_gate.speed, validate.validate):
     app.command()(command)
+app.command()(publish.model_card)
+app.command()(publish.mlflow)
 
+TITLE = "Robustness and certification"
+"""Of a site, unless another is given."""
 FORMATS = ("csv", "json", "md", "latex")
 
 Chosen = Annotated[
@@ -89,6 +93,30 @@ def export(
         print(text, end="")
     else:
         atomic_write_bytes(out, text.encode())
+
+
+@app.command()
+def build(
+    runs: Runs,
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder of the site; an older one there is replaced.")
+    ],
+    title: Annotated[str, typer.Option("--title", help="Title of the site.")] = TITLE,
+    jobs: Jobs = None,
+    strict: Strict = False,
+) -> None:
+    """Build a static site: boards, plots, exports and a page for each run; it works offline."""
+    from leaderboards.site import build_of
+    from leaderboards.site.folder import check_place
+
+    check_place(out)
+    entries, refused = read_all(runs, jobs, strict)
+    built = build_of(entries, refused, out, jobs=processes(jobs, len(entries)), title=title)
+    print(f"{_counted(built.runs, 'run')} on {_counted(len(built.boards), 'board')}: {built.index}")
+
+
+def _counted(number: int, name: str) -> str:
+    return f"{number} {name}" if number == 1 else f"{number} {name}s"
 
 
 def _boards(

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from leaderboards.entries import Entry
+    from leaderboards.entries import Entry, Refused
 
 Runs = Annotated[list[Path], typer.Argument(help="Runs, or folders of runs.")]
 Jobs = Annotated[
-    int | None, typer.Option("--jobs", min=1, help="Processes to read with; the cores without.")
+    int | None,
+    typer.Option("--jobs", min=1, help="Processes; as many as there are cores if not given."),
 ]
 Strict = Annotated[
     bool, typer.Option("--strict", help="Fail (exit code 6) if a run cannot be trusted.")
@@ -24,6 +25,11 @@ _FEW = 16
 
 
 def read_records(runs: list[Path], jobs: int | None, strict: bool) -> list[Entry]:
+    """Return the runs that can be trusted: `read_all`."""
+    return read_all(runs, jobs, strict)[0]
+
+
+def read_all(runs: list[Path], jobs: int | None, strict: bool) -> tuple[list[Entry], list[Refused]]:
     """Read runs; name those that cannot be trusted on stderr.
 
     Args:
@@ -38,17 +44,18 @@ def read_records(runs: list[Path], jobs: int | None, strict: bool) -> list[Entry
     from leaderboards.errors import RecordError, one_line
 
     folders = find_runs(runs)
-    cores = 1 if len(folders) <= _FEW else _cores()
-    entries, refused = read_entries(folders, jobs or cores)
+    entries, refused = read_entries(folders, processes(jobs, len(folders)))
     for each in refused:
         print(one_line(f"refused: {each.folder}: {each.problem}"), file=sys.stderr)
     if refused and (strict or not entries):
         raise RecordError(f"{len(refused)} of {len(folders)} runs cannot be trusted")
-    return entries
+    return entries, refused
 
 
-def _cores() -> int:
-    """The cores this process may use, where the system can tell."""
+def processes(jobs: int | None, runs: int) -> int:
+    """Return how many processes to work with: as asked, else the cores this process may use."""
+    if jobs is not None or runs <= _FEW:
+        return jobs or 1
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

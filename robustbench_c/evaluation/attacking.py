@@ -19,7 +19,7 @@ from leaderboards.manifest import StepInfo
 from leaderboards.sample_ids import Ids
 from leaderboards.verdicts import Verdict
 from robustbench_c.evaluation import artefacts
-from robustbench_c.evaluation.budgets import AttackBudget, limits_of, near_places
+from robustbench_c.evaluation.budgets import AttackBudget, limits_of, near_places, queries_left
 from robustbench_c.evaluation.pictures import contact_sheet
 from robustbench_c.evaluation.protocol_steps import attack_of
 from robustbench_c.evaluation.sharing import Report, cut, shard_size, work_off
@@ -112,7 +112,10 @@ def search(
     eps = task.threat.eps
     judged = attack_rows(task.classifier, task.precise, x, y, ids, threat, result, eps)
     if (near := near_places(task, step, part)) is not None:
-        judged.rows.loc[~near.numpy(), "detail"] = "far: no attack came near to break it"
+        far, left = ~near, queries_left(task, step, part)
+        if left is not None:  # where the budget was spent, attacks might have come nearer
+            far &= left > 0
+        judged.rows.loc[far.numpy(), "detail"] = "far: no attack came near to break it"
     return judged
 
 

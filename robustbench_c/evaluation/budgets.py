@@ -80,17 +80,9 @@ def limits_of(task: Task, step: StepInfo, part: Tensor, timed: bool = True) -> L
         part: Places in `task.data`, int64, (k,).
         timed: Whether the clock counts.
     """
-    budget, clean, queries = AttackBudget.of(step), task.clean[part.to(task.x.device)], None
-    if budget.queries is not None:
-        ids = task.data.ids[part].tolist()
-        steps = task.store.steps
-        before = steps[: steps.index(step.name)]
-        rows = [frame for name, frame in _attack_rows(task.store) if name in before]
-        spent = Counter[int]()
-        for frame in rows:
-            spent.update(dict(zip(frame["sample_id"], frame["forwards"], strict=True)))
-        left = [budget.queries - spent[i] for i in ids]
-        queries = torch.tensor(left, dtype=torch.int64, device=clean.device)
+    budget, clean = AttackBudget.of(step), task.clean[part.to(task.x.device)]
+    queries = queries_left(task, step, part)
+    queries = None if queries is None else queries.to(clean.device)
     if (near := near_places(task, step, part)) is not None:
         most = torch.full_like(near, _ANY, dtype=torch.int64) if queries is None else queries.cpu()
         queries = torch.where(near, most, 0).to(clean.device)
@@ -98,6 +90,23 @@ def limits_of(task: Task, step: StepInfo, part: Tensor, timed: bool = True) -> L
         return Limits(clean, queries)
     seconds = fsum(fsum(rows["seconds"]) for _, rows in _attack_rows(task.store))
     return Limits(clean, queries, time.perf_counter() + budget.seconds - seconds)
+
+
+def queries_left(task: Task, step: StepInfo, part: Tensor) -> Tensor | None:
+    """What a step may still ask of the samples at the places `part`, int64, (k,); None: anything.
+
+    What the attacks before it spent is taken off, and it is not looked at whether it is for them.
+    """
+    most = AttackBudget.of(step).queries
+    if most is None:
+        return None
+    before = task.store.steps[: task.store.steps.index(step.name)]
+    spent = Counter[int]()
+    for name, frame in _attack_rows(task.store):
+        if name in before:
+            spent.update(dict(zip(frame["sample_id"], frame["forwards"], strict=True)))
+    left = [most - spent[i] for i in task.data.ids[part].tolist()]
+    return torch.tensor(left, dtype=torch.int64)
 
 
 def near_places(task: Task, step: StepInfo, part: Tensor) -> Tensor | None:

@@ -108,7 +108,8 @@ def differences(task: Task, same_machine: bool) -> list[str]:
         return [f"diagnostics: {name} is not what the model gives" for name in names]
     frames = {step: store.read_step(step) for step in store.steps}
     verdicts = sample_verdicts(frames, store.manifest.data.sample_ids)
-    red, now = ({flag.name for flag in red_flags(d, verdicts)} for d in (recorded, again))
+    steps = store.manifest.protocol.steps
+    red, now = ({flag.name for flag in red_flags(d, verdicts, steps)} for d in (recorded, again))
     limits = [name for name in new | old if not _same_sign(old.get(name), new.get(name))]
     return [
         f"diagnostics: {name} is not what the model gives"

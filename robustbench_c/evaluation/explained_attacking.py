@@ -27,7 +27,6 @@ from robustbench_c.evaluation.steps import Judged, frame_of, whole_where
 from robustbench_c.evaluation.task import right_ids
 
 
-
 @dataclass(eq=False)
 class Bent(Judged):
     """The rows of an attack's step; `broken` says which explanations are bent.

@@ -114,7 +114,7 @@ def evaluate(
     save_adversarial: bool = False,
     overwrite: bool = False,
     protocol_name: str | None = None,
-    diagnose: bool = False,
+    diagnose: bool = True,
     notices: tuple[str, ...] = (),
     progress: Progress | None = None,
     start: float = 0.0,

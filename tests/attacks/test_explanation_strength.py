@@ -53,7 +53,9 @@ def attacked(
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-@pytest.mark.parametrize("measure", ["linf", "l2", "l1", "mean"])
+@pytest.mark.parametrize(
+    "measure", ["linf", "l2", *(pytest.param(m, marks=pytest.mark.slow) for m in ("l1", "mean"))]
+)
 def test_of_a_quadratic_the_maximum_is_reached(norm: str, measure: str) -> None:
     generator = torch.Generator().manual_seed(3)
     half = torch.randn(5, 5, generator=generator)
@@ -97,7 +99,7 @@ def test_of_a_linear_model_weights_reach_their_vertex() -> None:
     assert (found >= best * 0.9999).all()
 
 
-@pytest.mark.parametrize("measure", ["linf", "l2", "cosine"])
+@pytest.mark.parametrize("measure", ["linf", pytest.param("l2", marks=pytest.mark.slow), "cosine"])
 def test_of_one_hidden_layer_the_best_pattern_is_reached(measure: str) -> None:
     """With two inputs a fine grid meets every pattern of ReLUs, and with it every gradient."""
     torch.manual_seed(1)
@@ -175,6 +177,7 @@ def test_more_steps_and_restarts_never_bend_less() -> None:
     assert (found[0] < found[2]).any()
 
 
+@pytest.mark.slow
 def test_towards_a_map_the_explanation_comes_near_to_it() -> None:
     """The map of another sample (Dombrowski et al., 2019), with logits that hardly change."""
     case = replace(Case.zoo("linf", 16), threat=ThreatModel.box("linf", 0.1))

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -54,6 +55,33 @@ class Subject:
 @pytest.fixture
 def timings() -> Timings:
     return Timings()
+
+
+def reference_workload() -> torch.Tensor:
+    """The unit of time of `robust-leaderboard speed`: what networks do, and no code of ours.
+
+    Matrix products and element-wise passes on fixed numbers; a few milliseconds.
+    """
+    steps = torch.arange(384 * 384, dtype=torch.float32).reshape(384, 384)
+    x, w = torch.sin(steps), torch.cos(steps) / 20
+    for _ in range(6):
+        x = torch.relu(x @ w).add_(x)
+    return x
+
+
+def beside_reference(benchmark: Any, call: Callable[[], Any], rounds: int = 9) -> Any:
+    """Time a call in turns with the reference, so that a slow moment hits both."""
+    taken: list[float] = []
+
+    def reference() -> None:
+        for _ in range(3):
+            started = time.perf_counter()
+            reference_workload()
+            taken.append(time.perf_counter() - started)
+
+    result = benchmark.pedantic(call, setup=reference, rounds=rounds, iterations=1, warmup_rounds=1)
+    benchmark.extra_info["reference_workload"] = taken
+    return result
 
 
 def load_subject(name: str, samples: int = 1000) -> Subject:

@@ -51,7 +51,15 @@ def test_public_model_is_settled(benchmark: Any, tmp_path: Path) -> None:
     def cascade() -> Any:
         config = PGDConfig(steps=40, restarts=3, step_size=0.01)
         certify = CertifyConfig("cascade")
-        return evaluate(model, taken, threat=THREAT, attack=config, certify=certify, out=tmp_path)
+        return evaluate(
+            model,
+            taken,
+            threat=THREAT,
+            attack=config,
+            certify=certify,
+            out=tmp_path,
+            diagnose=False,
+        )
 
     started = time.perf_counter()
     run = benchmark.pedantic(cascade, iterations=1, rounds=1)
@@ -112,7 +120,9 @@ def _compared(
     counts = {"cascade": int(proved.sum())}
     for method in methods:
         certify = CertifyConfig(method)
-        alone = evaluate(model, taken, threat=THREAT, attack="none", certify=certify, out=out)
+        alone = evaluate(
+            model, taken, threat=THREAT, attack="none", certify=certify, out=out, diagnose=False
+        )
         counts[method] = int((alone.verdicts["verdict"] == "certified").sum())
         assert counts[method] <= counts["cascade"]
     return counts
@@ -137,7 +147,7 @@ def test_no_method_alone_certifies_more(
 
     def counted() -> dict[str, int]:
         config = CertifyConfig("cascade")
-        run = evaluate(model, taken, threat=THREAT, certify=config, out=tmp_path)
+        run = evaluate(model, taken, threat=THREAT, certify=config, out=tmp_path, diagnose=False)
         return _compared(model, taken, run.verdicts["verdict"] == "certified", METHODS, tmp_path)
 
     counts = benchmark.pedantic(counted, iterations=1, rounds=1)

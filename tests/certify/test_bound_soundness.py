@@ -27,7 +27,7 @@ from certify.propagate import RULES
 from certify.trace import trace_model
 
 few = settings(
-    max_examples=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    max_examples=10, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )
 DROPPING = {
     "index",
@@ -61,7 +61,7 @@ def test_random_nets(case: Case) -> None:
     check_batched(interval_domain, case)
 
 
-@settings(few, max_examples=12)
+@settings(few, max_examples=6)
 @given(nets())
 def test_random_nets_by_the_linear_domain(case: Case) -> None:
     check_points(linear_domain, case, restarts=4)
@@ -124,7 +124,7 @@ def test_a_million_points(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("activation", ["ReLU", "Tanh", "GELU", "Softplus"])
 def test_deep_nets_hold_float64_values(activation: str) -> None:
-    for seed in range(4):
+    for seed in range(2):
         case = net(seed, 1, ["Linear", activation] * 10, 0.0, samples=20)
         check_exact(interval_domain, case)
 
@@ -138,6 +138,7 @@ def test_not_numbers_stay_so(name: str, rank: int) -> None:
     check_not_numbers(interval_domain, Case(name, case.model, x[: len(case.x)], 0.1))
 
 
+@pytest.mark.slow
 def test_every_operation_is_in_some_net() -> None:
     used = set()
     for name, rank in ALONE:

@@ -60,6 +60,11 @@ def only(run: Path, pattern: str) -> Path:
     return path
 
 
+def removed(pattern: str) -> Callable[[Path], None]:
+    """Remove the one file that fits a pattern."""
+    return lambda run: only(run, pattern).unlink()
+
+
 def edit(name: str, old: str, new: str) -> Callable[[Path], None]:
     """Replace text in a file of a run."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -115,3 +116,12 @@ def test_columns_hold_what_they_say(runs):
         or k in ("parameters", "seconds")
     ]  # fmt: skip
     assert pd.isna(weak["flags"])
+
+
+def test_document_has_the_columns_as_they_are():
+    text = (Path(__file__).parents[2] / "docs" / "leaderboards.md").read_text()
+    table = [line for line in text.splitlines() if line.startswith("| `")]
+    own = [column for column in COLUMNS if column.of is None]
+    assert table == [f"| `{c.key}` | {c.kind} | {c.about} |" for c in own]
+    ranked = {c.of for c in COLUMNS if c.key.endswith("_rank_best")}
+    assert ranked == {"clean", "robust", "certified", "unbent", "explained"}

@@ -15,6 +15,7 @@ from leaderboards.diagnostics import (
     write_diagnostics,
 )
 from leaderboards.errors import RecordError
+from leaderboards.manifest import StepInfo
 from leaderboards.store import RunStore
 
 LOOKED_AT = tuple(range(10))
@@ -45,14 +46,20 @@ def diagnostics(*signs, **changes):
 
 
 def verdicts(**ids):
-    said = pd.Series("undecided", index=range(20))
+    said = pd.DataFrame({"verdict": "undecided", "settled_by": None}, index=range(20))
     for verdict, samples in ids.items():
-        said[list(samples)] = verdict
-    return said.to_frame("verdict")
+        said.loc[list(samples), "verdict"] = verdict.split("_by_")[0]
+        said.loc[list(samples), "settled_by"] = verdict.split("_by_")[-1]
+    return said
+
+
+SQUARE = StepInfo(name="square", kind="attack", parameters={"knowledge": "score"})
+STEPS = (PGD, SQUARE, CROWN)
 
 
 def shares(sign, **ids):
-    return [(f.value, f.samples) for f in red_flags(diagnostics(sign), verdicts(**ids))]
+    found = red_flags(diagnostics(sign), verdicts(**ids), STEPS)
+    return [(flag.value, flag.samples) for flag in found]
 
 
 def test_a_share_beyond_its_limit_is_red():
@@ -69,6 +76,13 @@ def test_what_is_proved_or_broken_does_not_count():
     assert shares(sign, certified=(0, 1, 2)) == []  # one sample alone
     assert shares(sign, certified=range(10)) == []
     assert shares(sign, error=(0, 1, 2, 3)) == [(0.4, 10)]
+
+
+def test_what_gradients_did_not_break_counts():
+    sign = a_sign((0, 1, 2, 3))
+    assert shares(sign, broken_by_pgd=(0, 1), broken_by_crown=(9,)) == [(2 / 7, 7)]
+    assert shares(sign, broken_by_square=(0, 1, 2, 3)) == [(0.4, 10)]
+    assert shares(sign, broken_by_square=(0, 1), broken_by_pgd=(2, 3, 4)) == [(2 / 7, 7)]
 
 
 def test_one_sample_is_enough_where_none_may_be():

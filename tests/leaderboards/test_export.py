@@ -79,12 +79,14 @@ def test_no_name_is_a_formula(boards, name):
 
 
 def test_markdown_shows_names_as_they_are(boards):
-    text = export([named(boards[0], "<b>a|b</b> [x](y) `c` *d* \n| e")], "md")
-    row = text.splitlines()[4]
+    name = "<b>a|b</b> [x](y) `c` *d* \n| e @f http://g www.h a-b"
+    text = export([named(boards[0], name)], "md")
+    header, _, row = text.splitlines()[2:5]
     assert len(text.splitlines()) == 6
-    assert row.count(" | ") == text.splitlines()[2].count(" | ")
-    assert r"&lt;b&gt;a\|b&lt;/b&gt; \[x\]\(y\) \`c\` \*d\* \| e" in row
-    assert r"20.0% \[2.5, 55.6\] \#1\-2" in row
+    assert row.count(" | ") == header.count(" | ")
+    assert r"| &#60;b&#62;a\|b&#60;/b&#62; \[x\](y) \`c\` \*d\* \| e &#64;f http&#58;//g" in row
+    assert "www&#46;h a-b |" in row
+    assert r"20.0% \[2.5, 55.6\] #1-2" in row
 
 
 def test_latex_escapes_and_has_rules(boards):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import pytest
 from record_makers import PGD, a_frame, a_manifest, a_row  # type: ignore[import-not-found]
 from run_makers import STEPS, write_run  # type: ignore[import-not-found]
+from test_explained_records import bent, good, proved  # type: ignore[import-not-found]
 
-from leaderboards.baseline import Baseline, read_baseline
+from leaderboards.baseline import Baseline, Group, read_baseline
 from leaderboards.errors import NotComparableError, RecordError
 from leaderboards.gate import Limits, check, least_loss
 from leaderboards.gate_report import gate_json, gate_junit, gate_markdown, verdict_line
@@ -52,6 +54,17 @@ def test_a_drop_fails_and_names_its_samples(sides):
     assert (flip.after, flip.after_by) == ("undecided", None)
     assert (flip.lost, flip.gained) == (("certified",), ())
     assert verdict_line(outcome).startswith("regressed: certified: 30.00 points lower (6 samples")
+
+
+def test_what_failed_is_listed_first(tmp_path):
+    sides = []
+    for name, broken, certified in (("a", set(), {*range(8, 20)}), ("b", {3}, {1, 8, 9})):
+        store = write_run(tmp_path / name, set(), broken, certified, 20)
+        sides.append(read_baseline(store.folder))
+    flips = check(*sides).flips
+    assert [flip.sample_id for flip in flips] == [*range(10, 20), 3, 1]
+    assert flips[-2].lost == ("robust",)
+    assert flips[-1].gained == ("certified",)
 
 
 def test_one_lost_sample_is_chance_and_gains_never_fail(sides):
@@ -146,6 +159,45 @@ def test_halves_and_runs_that_hang_on_speed_are_no_measure(tmp_path):
         read_baseline(tmp_path / "nowhere")
 
 
+def test_records_that_contradict_themselves_are_no_measure(tmp_path):
+    store = write_run(tmp_path / "run", broken={1}, certified={2})
+    told = (store.folder / "summary.json").read_text()
+    (store.folder / "summary.json").write_text(told.replace('"broken": 1', '"broken": 0'))
+    with pytest.raises(RecordError, match="not what the shards give"):
+        read_baseline(store.folder)
+    row = a_row(1, "certified", prediction=None, margin=None, work=1)
+    store.write_shard("crown", a_frame(row))
+    with pytest.raises(RecordError, match="both certified and broken: sample 1"):
+        read_baseline(store.folder)
+
+
+def test_explanations_are_gated_by_their_own_names(tmp_path):
+    good(tmp_path / "good").write_summary()
+    worse = good(
+        tmp_path / "worse",
+        **{
+            "explain-attack": [bent(0, 0.3, "broken", prediction=2, margin=-0.5)]
+            + [bent(i, 0.35, "broken") for i in (1, 2, 3)],
+            "explain-linear": [proved(i, 0.6) for i in range(4)],
+        },
+    )
+    worse.write_summary()
+    sides = [read_baseline(tmp_path / name) for name in ("good", "worse")]
+    outcome = check(*sides, Limits(alpha=0.4))
+    found = {m.told: (m.before.k, m.after.k, m.verdict) for m in outcome.metrics}
+    assert found == {
+        "clean": (3, 3, "ok"),
+        "not bent": (3, 0, "regressed"),
+        "certified": (2, 0, "ok"),
+    }
+    assert outcome.flips[0].lost == ("not bent", "certified")
+    path = tmp_path / "b.json"
+    path.write_bytes(sides[0].to_bytes())
+    assert read_baseline(path) == sides[0]
+    (only,) = check(*sides, Limits(metrics=("robust",))).metrics
+    assert only.told == "not bent"
+
+
 def test_a_metric_that_there_is_not(sides, tmp_path):
     for name in ("a", "b"):
         store = RunStore.create(tmp_path / name, a_manifest((PGD,)))
@@ -210,12 +262,20 @@ def test_a_hostile_baseline_is_refused(sides, tmp_path, words, change):
     assert "\n" not in str(told.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b"NaN", b"[" * 10_000])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"\xff", b"NaN", b"[" * 10_000, b'{"rules":1,"rules":2}']
+)
 def test_a_file_that_is_no_baseline(tmp_path, content):
     path = tmp_path / "b.json"
     path.write_bytes(content)
     with pytest.raises(RecordError, match="is no baseline"):
         read_baseline(path)
+
+
+def test_the_page_names_every_field():
+    text = (Path(__file__).parents[2] / "docs" / "gate.md").read_text()
+    names = [*Baseline.model_fields, *Group.model_fields]
+    assert [name for name in names if f"`{name}`" not in text] == []
 
 
 def test_reports_are_whole_and_inert(sides):
@@ -251,8 +311,15 @@ def test_long_lists_are_cut_in_markdown_alone(tmp_path):
     for name, certified in (("old", set(range(300))), ("new", set())):
         store = write_run(tmp_path / name, set(), set(), certified, 300)
         sides.append(read_baseline(store.folder))
-    outcome = check(*sides)
-    assert "and 100 more, in the JSON file" in gate_markdown(outcome)
+    classes = tuple("|" * 400 + str(i) for i in range(3))
+    outcome = check(
+        *(
+            side.model_copy(update={"data": side.data.model_copy(update={"classes": classes})})
+            for side in sides
+        )
+    )
+    assert "and 200 more, in the JSON file" in gate_markdown(outcome)
+    assert len(gate_markdown(outcome)) < 65_536
     assert len(json.loads(gate_json(outcome))["flips"]) == 300
 
 

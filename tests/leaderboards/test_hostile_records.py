@@ -22,6 +22,7 @@ from hostile_records import (
     edit,
     many,
     only,
+    removed,
     replace_bytes,
     rewrite,
     safetensors,
@@ -105,10 +106,6 @@ def copied(pattern: str, to: str) -> Change:
         shutil.copy(source, run / to / source.name)
 
     return change
-
-
-def removed(pattern: str) -> Change:
-    return lambda run: only(run, pattern).unlink()
 
 
 def renamed(pattern: str, name: str) -> Change:

@@ -67,6 +67,20 @@ def test_noise_of_the_reference_counts_as_well(tmp_path):
     assert not compare_speed(*map(read_timings, files), 1.25).slower
 
 
+def test_a_reference_beside_the_benchmark_is_its_unit(tmp_path):
+    """The machine got busy between the reference of the file and the benchmark."""
+    old, new = a_benchmark("a", 0.1), a_benchmark("a", 0.3)
+    assert compared(tmp_path, [old], [new]).slower
+    new["extra_info"] = {"other": 1, "reference_workload": [0.0149, 0.015, 0.015, 0.0151]}
+    (ratio,) = compared(tmp_path, [old], [new]).ratios
+    assert (round(ratio.ratio, 6), ratio.slower) == (1, False)
+    new["extra_info"]["reference_workload"] = [0.015, 0.015]
+    assert compared(tmp_path, [old], [new]).slower  # too few
+    new["extra_info"]["reference_workload"] = [-1.0] * 9
+    with pytest.raises(NotComparableError, match="extra_info"):
+        compared(tmp_path, [old], [new])
+
+
 def test_random_rounds_of_equal_speed_do_not_fail(tmp_path):
     """Rounds that a busy machine delays now and then: 400 pairs, a true ratio of 1."""
     random, failed = np.random.default_rng(0), 0

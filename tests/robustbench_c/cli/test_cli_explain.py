@@ -47,7 +47,8 @@ def test_a_table_a_record_and_pictures(explain, robust_runs, tmp_path) -> None:
         assert f"{run / name}.png" in ended.out
     kept = safetensors.numpy.load_file(run / "explanations.safetensors")
     assert set(kept) == {"ids", "clean", "bent", "lower", "upper"}
-    assert (kept["lower"] <= kept["clean"]).all() and (kept["clean"] <= kept["upper"]).all()
+    assert (kept["lower"] <= kept["clean"]).all()
+    assert (kept["clean"] <= kept["upper"]).all()
     again = explain("--save-adversarial", "--samples", 1)
     assert "went on with the record" in again.out
     checked = robust_runs("verify", run, "--prove", "--device", "cpu")

@@ -77,3 +77,27 @@ def test_wrong_use_is_one_line(runs, tmp_path, ended):
         assert out == ""
         assert err.splitlines()[-1].startswith("robust-leaderboard: error: ")
         assert told in err.splitlines()[-1]
+
+
+def test_a_site_is_built_without_torch_and_replaced(runs, tmp_path):
+    site = tmp_path / "site"
+    done = python(MAIN, "build", str(runs), "--out", str(site), path=(HERE,))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"2 runs on 1 board: {site / 'index.html'}\n"
+    assert done.stderr.startswith(f"refused: {runs / 'c'}: ")
+    (site / "old").write_text("")
+    done = python(
+        MAIN, "build", str(runs / "a"), "--out", str(site), "--title", "Mine", path=(HERE,)
+    )
+    assert done.stdout == f"1 run on 1 board: {site / 'index.html'}\n"
+    assert "<title>Mine</title>" in (site / "index.html").read_text()
+    assert not (site / "old").exists()
+
+
+def test_no_site_is_built_where_something_else_is(runs, tmp_path, ended):
+    (tmp_path / "mine").write_text("")
+    _, err = ended("build", runs, "--out", tmp_path, code=6)
+    assert "no site of robust-leaderboard: choose another --out" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+    ended("build", runs, "--out", tmp_path / "site", "--strict", code=6)
+    assert not (tmp_path / "site").exists()

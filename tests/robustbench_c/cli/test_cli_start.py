@@ -49,6 +49,8 @@ MAIN = "from robustbench_c.cli.{} import main; main()"
         ("runs", ("--help",), 0),
         ("runs", ("verify", "--help"), 0),
         ("runs", (), 2),
+        ("report", ("--help",), 0),
+        ("report", ("run", "--out", "report.docx"), 2),
         ("leaderboard", ("--help",), 0),
         ("leaderboard", ("validate", "--help"), 0),
         ("leaderboard", ("validate",), 2),

@@ -29,7 +29,7 @@ class Problem:
         eps = options.pop("eps", None)
         # one restart for each wrong class: exact on a linear model
         exact = PGDConfig(steps=10, restarts=2, loss="margin", goal="multi-targeted")
-        options = {"attack": exact, "device": "cpu", **options}
+        options = {"attack": exact, "device": "cpu", "diagnose": False, **options}
         return robustbench_c.evaluate(
             self.model, self.x, self.y, self.threat(eps), out=out, **options
         )

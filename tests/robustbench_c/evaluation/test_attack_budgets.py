@@ -82,6 +82,7 @@ def _evaluate(linear, samples, out, budget, batch):
         batch_size=batch,
         device="cpu",
         out=out,
+        diagnose=False,
     )
 
 

@@ -84,6 +84,7 @@ def test_eps_zero_is_clean_accuracy_in_other_norms(linear, tmp_path, norm):
         attack=PGDConfig(steps=3, restarts=1),
         out=tmp_path,
         device="cpu",
+        diagnose=False,
     )
     assert run.summary.robust_accuracy == run.summary.clean_accuracy
 
@@ -106,7 +107,14 @@ def run_on(out, model, data, eps, **options):
     threat = ThreatModel("linf", eps, data.lower, data.upper)
     config = PGDConfig(steps=5, restarts=2)
     return robustbench_c.evaluate(
-        model, data, threat=threat, attack=config, out=out, device="cpu", **options
+        model,
+        data,
+        threat=threat,
+        attack=config,
+        out=out,
+        device="cpu",
+        diagnose=False,
+        **options,
     )
 
 
@@ -247,6 +255,7 @@ def test_nan_inside_the_threat_model_is_an_error_and_not_robust(linear, tmp_path
         attack=PGDConfig(steps=10, restarts=2),
         out=tmp_path,
         device="cpu",
+        diagnose=False,
     )
     counts = run.summary.counts
     assert counts.error > 0

@@ -56,6 +56,7 @@ def run(model, data, threat, tmp_path, **options):
         attack=PGD,
         certify=CROWN,
         device="cpu",
+        diagnose=False,
         out=tmp_path,
         save_adversarial=True,
         **options,

@@ -87,6 +87,7 @@ def test_immutable_feature_that_moved_stops_the_run(linear, tmp_path, cheat):
             attack=PGDConfig(steps=10, restarts=1),
             out=tmp_path,
             device="cpu",
+            diagnose=False,
         )
 
 

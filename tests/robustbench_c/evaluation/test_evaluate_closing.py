@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -14,12 +15,13 @@ from attacks.ddn import DDNConfig
 from attacks.square import SquareConfig
 from attacks.suites import AUTO, Suite
 from attacks.threat import ThreatModel
-from leaderboards.near import is_near
+from leaderboards.near import is_near, near_before
 from leaderboards.store import RunStore
 from leaderboards.verdicts import Verdict
 from robustbench_c.data import from_tensors
 from robustbench_c.errors import UsageError
 from robustbench_c.evaluation import sharing
+from robustbench_c.evaluation.budgets import AttackBudget
 from robustbench_c.evaluation.protocol_steps import attack_of, attack_step, protocol_steps
 from robustbench_c.evaluation.verify import verify
 
@@ -76,6 +78,25 @@ def test_those_are_attacked_that_were_near(linear, tmp_path):
     assert verify(run.store, linear.model, data).problems == ()
 
 
+def test_a_sample_whose_budget_is_spent_is_not_called_far(linear, tmp_path):
+    parts = (*SUITE.parts, ("square", SquareConfig(queries=20)))
+    suite = Suite("more", parts, closing=SUITE.closing, near=NEAR)
+    run = linear.evaluate(tmp_path, attack=suite, budget=AttackBudget(12))
+    said = {name: run.store.read_step(name) for name in ("square", "square-near", "apgd-near")}
+    closing = pd.concat([said["square-near"], said["apgd-near"]])
+    assert len(closing) > 0
+    assert set(closing["detail"]) == {"budget: no query was left for it"}
+    near = near_before(run.store, run.store.manifest.protocol.steps[2])
+    assert not closing["sample_id"].isin(near).all()  # or none could have been called far
+    assert run.store.verify_bytes() == []
+    wide = linear.evaluate(tmp_path, attack=suite, budget=AttackBudget(24)).store
+    rows = wide.read_step("square-near")
+    assert set(rows.loc[rows["detail"].notna(), "detail"]) == {
+        "far: no attack came near to break it"
+    }
+    assert wide.verify_bytes() == []
+
+
 def test_verdicts_hang_on_nothing_else(linear, tmp_path, hashes, monkeypatch):
     whole = linear.evaluate(tmp_path / "a", attack=SUITE)
     monkeypatch.setattr(sharing, "MOST", 7)
@@ -89,6 +110,7 @@ def test_verdicts_hang_on_nothing_else(linear, tmp_path, hashes, monkeypatch):
             attack=SUITE,
             device="cpu",
             out=tmp_path / str(len(samples)),
+            diagnose=False,
         )
         if len(samples) == 60:
             assert hashes(run) == hashes(whole)

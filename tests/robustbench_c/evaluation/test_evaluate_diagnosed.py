@@ -12,6 +12,7 @@ from toy_certifiers import LinearCertifier
 
 import robustbench_c
 from attacks.sigma_zero import SigmaZeroConfig
+from attacks.suites import AUTO
 from attacks.threat import ThreatModel
 from leaderboards.diagnostics import read_diagnostics
 from leaderboards.store import RunStore
@@ -61,6 +62,28 @@ def test_a_flag_is_void_where_there_is_a_proof(hidden, tmp_path):
     assert proved.summary.counts.certified > 5
     assert proved.summary.counts.undecided == 0
     assert (proved.summary.flags, proved.summary.reliable) == ((), True)
+
+
+class Misled(nn.Linear):
+    """A linear model whose gradient points the wrong way in some features."""
+
+    def forward(self, x):
+        wrong = torch.arange(x.shape[1]) % 5 < 2
+        return super().forward(torch.where(wrong, 2 * x.detach() - x, x))
+
+
+def test_breaks_without_gradients_refute_no_sign_that_gradients_fail(linear, tmp_path):
+    """The suite that most is asked of: what its Square finds is no excuse for the rest."""
+    model = Misled(12, 3).eval()
+    model.load_state_dict(linear.model.state_dict())
+    misled = replace(linear, model=model, eps=0.05)
+    run = misled.evaluate(tmp_path, attack=AUTO, diagnose=True)
+    broken = {step.name: step.broken for step in run.summary.steps}
+    assert broken["square"] + broken["square-near"] > 5
+    assert run.summary.reliable is False
+    assert "black-box-beats-white-box" in {flag.name for flag in run.summary.flags}
+    honest = replace(misled, model=linear.model).evaluate(tmp_path, attack=AUTO, diagnose=True)
+    assert (honest.summary.flags, honest.summary.reliable) == ((), True)
 
 
 def test_a_run_that_stopped_before_its_diagnostics_goes_on(hidden, tmp_path, monkeypatch):

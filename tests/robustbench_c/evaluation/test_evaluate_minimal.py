@@ -49,7 +49,7 @@ def exact_distances(problem, norm: str) -> np.ndarray:
 @pytest.fixture
 def minimal(linear, tmp_path):
     def run(config=SMALL, norm="linf", eps=0.05, **options):
-        options = {"attack": config, "device": "cpu", "out": tmp_path, **options}
+        options = {"attack": config, "device": "cpu", "out": tmp_path, "diagnose": False, **options}
         threat = ThreatModel.box(norm, eps, -9.0, 9.0)
         model, y = options.pop("model", linear.model), options.pop("y", linear.y)
         return robustbench_c.evaluate(model, options.pop("x", linear.x), y, threat, **options)

@@ -110,6 +110,12 @@ def test_convolutions_may_be_called_in_any_way(tmp_path, options):
     x = torch.rand(8, 1, 8, 8)
     y = model(x).argmax(1)
     run = robustbench_c.evaluate(
-        model, x, y, ThreatModel.box("linf", 0.01), attack=PGDConfig(steps=2), out=tmp_path
+        model,
+        x,
+        y,
+        ThreatModel.box("linf", 0.01),
+        attack=PGDConfig(steps=2),
+        out=tmp_path,
+        diagnose=False,
     )
     assert run.summary.complete

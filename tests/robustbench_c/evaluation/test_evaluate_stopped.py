@@ -81,6 +81,7 @@ def test_gone_on_with_in_another_way(linear, tmp_path, finished, hashes, monkeyp
         out=tmp_path,
         batch_size=1,
         save_adversarial=True,
+        diagnose=False,
     )
     assert run.resumed
     assert hashes(run) == finished[1]
@@ -180,6 +181,7 @@ evaluate(
     zoo.load("fmnist-cnn-standard"), samples,
     threat=ThreatModel("linf", 0.02, samples.lower, samples.upper),
     attack=PGDConfig(steps=4, restarts=1), out=sys.argv[1], device="cpu", save_adversarial=True,
+    diagnose=False,
 )
 """
 
@@ -205,6 +207,7 @@ def test_killed_and_gone_on_with(tmp_path, hashes, at):
             out=tmp_path / name,
             device="cpu",
             save_adversarial=True,
+            diagnose=False,
         )
         for name in ("killed", "whole")
     )

@@ -1,0 +1,1 @@
+"""The certification report: what a run says, for somebody who was not there."""
