@@ -106,9 +106,10 @@ class RunStore:
             for step in store.steps:
                 remove_temporaries(folder, store._folder(step))
             return store
-        if any(not is_temporary(path) for path in list_folder(folder, folder)):
+        there = [path for path in list_folder(folder, folder) if not is_temporary(path)]
+        if there and folder / MANIFEST not in there:
             raise RecordError(f"{folder} is neither empty nor a run; choose another folder")
-        if atomic_create_bytes(folder / MANIFEST, manifest.to_bytes()):
+        if not there and atomic_create_bytes(folder / MANIFEST, manifest.to_bytes()):
             return cls(folder, manifest)
         return cls.create(folder, manifest)  # another worker was first: its manifest counts
 

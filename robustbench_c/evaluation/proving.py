@@ -30,6 +30,8 @@ _UNITS: dict[Method, int] = {
     "complete": 1,
 }
 """Units of a shard, by method: the dearer it is, the fewer."""
+_GROUPS = 8
+"""Shards, at least, where there are as many units."""
 _RADII = 256
 """Samples that search their radii together."""
 
@@ -123,7 +125,8 @@ def prove_samples(task: Task, step: StepInfo, certifier: Certifier) -> None:
 
 def _grouped(units: list[Unit], proof: Proof) -> list[tuple[Ids, list[Unit]]]:
     """Units that make a shard together, with their ids."""
-    size = 1 if proof.tolerance is not None else _UNITS[proof.method]
+    most = 1 if proof.tolerance is not None else _UNITS[proof.method]
+    size = max(1, min(most, len(units) // _GROUPS))
     groups = [units[start : start + size] for start in range(0, len(units), size)]
     return [(np.concatenate([unit.ids for unit in group]), group) for group in groups]
 

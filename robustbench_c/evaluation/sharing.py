@@ -27,6 +27,8 @@ MOST = 2000
 _BYTES = 1 << 29
 _OPERATIONS = 1.5e11
 """Multiply-adds of a shard at worst: about half a minute of one core."""
+_PARTS = 16
+"""Shards of all samples, at least, so that many workers have some each."""
 _PAUSE = 0.2
 
 
@@ -39,7 +41,8 @@ def shard_size(manifest: Manifest, passes: float) -> int:
     """
     size = manifest.model.size
     each = size.macs if size is not None and size.macs else 10 * manifest.model.parameters
-    fair = max(_OPERATIONS / max(each * passes, 1.0), manifest.tiles[-1])
+    part = manifest.data.samples / _PARTS
+    fair = max(min(_OPERATIONS / max(each * passes, 1.0), part), manifest.tiles[-1])
     room = _BYTES // max(4 * int(np.prod(manifest.data.shape)), 1)
     return max(1, int(min(fair, MOST, room)))
 

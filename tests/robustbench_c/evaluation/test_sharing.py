@@ -6,6 +6,7 @@ import threading
 
 import numpy as np
 import pytest
+from toy_certifiers import LinearCertifier
 
 from attacks.pgd import PGDConfig
 from leaderboards.store import RunStore
@@ -32,8 +33,9 @@ def shards(run):
 
 
 def test_three_at_once_make_the_record_of_one(linear, small, tmp_path, hashes):
-    config = CertifyConfig("ibp")
-    whole = linear.evaluate(tmp_path / "one", attack=PGD, certify=config, diagnose=True)
+    options = {"attack": PGD, "certify": CertifyConfig("ibp"), "diagnose": True}
+    options["certifier"] = LinearCertifier.make  # tracing is for one thread at a time
+    whole = linear.evaluate(tmp_path / "one", **options)
     runs, written, write = [], [], RunStore.write_shard
 
     def counting(store, step, frame):
@@ -41,11 +43,7 @@ def test_three_at_once_make_the_record_of_one(linear, small, tmp_path, hashes):
         return write(store, step, frame)
 
     def work(start: float) -> None:
-        runs.append(
-            linear.evaluate(
-                tmp_path / "many", attack=PGD, certify=config, diagnose=True, start=start
-            )
-        )
+        runs.append(linear.evaluate(tmp_path / "many", start=start, **options))
 
     RunStore.write_shard = counting
     try:
@@ -84,6 +82,7 @@ def test_shards_are_cut_by_id_and_never_by_the_clock(linear, tmp_path):
     run = linear.evaluate(tmp_path, attack=PGD)
     manifest = run.store.manifest
     assert sharing.shard_size(manifest, 1e9) == manifest.tiles[-1]
-    assert sharing.shard_size(manifest, 1) == sharing.MOST
+    data = manifest.data.model_copy(update={"ids": "0-99999"})
+    assert sharing.shard_size(manifest.model_copy(update={"data": data}), 1) == sharing.MOST
     parts = sharing.cut(np.array([5, 1, 9, 3]), 3)
     assert [part.tolist() for part in parts] == [[1, 3, 5], [9]]
