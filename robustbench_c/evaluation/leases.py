@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from leaderboards.errors import RecordError
-from leaderboards.files import make_folder, refuse_escape
+from leaderboards.files import refuse_escape
 
 FOLDER, SUFFIX = "leases", ".lease"
 AGE = 60.0
@@ -73,19 +73,17 @@ class Leases:
                 folder.rmdir()
 
     def _take(self, path: Path) -> bool:
-        for _ in range(3):
+        for _ in range(10):
             refuse_escape(self._run, path)
-            make_folder(path.parent)
             try:
+                path.parent.mkdir(parents=True, exist_ok=True)
                 handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
             except FileExistsError:
-                if not self._is_free(path):
+                if (old := _content(path)) is None:  # it has just been given back
+                    continue
+                if not self._is_free(path, old):
                     return False
-                # of several that take it over, the renaming lets one alone through
-                aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-                with suppress(OSError):
-                    path.rename(aside)
-                    aside.unlink()
+                _put_aside(path, old)
                 continue
             except FileNotFoundError:  # another worker has just cleared the folder
                 continue
@@ -96,20 +94,20 @@ class Leases:
             return True
         return False
 
-    def _is_free(self, path: Path) -> bool:
+    def _is_free(self, path: Path, content: bytes) -> bool:
         """Whether the owner of a lease has ended, or has not touched it for long."""
         try:
-            touched = path.stat().st_mtime
-            owner = json.loads(path.read_bytes()[:_MAX_BYTES] or b"null")
-        except FileNotFoundError:
-            return True
-        except (OSError, ValueError):
-            owner, touched = None, path.stat().st_mtime if path.exists() else 0.0
+            owner = json.loads(content or b"null")
+        except ValueError:
+            owner = None
         if isinstance(owner, dict) and owner.get("host") == self._me["host"]:
             pid, boot = owner.get("pid"), owner.get("boot")
             if isinstance(pid, int) and pid > 0 and boot and boot == self._me["boot"]:
                 return _process(pid)["started"] != owner.get("started")
-        return self._now() - touched > self.age
+        try:
+            return self._now() - path.stat().st_mtime > self.age
+        except OSError:
+            return False
 
     def _now(self) -> float:
         """The time of the file system: the clocks of machines that share it can differ."""
@@ -123,8 +121,31 @@ class Leases:
 
     def _release(self, path: Path) -> None:
         with suppress(OSError, ValueError):
-            if json.loads(path.read_bytes()[:_MAX_BYTES]).get("token") == self._me["token"]:
+            if json.loads(_content(path) or b"{}").get("token") == self._me["token"]:
                 path.unlink()
+
+
+def _content(path: Path) -> bytes | None:
+    """What a lease says; None where there is none."""
+    try:
+        with path.open("rb") as file:
+            return file.read(_MAX_BYTES)
+    except OSError:
+        return None
+
+
+def _put_aside(path: Path, old: bytes) -> None:
+    """Remove a lease that is free: of several that try, the renaming lets one alone through.
+
+    One that another worker has taken over in between is put back.
+    """
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    with suppress(OSError):
+        path.rename(aside)
+        if _content(aside) != old:
+            with suppress(OSError):
+                os.link(aside, path)
+        aside.unlink()
 
 
 def _touch(path: Path, pause: float, done: threading.Event) -> None:

@@ -170,6 +170,7 @@ class TestRecord:
         reference = prove(out=tmp_path / "a", certifier=sensitive, radius=True)
         assert len(reference.store.shard_paths("ibp")) > 3
         monkeypatch.setattr(proving, "_UNITS", dict.fromkeys(METHODS, 1000))
+        monkeypatch.setattr(proving, "_GROUPS", 1)
         order = torch.randperm(60, generator=torch.Generator().manual_seed(1))
         shuffled = replace_problem(linear, order)
         run = robustbench_c.evaluate(
