@@ -167,6 +167,12 @@ def steps(subject: Subject) -> Iterator[Block]:
 def diagnostics(subject: Subject) -> Iterator[Block]:
     """Yield signs that the attacks failed."""
     found, flags = subject.diagnostics, subject.summary.flags
+    if subject.manifest.protocol.explanation is not None:
+        yield Text(
+            "None: diagnostics are about attacks on predictions. How far an attack on explanations "
+            "falls short is bounded by the certificates above."
+        )
+        return
     if found is None or flags is None:
         yield Text(
             "Nobody looked for signs that the attacks failed: this record has no diagnostics. "

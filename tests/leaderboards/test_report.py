@@ -7,9 +7,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import safetensors.numpy
 from hostile_records import a_record, removed, set_in
 from record_makers import a_frame, a_manifest, a_row
+from test_explained_records import good as explained
 
 from leaderboards.errors import RecordError
 from leaderboards.manifest import StepInfo
@@ -320,3 +323,21 @@ def test_a_smoothed_classifier_is_reported_as_one(tmp_path: Path) -> None:
     commands = report_bytes(report, ".md").decode()
     assert "robust-smooth --model cnn --data mini" in commands
     assert "--smooth 0.25 --smooth-n0 10 --smooth-n 100 --smooth-alpha 0.001" in commands
+
+
+def test_explanations_are_reported_with_their_maps(tmp_path: Path) -> None:
+    store = explained(tmp_path / "run")
+    store.write_summary()
+    folder = store.folder
+    clean = np.arange(4, dtype=np.float32).reshape(1, 1, 2, 2)
+    held = {"ids": np.array([0]), "clean": clean, "bent": clean + 1, "lower": clean, "upper": clean}
+    safetensors.numpy.save_file(held, folder / "explanations.safetensors")
+    report = build([folder])
+    told = section(report, "Summary")
+    assert "asked to explain its predictions on 4 samples" in told
+    assert "bent the explanations of 1 of 4 samples: 25.00%" in told
+    assert "bent: a legal point" in section(report, "What the verdicts rest on")
+    assert "attack found" in section(report, "Explanation certificates")
+    page = Page(report_bytes(report, ".html"))
+    titles = [a["alt"] for tag, a in page.tags if tag == "img"]
+    assert titles == ["clean", "worst found", "box width"]
