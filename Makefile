@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-war
 export MKL_CBWR := AUTO
 export OMP_WAIT_POLICY := passive
 
-.PHONY: eval test test-all lint bench zoo explanations sparse lirpa clean
+.PHONY: eval test test-all lint bench leaderboard zoo explanations sparse lirpa clean
 
 eval: $(VENV)/.eval
 	$(BIN)/robust-eval --model fmnist-cnn-mtl-ibp --attack pgd --certify cascade
@@ -41,6 +41,10 @@ explanations: $(VENV)/.eval
 # Trains and evaluates the models of docs/sparse-table.md (hours); needs full Fashion-MNIST.
 sparse: $(VENV)/.eval
 	$(BIN)/python scripts/sparse_table.py
+
+# The site of the records that scripts/zoo_records.py makes of the shipped models.
+leaderboard: $(VENV)/.eval
+	$(BIN)/robust-leaderboard build records --out site
 
 lirpa: $(VENV)/bin/python
 	scripts/install_lirpa.sh $(BIN)/python

@@ -39,6 +39,11 @@ class Reproduction:
 def reproduction(manifest: Manifest) -> Reproduction:
     """Return the commands for a run."""
     protocol, threat, data = manifest.protocol, manifest.protocol.threat, manifest.data
+    check = shlex.join(["robust-runs", "verify", f"runs/{manifest.run_id}"])
+    smoothed = [s for s in protocol.steps if s.kind == "certificate" and "sigma" in s.parameters]
+    if smoothed:
+        command, whole = _smoothing(manifest, smoothed[0])
+        return Reproduction(command, whole, check)
     changed = protocol.corruption is not None or protocol.transformation is not None
     words = ["robust-corrupt" if changed else "robust-eval", "--model", manifest.model.name]
     whole = not changed
@@ -58,8 +63,25 @@ def reproduction(manifest: Manifest) -> Reproduction:
             words += [] if protocol.explanation else proofs
             whole = known and proved and protocol.explanation is None
     words += ["--samples", str(data.samples), "--seed", str(manifest.seed)]
-    check = ["robust-runs", "verify", f"runs/{manifest.run_id}"]
-    return Reproduction(shlex.join(words), whole, shlex.join(check))
+    return Reproduction(shlex.join(words), whole, check)
+
+
+def _smoothing(manifest: Manifest, step: StepInfo) -> tuple[str, bool]:
+    """The command of a smoothed classifier, whose card names the model below; whether it does."""
+    base, data = (manifest.model.card or {}).get("base_name"), manifest.data
+    words = ["robust-smooth", "--model", str(base or manifest.model.name)]
+    words += ["--data", data.name, "--split", data.split]
+    words += [
+        "--eps",
+        f"{manifest.protocol.threat.eps!r}",
+        "--smooth",
+        f"{step.parameters['sigma']}",
+    ]
+    for key in ("n0", "n", "alpha"):
+        if key in step.parameters:
+            words += [f"--smooth-{key}", f"{step.parameters[key]}"]
+    words += ["--samples", str(data.samples), "--seed", str(manifest.seed)]
+    return shlex.join(words), isinstance(base, str)
 
 
 def _attack_words(steps: tuple[StepInfo, ...]) -> tuple[list[str], bool]:

@@ -128,21 +128,26 @@ class Ratio:
         before: Median, in units of the reference.
         after: The same now.
         noise: Of their ratio; see `compare_speed`.
+        limit: A ratio above this fails: `max_slowdown` and the noise on top.
         judged: Whether both have rounds enough to know it.
-        slower: Whether it fails.
     """
 
     name: str
     before: float
     after: float
     noise: float
+    limit: float
     judged: bool
-    slower: bool
 
     @property
     def ratio(self) -> float:
         """How many times as long it takes."""
         return self.after / self.before
+
+    @property
+    def slower(self) -> bool:
+        """Whether it fails."""
+        return self.judged and self.ratio > self.limit
 
     @property
     def verdict(self) -> str:
@@ -218,8 +223,8 @@ def compare_speed(baseline: Timings, head: Timings, max_slowdown: float) -> Spee
         noise = math.hypot(*(stats.noise for side in sides for stats in side))
         before, after = (stats.median / unit.median for stats, unit in sides)
         judged = min(stats.rounds for stats, _ in sides) >= LEAST_ROUNDS
-        slower = judged and math.log(after / before) - noise > math.log(max_slowdown)
-        ratios.append(Ratio(name, before, after, noise, judged, slower))
+        limit = max_slowdown * math.exp(min(noise, 99.0))
+        ratios.append(Ratio(name, before, after, noise, limit, judged))
     if not any(ratio.judged for ratio in ratios):
         raise NotComparableError(
             f"no benchmark has at least {LEAST_ROUNDS} rounds in both files, so nothing is known "

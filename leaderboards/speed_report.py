@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 from leaderboards.junit import Case, junit
 from leaderboards.markdown import inert, table
 from leaderboards.speed import Ratio, Speed
 
 SUITE = "speed"
-HEADER = ("benchmark", "baseline", "head", "ratio", "noise", "verdict")
+HEADER = ("benchmark", "baseline", "head", "ratio", "noise", "fails above", "verdict")
 
 
 def row(ratio: Ratio) -> tuple[str, ...]:
     """Return a benchmark as cells under `HEADER`; its name is the text of a stranger."""
-    noise = f"{ratio.noise:.1%}" if ratio.judged else "?"
+    known = (f"{ratio.noise:.1%}", f"{ratio.limit:.3g}") if ratio.judged else ("?", "?")
     sides = (f"{side:.3g}" for side in (ratio.before, ratio.after))
-    return ratio.name, *sides, f"{ratio.ratio:.2f}", noise, ratio.verdict
+    return ratio.name, *sides, f"{ratio.ratio:.2f}", *known, ratio.verdict
 
 
 def rule(speed: Speed) -> str:
@@ -40,7 +41,7 @@ def speed_markdown(speed: Speed) -> str:
     cells = [(inert(name), *rest) for name, *rest in map(row, speed.ratios)]
     parts = [
         f"### Speed gate: {'**slower**' if speed.slower else 'no benchmark is slower'}\n",
-        table(HEADER, cells, numbers=range(1, 5)),
+        table(HEADER, cells, numbers=range(1, 6)),
     ]
     for told, names in (("New", speed.new), ("Missing", speed.missing)):
         if names:
@@ -55,7 +56,7 @@ def speed_json(speed: Speed) -> bytes:
         "regressed": bool(speed.slower),
         "max_slowdown": speed.max_slowdown,
         "benchmarks": [
-            {**vars(each), "ratio": each.ratio, "verdict": each.verdict} for each in speed.ratios
+            {**asdict(each), "ratio": each.ratio, "verdict": each.verdict} for each in speed.ratios
         ],
         "new": speed.new,
         "missing": speed.missing,

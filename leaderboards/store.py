@@ -16,6 +16,7 @@ import pandas as pd
 import pyarrow as pa
 
 from leaderboards import shard
+from leaderboards.cells import Cells
 from leaderboards.columns import (
     check_rows,
     content_sha256,
@@ -35,7 +36,7 @@ from leaderboards.files import (
 )
 from leaderboards.manifest import MAX_MANIFEST_BYTES, Manifest, parse_manifest
 from leaderboards.sample_ids import Ids
-from leaderboards.settle import sample_verdicts
+from leaderboards.settle import verdicts_of
 from leaderboards.summary import Summary, summarise
 from leaderboards.verdicts import CLEAN_STEP, StepKind
 
@@ -173,6 +174,10 @@ class RunStore:
         """Return the rows of every step, `clean` first: `read_step`."""
         return {step: self.read_step(step) for step in self.steps}
 
+    def cells(self, step: str) -> Cells:
+        """Return the rows of `read_step` as arrays."""
+        return Cells(self.read_step(step))
+
     def snapshot(self) -> Snapshot:
         """Return the run as it is now: each shard is read once, when it is first asked for."""
         return Snapshot(self.folder, self.manifest)
@@ -184,7 +189,7 @@ class RunStore:
             ContradictionError: A sample is both certified and broken.
             RecordError: A shard is not valid.
         """
-        return sample_verdicts(self.read_steps(), self._samples)
+        return verdicts_of({step: self.cells(step) for step in self.steps}, self._samples)
 
     def summary(self) -> Summary:
         """Return the summary of what the shards hold now: `summarise`. Errors as of `verdicts`."""
@@ -267,6 +272,10 @@ class Snapshot(RunStore):
     def read_step(self, step: str) -> pd.DataFrame:
         """As of `RunStore`."""
         return self._once("frame", step, lambda: super(Snapshot, self).read_step(step))
+
+    def cells(self, step: str) -> Cells:
+        """As of `RunStore`."""
+        return self._once("cells", step, lambda: super(Snapshot, self).cells(step))
 
     def verdicts(self) -> pd.DataFrame:
         """As of `RunStore`."""

@@ -9,6 +9,7 @@ import pandas as pd
 
 from leaderboards.manifest import ThreatInfo
 from leaderboards.rates import Rate
+from leaderboards.site.bars import PARTS
 from leaderboards.summary import Counts
 
 
@@ -83,6 +84,15 @@ class Sandwich:
     counts: Counts
     marks: tuple[tuple[str, Rate | None], ...]
     names: tuple[tuple[str, str], ...] = ()
+
+    def legend(self) -> list[tuple[str, str]]:
+        """Verdicts that samples have, from the surest to the least, each with words and count."""
+        names, told = dict(self.names), self.counts.model_dump()
+        return [
+            (part, f"{names.get(part, part.replace('_', ' '))} {told[part]:,}")
+            for part in PARTS
+            if told[part]
+        ]
 
 
 @dataclass(frozen=True, eq=False)

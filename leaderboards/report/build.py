@@ -95,8 +95,7 @@ def _of(subject: Subject, subjects: Sequence[Subject]) -> str:
     """What tells a run from the others."""
     if len(subjects) == 1:
         return ""
-    number = subjects.index(subject) + 1
-    return f" {number}: {subject.kind} ({subject.manifest.run_id})"
+    return f" {subjects.index(subject) + 1} of {len(subjects)}: {subject.kind}"
 
 
 def _data(subjects: Sequence[Subject]) -> str:

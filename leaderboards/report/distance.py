@@ -7,22 +7,52 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from leaderboards.columns import CERTAINTIES
 from leaderboards.distances import Quantiles, accuracy_curve
 from leaderboards.errors import one_line
 from leaderboards.explained import Spread
 from leaderboards.rates import Rate
-from leaderboards.report.blocks import Block, Curve, Table, Text
+from leaderboards.report.blocks import Alarm, Block, Curve, Figures, Table, Text
 from leaderboards.report.subject import Subject
 from leaderboards.report.summarypage import criterion
 from leaderboards.report.words import NONE, interval, number, share
+from leaderboards.site.heat_maps import heat_maps
 
 _QUANTILES = ("minimum", "q10", "q25", "median", "q75", "q90", "maximum")
 _PARTS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
 _METRICS = {
+    "deviation_linf": "no entry differs more from the clean one",
+    "deviation_mean": "mean difference of the entries, at most",
+    "deviation_l1": "L1 norm of the difference, at most",
+    "deviation_l2": "L2 norm of the difference, at most",
+    "width_max": "largest width of the box",
+    "width_mean": "mean width of the box",
+    "cosine": "cosine similarity with the clean explanation, at least",
+    "top_k": "share of the k largest entries that surely stay among them",
+    "sup_norm": "no entry is larger in absolute value",
+    "lipschitz": "L1 norm of the explanation, at most",
+    "signs": "share of entries whose sign cannot change",
     "local_lipschitz_lower": "largest local Lipschitz constant of a logit: steepest gradient found",
     "local_lipschitz_upper": "the same: proved",
 }
+
+
+def _maps(subject: Subject) -> Iterator[Block]:
+    """Heat maps of the samples that the run kept some of."""
+    maps = heat_maps(subject.entry)
+    if maps.problem:
+        yield Alarm(maps.problem)
+    if maps.shown:
+        yield Text("Explanations of the first samples, clean and worst found on one scale:")
+        yield Figures(
+            tuple(
+                (
+                    f"sample {told['sample']}",
+                    tuple((title, maps.files[name]) for title, name in told["files"]),
+                )
+                for told in maps.shown
+            )
+        )
+        yield Text("Blue is negative, red positive; in the box width darker is wider.")
 
 
 def has_distances(subject: Subject) -> bool:
@@ -108,11 +138,11 @@ def explanations(subject: Subject) -> Iterator[Block]:
             if each is not None
         ),
     )  # fmt: skip
-    docs = {column.name: column.doc for column in CERTAINTIES} | _METRICS
-    rows = tuple((docs.get(k, k), number(v)) for k, v in found.metrics.items())
+    rows = tuple((_METRICS[k], number(v)) for k, v in found.metrics.items() if k in _METRICS)
     if rows:
         yield Text("What the boxes that hold every explanation say, the best of each sample:")
         yield Table(("", "median"), rows)
+    yield from _maps(subject)
     if found.monotone:
         yield Text("Share of samples of which the explained score is proved to be monotone:")
         yield Table(

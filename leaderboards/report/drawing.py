@@ -70,10 +70,7 @@ def draw_sandwich(page: Any, block: Sandwich, left: float, width: float) -> None
         page.cell(12, 3.5, f"{percent}%", align="C")
     page.set_xy(left, floor + 15)
     page.set_font_size(7.5)
-    legend = ", ".join(
-        f"{names.get(k, k).replace('_', ' ')} {told[k]:,}" for k in COLOURS if told[k]
-    )
-    page.cell(width, 4, legend)
+    page.cell(width, 4, ", ".join(words for _, words in block.legend()))
     page.set_xy(left, floor + 21)
 
 

@@ -72,24 +72,19 @@ def _card(card: Mapping[str, object]) -> Iterator[tuple[str, str]]:
 
 
 def _plain(value: object) -> str:
-    """A value of a card as words; what is nested deeper than two is JSON."""
-    if isinstance(value, str):
-        return value
+    """A value of a card as words; manifests are nested at most `strict_json.MAX_DEPTH` deep."""
     if isinstance(value, list):
-        return ("; " if any(isinstance(each, dict) for each in value) else ", ").join(
-            map(_field, value)
-        )
+        mixed = any(isinstance(each, dict | list) for each in value)
+        return ("; " if mixed else ", ").join(map(_plain, value))
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_field(each)}" for key, each in value.items())
-    return _field(value)
-
-
-def _field(value: object) -> str:
-    if isinstance(value, dict) and not any(isinstance(v, dict | list) for v in value.values()):
-        return ", ".join(f"{key} {_field(each)}" for key, each in value.items())
+        return ", ".join(f"{key} {_inner(each)}" for key, each in value.items())
     if isinstance(value, float):
         return f"{value:.6g}"
     return value if isinstance(value, str) else canonical_json(value).decode()
+
+
+def _inner(value: object) -> str:
+    return f"({_plain(value)})" if isinstance(value, dict | list) else _plain(value)
 
 
 def data_identity(subject: Subject) -> Iterator[Block]:

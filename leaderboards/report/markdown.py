@@ -74,16 +74,12 @@ def _block(block: Block) -> Iterator[str]:
 
 
 def _sandwich(block: Sandwich) -> Iterator[str]:
-    names, told = dict(block.names), block.counts.model_dump()
+    told = block.counts.model_dump()
     total, bar, begun = sum(told.values()) or 1, "", 0
     for name, sign in _SIGNS.items():
         begun += told[name]
         bar += sign * (round(_BAR * begun / total) - len(bar))
-    legend = ", ".join(
-        f"{sign} {names.get(name, name).replace('_', ' ')} {told[name]:,}"
-        for name, sign in _SIGNS.items()
-        if told[name]
-    )
+    legend = ", ".join(f"{_SIGNS[name]} {words}" for name, words in block.legend())
     yield f"    |{bar}|\n    {legend}"
     rows = [(inert(name), share(rate), interval(rate)) for name, rate in block.marks]
     yield table(("rate", "value", "95% interval"), rows, (1, 2)).rstrip()

@@ -96,7 +96,11 @@ def assumptions(subject: Subject) -> Iterator[Block]:
         "clipped to the input box and checked again by code that is not the attack's; its distance "
         "was measured in float64."
     )
-    points = [bent if explained else broken]
+    changed = (
+        "broken: the sample is right as it is, and misclassified once it is changed as the step "
+        "and its settings say."
+    )
+    points = [changed if subject.changed else bent if explained else broken]
     if subject.smoothed:
         points += [
             "certified: with the probability that the protocol names (1 - alpha, for each sample), "

@@ -33,7 +33,7 @@ def results(subject: Subject) -> Iterator[Block]:
     entry, summary = subject.entry, subject.summary
     explanation = subject.manifest.protocol.explanation
     rows = []
-    for name, title in rate_titles(explanation).items():
+    for name, title in rate_titles(subject.manifest.protocol).items():
         if name not in entry.right:
             continue
         rate = Rate.of(int(entry.right[name].sum()), summary.samples)
@@ -48,6 +48,8 @@ def results(subject: Subject) -> Iterator[Block]:
         "Certified <= true <= empirical holds sample by sample.",
     )
     words = _VERDICTS | (_BENT if explanation is not None else {})
+    if subject.changed:
+        words |= {"broken": "right as it is, and misclassified when changed"}
     if explanation is not None:
         words.pop("wrong")
     told = summary.counts.model_dump()
@@ -165,6 +167,12 @@ def steps(subject: Subject) -> Iterator[Block]:
 def diagnostics(subject: Subject) -> Iterator[Block]:
     """Yield signs that the attacks failed."""
     found, flags = subject.diagnostics, subject.summary.flags
+    if subject.manifest.protocol.explanation is not None:
+        yield Text(
+            "None: diagnostics are about attacks on predictions. How far an attack on explanations "
+            "falls short is bounded by the certificates above."
+        )
+        return
     if found is None or flags is None:
         yield Text(
             "Nobody looked for signs that the attacks failed: this record has no diagnostics. "
@@ -176,8 +184,8 @@ def diagnostics(subject: Subject) -> Iterator[Block]:
     red = {flag.name for flag in flags}
     yield Text(
         f"Signs of masked gradients were looked for on {plural(len(found.looked_at), 'sample')}. "
-        "A sign is red where it holds of more than its limit of the samples whose verdict rests "
-        "on attacks alone."
+        "A sign about samples is red where it holds of more than its limit of those that are "
+        "neither proved nor broken by an attack that uses gradients."
     )
     if red:
         names = ", ".join(sorted(one_line(name, 60) for name in red))

@@ -14,7 +14,7 @@ import pandas as pd
 from leaderboards.entries import Entry
 from leaderboards.errors import RecordError, one_line
 from leaderboards.files import read_bytes
-from leaderboards.manifest import ExplanationInfo
+from leaderboards.manifest import Protocol
 from leaderboards.rates import Rate
 from leaderboards.report.blocks import Table
 from leaderboards.report.words import interval, share
@@ -24,11 +24,13 @@ _MAX_BYTES = 256 << 20
 _COLUMNS = ["sample_id", "slice"]
 
 
-def rate_titles(explanation: ExplanationInfo | None) -> dict[str, str]:
+def rate_titles(protocol: Protocol) -> dict[str, str]:
     """What rates are called, by their name in `Entry.right`."""
-    if explanation is None:
-        return {"clean": "clean", "robust": "empirical robust", "certified": "certified"}
-    return {"clean": "clean", "robust": "not bent", "certified": "certified stable"}
+    if protocol.explanation is not None:
+        return {"clean": "clean", "robust": "not bent", "certified": "certified stable"}
+    changed = protocol.corruption is not None or protocol.transformation is not None
+    robust = "right under all" if changed else "empirical robust"
+    return {"clean": "clean", "robust": robust, "certified": "certified"}
 
 
 def group_table(entry: Entry, groups: pd.Series[Any], order: Sequence[str], what: str) -> Table:
@@ -40,11 +42,7 @@ def group_table(entry: Entry, groups: pd.Series[Any], order: Sequence[str], what
         order: Names of the groups, as the table has them; those without samples are left out.
         what: What a group is.
     """
-    titles = {
-        k: v
-        for k, v in rate_titles(entry.manifest.protocol.explanation).items()
-        if k in entry.right
-    }
+    titles = {k: v for k, v in rate_titles(entry.manifest.protocol).items() if k in entry.right}
     own = groups.reindex(entry.settled.index)
     rows = []
     for name in order:

@@ -58,6 +58,12 @@ class Subject:
         return any("sigma" in step.parameters for step in self.proofs)
 
     @property
+    def changed(self) -> bool:
+        """Whether it is about changes in no norm ball: corruptions, or simple transformations."""
+        protocol = self.manifest.protocol
+        return protocol.corruption is not None or protocol.transformation is not None
+
+    @property
     def kind(self) -> str:
         """What the run is about."""
         protocol = self.manifest.protocol

@@ -79,7 +79,7 @@ def _tested(subject: Subject) -> str:
         f"{plural(data.samples, 'sample')} of {one_line(data.name, 80)} "
         f"({one_line(data.split, 40)}, {len(data.classes)} classes)"
     )
-    if subject.kind in ("common corruptions", "simple transformations"):
+    if subject.changed:
         return f"{what} was tested on {samples} against {subject.kind}."
     low, high = data.box_lower[0], data.box_upper[1]
     box = f"Input values lie between {low:g} and {high:g}"
@@ -99,7 +99,11 @@ def _tested(subject: Subject) -> str:
         )
     goal = "and wants another class to be predicted"
     if subject.smoothed:
-        what = f"The smoothed form of the model {subject.name}"
+        return (
+            f"{what} was tested on {samples}: for each a radius in L2 was sought within which its "
+            "prediction, a majority vote under Gaussian noise, stays right whatever an attacker "
+            f"does. {box}"
+        )
     against = f"an attacker who may {attacker(threat)} {goal}"
     return f"{what} was tested on {samples} against {against}. {box}"
 
@@ -135,17 +139,16 @@ def _found(subject: Subject) -> Iterator[str]:
     if summary.explanation is not None:
         yield from _explained(subject)
         return
+    if subject.changed:
+        yield from _changed(subject)
+        return
     if subject.attacks:
         yield (
             f"{counts.broken:,} of {n:,} were broken: for each an adversarial example was found "
             "and checked again, apart from the attack that found it."
         )
     if subject.proofs:
-        chance = " (each with the probability that the protocol names)" if subject.smoothed else ""
-        yield (
-            f"For {counts.certified:,} it is proved that no such attacker can succeed, whatever "
-            f"the attack{chance}."
-        )
+        yield _proved(subject)
         yield _open(counts.undecided)
     else:
         yield "Nothing was proved: a stronger attack may break more."
@@ -162,10 +165,47 @@ def _found(subject: Subject) -> Iterator[str]:
         yield f"So at least {share(certified)} (95% interval {interval(certified)}) are robust."
 
 
+def _proved(subject: Subject) -> str:
+    certified = subject.summary.counts.certified
+    if not subject.smoothed:
+        return f"For {certified:,} it is proved that no such attacker can succeed, by any attack."
+    eps = subject.manifest.protocol.threat.eps
+    alphas = {step.parameters.get("alpha") for step in subject.proofs} - {None}
+    chance = ", ".join(f"{1 - float(alpha):g}" for alpha in alphas if alpha is not None)
+    return (
+        f"For {certified:,} a radius beyond {eps:g} is proved, each with probability {chance} at "
+        "least over the noise that was drawn."
+    )
+
+
+def _changed(subject: Subject) -> Iterator[str]:
+    """Of runs about changes that no adversary chooses within a ball."""
+    summary, broken = subject.summary, subject.summary.counts.broken
+    if (corruption := summary.corruption) is not None:
+        yield (
+            f"{broken:,} of {summary.samples:,} are right as they are and misclassified under some "
+            f"corruption; {share(summary.robust_accuracy)} (95% interval "
+            f"{interval(summary.robust_accuracy)}) are right under all that were tried."
+        )
+        if corruption.mean_accuracy is not None and corruption.worst_accuracy is not None:
+            yield (
+                "Over all kinds and severities the mean accuracy is "
+                f"{corruption.mean_accuracy:.2%}; it is lowest under {corruption.worst_kind}: "
+                f"{corruption.worst_accuracy:.2%}."
+            )
+    else:
+        yield (
+            f"A simple transformation breaks {broken:,} of {summary.samples:,}; "
+            f"{share(summary.robust_accuracy)} (95% interval {interval(summary.robust_accuracy)}) "
+            "are right under all that were tried."
+        )
+    yield "Nothing was proved: other changes, or others of the same kind, may break more."
+
+
 def _open(undecided: int) -> str:
     if not undecided:
         return "No sample is left of which neither is known."
-    return f"Of {undecided:,} neither is known: no attack succeeded, and no proof did."
+    return f"Of {undecided:,} neither is known: nothing broke them, and no proof succeeded."
 
 
 def _explained(subject: Subject) -> Iterator[str]:
@@ -200,9 +240,10 @@ def sandwich(subject: Subject) -> Sandwich:
             held = summary.counts.certified + summary.counts.undecided
             marks.insert(0, ("not bent", Rate.of(held, summary.samples)))
         return Sandwich(summary.counts, tuple(marks), (("broken", "bent"),))
+    robust = "right under all" if subject.changed else "empirical robust"
     marks = [
         ("clean", summary.clean_accuracy),
-        ("empirical robust", summary.robust_accuracy if subject.attacks else None),
+        (robust, summary.robust_accuracy if subject.attacks else None),
         ("certified", summary.certified_accuracy),
     ]
     return Sandwich(summary.counts, tuple((k, v) for k, v in marks if v is not None))

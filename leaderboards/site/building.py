@@ -73,7 +73,7 @@ def build_of(
     boards = boards_of(entries)
     pages = page_names([entry for board in boards for entry in board.entries])
     with new_site(out) as folder:
-        _write_assets(folder / "assets")
+        write_assets(folder / "assets")
         _write_exports(folder / "exports", boards)
         curves = _write_pages(folder / "runs", boards, pages, jobs)
         put(folder / "index.html", index_page(boards, refused, pages, curves, title))
@@ -99,7 +99,8 @@ def page_names(entries: Sequence[Entry]) -> Pages:
     return names
 
 
-def _write_assets(folder: Path) -> None:
+def write_assets(folder: Path) -> None:
+    """Write style and scripts of the pages."""
     for file in sorted(resources.files("leaderboards.site").joinpath("assets").iterdir(), key=str):
         put(folder / file.name, file.read_bytes())
 

@@ -23,7 +23,7 @@ def curve_plot(curve: pd.DataFrame, threat: ThreatInfo) -> Markup:
     last = float(eps[-1])
     reach = min(last, _BEYOND * threat.eps) if threat.eps else last
     reach = reach or 1.0
-    axes = Axes((0.0, reach), (0.0, 100.0), 640, 320)
+    axes = Axes((0.0, reach), (0.0, 100.0), 480, 300)
     empirical = 100 * curve["empirical"].to_numpy(np.float64) / n
     found = _steps(axes, eps, empirical, before=False)
     floor = axes.at_y(0.0)

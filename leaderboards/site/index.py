@@ -126,7 +126,9 @@ def _board_view(
         "eps": f"{board.protocol.threat.eps:g}",
         "verifier": of.verifier(board.rows[0].entry.manifest) or "none",
         "facts": _facts(board),
-        "caption": f"{about}, below each its exact 95% interval and its range of ranks",
+        "caption": (
+            f"{about}, below each its exact 95% interval and its range of ranks{_alike(board)}"
+        ),
         "columns": [
             {"title": "Model", "align": "text", "about": _COLUMN["model"].about,
              "sortable": True, "first": "ascending"},
@@ -147,6 +149,17 @@ def _board_view(
         "exports": [(name, f"exports/{board.slug}.{end}") for name, _, end in EXPORTS],
         "plots": _plots(board, pages) + _curves(board, curves),
     }  # fmt: skip
+
+
+def _alike(board: Board) -> str:
+    """What to say where every model that is ranked may have every rank."""
+    ranked = [
+        found == (1, board.ranked[rate])
+        for row in board.rows
+        for rate, found in row.ranks.items()
+        if board.ranked[rate] > 1
+    ]
+    return "; no two models differ beyond chance" if ranked and all(ranked) else ""
 
 
 def _facts(board: Board) -> list[tuple[str, str]]:
@@ -181,7 +194,7 @@ def _cell(column: BoardColumn, row: Row) -> Markup:
     if column.key == "flags":
         return _flags(row)
     if value is None:
-        kind = "text" if column.kind in ("text", "date") else "n"
+        kind = "d" if column.kind in ("text", "date") else "n"
         return Markup("<td class={}>{}</td>").format(kind, NOTHING)
     if isinstance(value, datetime):
         return Markup("<td class=d>{}</td>").format(value.date().isoformat())
@@ -213,7 +226,7 @@ def _small(column: BoardColumn, row: Row) -> Markup:
 def _flags(row: Row) -> Markup:
     found = row.entry.summary.flags
     if not found:
-        return Markup("<td class=text>{}</td>").format(NOTHING if found is None else "none")
+        return Markup("<td class=d>{}</td>").format(NOTHING if found is None else "none")
     names = ", ".join(flag.name for flag in found)
     told = " ".join(flag.meaning for flag in found)
     return Markup('<td class="text warn" title="{}">{}</td>').format(one_line(told, 300), names)

@@ -16,7 +16,7 @@ from leaderboards.entries import Entry
 from leaderboards.errors import RecordError, one_line
 from leaderboards.rates import Rate
 from leaderboards.reproduction import reproduction
-from leaderboards.site.bars import sandwich
+from leaderboards.site.bars import PARTS, sandwich
 from leaderboards.site.curve import curve_plot
 from leaderboards.site.folder import put
 from leaderboards.site.heat_maps import heat_maps
@@ -89,10 +89,12 @@ def write_page(entry: Entry, placing: Placing, runs: Path) -> Markup | None:
             placing=placing,
             threat=threat_words(entry.manifest.protocol),
             sandwich=_sandwich(entry),
+            counts={part[0]: getattr(entry.summary.counts, part) for part in PARTS},
             words=sandwich_words(entry),
             rates=list(_rates(entry, placing)),
             classes=class_table(entry, columns["label"]),
             curve=curve,
+            corruptions=_corruptions(entry),
             examples=pictures.shown,
             broken=entry.summary.counts.broken,
             most_pictures=MOST,
@@ -186,18 +188,26 @@ def _steps(entry: Entry) -> Iterator[dict[str, Any]]:
 
 def class_table(entry: Entry, label: SampleColumn) -> list[dict[str, Any]]:
     """Return rates by true class, of classes that have samples."""
-    known = label.values >= 0
-    names = entry.manifest.data.classes
+    known, names = label.values >= 0, label.words or []
     total = np.bincount(label.values[known], minlength=len(names))
     hits = {
         rate: np.bincount(label.values[known & right], minlength=len(names))
         for rate, right in entry.right.items()
     }
     return [
-        {"name": names[i], "samples": int(total[i])}
+        {"name": name, "samples": int(total[i])}
         | {rate: Rate.of(int(found[i]), int(total[i])) for rate, found in hits.items()}
-        for i in np.flatnonzero(total).tolist()
+        for i, name in enumerate(names)
     ]
+
+
+def _corruptions(entry: Entry) -> dict[str, dict[int, Rate]]:
+    """Accuracy by kind of corruption and severity; nothing where the run is not about them."""
+    found: dict[str, dict[int, Rate]] = {}
+    cells = () if entry.summary.corruption is None else entry.summary.corruption.cells
+    for cell in cells:
+        found.setdefault(cell.kind, {})[cell.severity] = cell.accuracy
+    return found
 
 
 def _curve(entry: Entry, store: RunStore, radii: bool) -> Markup | None:

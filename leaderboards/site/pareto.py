@@ -90,16 +90,16 @@ def _range(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _labels(axes: Axes, best: Sequence[Point]) -> list[Markup]:
-    """Names beside points of the front where there is room."""
+    """Names above and left of points of the front, clear of its line, where there is room."""
     taken, labels = list[tuple[float, float, float]](), list[Markup]()
     for point in best:
         name = point.name if len(point.name) <= 24 else point.name[:23] + "…"
         width = len(name) * _LETTER
         x, y = axes.at_x(point.x), axes.at_y(point.y)
-        left = x - 8 - width if x - 8 - width > axes.left else x + 8
+        left = x - 4 - width if x - 4 - width > axes.left else x + 8
         if left + width > axes.width or len(labels) == _LABELS:
             continue
-        y = min(max(y + 4, axes.top + 10), axes.height - axes.bottom - 4)
+        y = min(max(y - 7, axes.top + 10), axes.height - axes.bottom - 4)
         if any(abs(y - b) < 12 and left < a + w and a < left + width for a, b, w in taken):
             continue
         taken.append((left, y, width))

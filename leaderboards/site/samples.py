@@ -94,13 +94,13 @@ class _Rows:
         n, verdict = self._ids.size, _words(entry.settled["verdict"])
         self._settled_by = _words(entry.settled["settled_by"])
         self._open = verdict == str(Verdict.UNDECIDED)
-        self._classes = [one_line(name, 60) for name in entry.manifest.data.classes]
+        self._classes = entry.manifest.data.classes
         self._words: dict[str, npt.NDArray[np.object_]] = {
             name: np.full(n, None, dtype=object) for name in ("method", "reason")
         }
         self._sums = {name: np.zeros(n) for name in ("passes", "work", "seconds")}
         self._best = {name: np.full(n, np.nan) for name in ("bound", "radius", "distance")}
-        self._seen_as = np.full(n, -1)
+        self._seen_as = np.full(n, -1, dtype=np.int64)
         self.columns: dict[str, SampleColumn] = {}
         for step in store.steps:
             self._add(step, store.read_table(step))
@@ -108,7 +108,7 @@ class _Rows:
         found = {name: _coded(values) for name, values in words.items()}
         found |= {k: SampleColumn(v) for k, v in (self._best | self._sums).items()}
         if entry.manifest.protocol.explanation is None:
-            found["seen_as"] = SampleColumn(self._seen_as, self._classes)
+            found["seen_as"] = _named(self._seen_as, self._classes)
         if not self._sums["work"].any():
             del found["work"]
         self.columns |= {k: column for k, column in found.items() if column.says_something}
@@ -147,9 +147,9 @@ class _Rows:
     def _add_clean(self, places: npt.NDArray[np.int64], table: pa.Table) -> None:
         n = self._ids.size
         for name in ("label", "prediction"):
-            codes = np.full(n, -1)
+            codes = np.full(n, -1, dtype=np.int64)
             codes[places] = np.nan_to_num(_numbers(table, name), nan=-1)
-            self.columns[name] = SampleColumn(codes, self._classes)
+            self.columns[name] = _named(codes, self._classes)
         margin = np.full(n, np.nan)
         margin[places] = _numbers(table, "margin")
         self.columns["margin"] = SampleColumn(margin)
@@ -189,6 +189,13 @@ def samples_js(
 def _told(name: str) -> dict[str, str]:
     title, about = COLUMNS[name]
     return {"key": name, "title": title} | ({"about": about} if about else {})
+
+
+def _named(labels: npt.NDArray[np.int64], classes: Sequence[str]) -> SampleColumn:
+    """Labels, -1 for none, with the names of those that are there."""
+    used = np.unique(labels[labels >= 0])
+    places = np.where(labels >= 0, np.searchsorted(used, labels), -1)
+    return SampleColumn(places, [one_line(classes[label], 60) for label in used.tolist()])
 
 
 def _coded(values: npt.NDArray[np.object_]) -> SampleColumn:

@@ -52,17 +52,25 @@ def sandwich_words(entry: Entry) -> list[str]:
     clean = summary.clean_accuracy
     right = "" if clean is None else f", {count(clean.k)} are classified rightly as they are"
     words = [f"Of {count(n)} samples{right}.", _broken_words(protocol, found.broken)]
-    proves = any(step.kind == "certificate" for step in protocol.steps)
-    if proves:
+    robust, certified = summary.robust_accuracy, summary.certified_accuracy
+    if protocol.corruption is not None and robust is not None:
+        return [*words, f"{count(robust.k)} ({percent(robust.value)}%) are right under all."]
+    if any(step.kind == "certificate" for step in protocol.steps):
         words.append(
             f"For {count(found.certified)} it is proved that no such attacker can succeed; "
             f"of {count(found.undecided)} neither is known."
         )
+        words += [
+            f"It is the smoothed classifier that is certified, each sample with a probability of "
+            f"at least {1 - alpha:.6g}."
+            for step in protocol.steps
+            if "sigma" in step.parameters
+            and isinstance(alpha := step.parameters.get("alpha"), float)
+        ]
     else:
-        words.append("Nothing was proved: a stronger attack may break more.")
+        words.append("Nothing was proved: a stronger search may break more.")
     if found.error:
         words.append(f"On {count(found.error)} a step failed: they count for nobody.")
-    robust, certified = summary.robust_accuracy, summary.certified_accuracy
     if robust is not None:
         least = 0.0 if certified is None else certified.value
         words.append(

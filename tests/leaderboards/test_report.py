@@ -7,15 +7,20 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import safetensors.numpy
 from hostile_records import a_record, removed, set_in
-from record_makers import a_manifest
+from record_makers import a_frame, a_manifest, a_row
+from test_explained_records import good as explained
 
 from leaderboards.errors import RecordError
+from leaderboards.manifest import StepInfo
 from leaderboards.report.blocks import Alarm, Facts, Figures, Points, Report, Table, Text
 from leaderboards.report.build import build
 from leaderboards.report.slices import read_slices
 from leaderboards.report.write import report_bytes
+from leaderboards.store import RunStore
 
 SCRIPT = "<script>alert(1)</script>"
 HOSTILE = f"{SCRIPT}[x](javascript:alert(1)) ![i](https://evil.example/a.png) @someone | `x`"
@@ -235,10 +240,10 @@ def test_several_runs_of_one_model(run: Path, tmp_path: Path) -> None:
     other = a_record(tmp_path / "other", run_id="run-2").folder
     report = build([run, other, run])
     assert [s.title for s in report.sections if s.level == 1] == [
-        "Summary 1: predictions (run-1)",
-        "Summary 2: predictions (run-2)",
-        "Details 1: predictions (run-1)",
-        "Details 2: predictions (run-2)",
+        "Summary 1 of 2: predictions",
+        "Summary 2 of 2: predictions",
+        "Details 1 of 2: predictions",
+        "Details 2 of 2: predictions",
     ]
     anchors = [each.anchor for each in report.sections]
     assert len(set(anchors)) == len(anchors)
@@ -294,3 +299,45 @@ def test_slices_of_another_form(tmp_path: Path) -> None:
         read_slices(slices_file(tmp_path, data=b"sample_id,slice\n1,\xff\n"))
     with pytest.raises(RecordError, match="is missing"):
         read_slices(tmp_path / "none.csv")
+
+
+def test_a_smoothed_classifier_is_reported_as_one(tmp_path: Path) -> None:
+    steps = {"sigma": 0.25, "n0": 10, "n": 100, "alpha": 0.001}
+    step = StepInfo(name="smoothing", kind="certificate", parameters=steps)
+    made = a_manifest((step,))
+    threat = made.protocol.threat.model_copy(update={"norm": "l2", "eps": 0.0})
+    protocol = made.protocol.model_copy(update={"threat": threat})
+    model = made.model.model_copy(update={"name": "smoothed cnn", "card": {"base_name": "cnn"}})
+    changes = {"protocol": protocol, "protocol_sha256": protocol.sha256, "model": model}
+    store = RunStore.create(tmp_path / "run", made.model_copy(update=changes))
+    store.write_shard("clean", a_frame(*(a_row(i) for i in range(10))))
+    row: dict[str, Any] = {"radius": 0.2, "votes": 99, "forwards": 100, "bound": None}
+    proved = [a_row(i, "certified", method="cohen", **row) for i in range(9)]
+    left = a_row(9, **row | {"radius": None, "votes": 50})
+    store.write_shard("smoothing", a_frame(*proved, left))
+    store.write_summary()
+    report = build([store.folder])
+    told = section(report, "Summary")
+    assert "For 9 a radius beyond 0 is proved, each with probability 0.999" in told
+    assert "another function than the model itself" in section(report, "What the verdicts rest on")
+    commands = report_bytes(report, ".md").decode()
+    assert "robust-smooth --model cnn --data mini" in commands
+    assert "--smooth 0.25 --smooth-n0 10 --smooth-n 100 --smooth-alpha 0.001" in commands
+
+
+def test_explanations_are_reported_with_their_maps(tmp_path: Path) -> None:
+    store = explained(tmp_path / "run")
+    store.write_summary()
+    folder = store.folder
+    clean = np.arange(4, dtype=np.float32).reshape(1, 1, 2, 2)
+    held = {"ids": np.array([0]), "clean": clean, "bent": clean + 1, "lower": clean, "upper": clean}
+    safetensors.numpy.save_file(held, folder / "explanations.safetensors")
+    report = build([folder])
+    told = section(report, "Summary")
+    assert "asked to explain its predictions on 4 samples" in told
+    assert "bent the explanations of 1 of 4 samples: 25.00%" in told
+    assert "bent: a legal point" in section(report, "What the verdicts rest on")
+    assert "attack found" in section(report, "Explanation certificates")
+    page = Page(report_bytes(report, ".html"))
+    titles = [a["alt"] for tag, a in page.tags if tag == "img"]
+    assert titles == ["clean", "worst found", "box width"]

@@ -12,7 +12,7 @@ from site_makers import many_entries, one_board
 
 from leaderboards.entries import find_runs
 from leaderboards.site import build
-from leaderboards.site.building import _write_assets
+from leaderboards.site.building import write_assets
 from leaderboards.site.folder import put
 from leaderboards.site.index import index_page
 
@@ -199,7 +199,7 @@ def test_a_thousand_runs_are_small_and_sorted_at_once(tmp_path, visit) -> None:
     data = index_page([board], [], pages, {}, "Many")
     assert len(data) < 2_000_000
     put(tmp_path / "site" / "index.html", data)
-    _write_assets(tmp_path / "site" / "assets")
+    write_assets(tmp_path / "site" / "assets")
     page = visit(tmp_path / "site" / "index.html")
     rows = page.locator("tbody tr:visible")
     assert rows.count() == 100

@@ -134,6 +134,11 @@ def test_refused_runs_are_named_with_their_problem(site) -> None:
     assert "summary.json" in index
 
 
+def test_a_board_says_where_no_ranks_are_settled(site) -> None:
+    captions = re.findall("<caption[^>]*>([^<]*)</caption>", (site / "index.html").read_text())
+    assert [c.endswith("; no two models differ beyond chance") for c in captions] == [True, False]
+
+
 def test_a_page_says_what_was_found(site) -> None:
     text = (site / "runs" / "run-1" / "index.html").read_text()
     for said in (
@@ -142,6 +147,7 @@ def test_a_page_says_what_was_found(site) -> None:
         "For 5 it is proved that no such attacker can succeed; of 2 neither is known.",
         "at least 50.00% and at most 70.00%.",
         "certified 50.00%",
+        '<bdi>shoe</bdi></th><td class="n">10</td>',
         "robust-eval --model cnn --data mini --split test --norm linf --eps 0.1",
     ):
         assert said in text, said

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+from importlib import resources
 from xml.etree import ElementTree
 
 import numpy as np
@@ -151,3 +153,27 @@ def test_explanations_of_another_form_are_refused() -> None:
             _read(safetensors.numpy.save(bad), (1, 2, 2))
     with pytest.raises(RecordError, match="damaged"):
         _read(b"nothing", (1, 2, 2))
+
+
+def _luminance(colour: str) -> float:
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+@pytest.mark.parametrize("theme", [1, 2])
+def test_colours_have_the_contrast_of_wcag_aa(theme) -> None:
+    css = resources.files("leaderboards.site").joinpath("assets/site.css").read_text()
+    found = re.findall(r"--([\w-]+): light-dark\((#\w{6}), (#\w{6})\)", css)
+    light = {told[0]: _luminance(told[theme]) for told in found}
+
+    def contrast(first: str, second: str) -> float:
+        low, high = sorted((light[first], light[second]))
+        return (high + 0.05) / (low + 0.05)
+
+    texts = ["text", "soft", "link", "warn"]
+    pairs = [(words, back) for words in texts for back in ("back", "raised")]
+    pairs += [("warn", "warn-back"), ("text", "warn-back"), ("on-undecided", "undecided")]
+    pairs += [("on", verdict) for verdict in ("certified", "broken", "wrong", "error")]
+    assert {pair: contrast(*pair) for pair in pairs if contrast(*pair) < 4.5} == {}
+    assert contrast("edge", "back") >= 3

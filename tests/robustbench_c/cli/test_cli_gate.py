@@ -133,20 +133,18 @@ def test_speed(gate, tmp_path):
     assert "has no test_reference_workload" in ended.lines[0]
 
 
-def test_real_timings_of_the_reference(gate, tmp_path):
+def test_real_timings(gate, tmp_path):
     """What pytest-benchmark writes is read, and a machine is as fast as itself."""
-    (tmp_path / "test_own.py").write_text(
-        "def test_own(benchmark):\n    benchmark.pedantic(sum, args=(range(20_000),), rounds=9)\n"
-    )
-    path = tmp_path / "real.json"
-    tests = [str(HERE / "tests/benchmarks/test_bench_reference.py"), str(tmp_path / "test_own.py")]
-    quiet = ("-q", "-p", "no:cacheprovider", "-o", "addopts=")
+    names, path = ("test_reference_workload", "test_own"), tmp_path / "real.json"
+    call = "    benchmark.pedantic(sum, args=(range(20_000),), rounds=9)\n"
+    tests = "".join(f"def {name}(benchmark):\n{call}" for name in names)
+    (tmp_path / "test_own.py").write_text(tests)
     ended = subprocess.run(
-        [sys.executable, "-m", "pytest", *quiet, *tests, f"--benchmark-json={path}"],
+        [sys.executable, "-m", "pytest", "-c", "/dev/null", f"--benchmark-json={path}", "."],
         capture_output=True,
         text=True,
         check=False,
-        cwd=HERE,
+        cwd=tmp_path,
     )
     assert ended.returncode == 0, ended.stdout
     ended = gate("speed", "--baseline", path, "--head", path)
