@@ -46,8 +46,11 @@ def library(module: str = "foolbox.attacks") -> Any:
 
 
 def _unknown(what: str, name: str, known: list[str]) -> AttackError:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known) or 'none'}"
+    folded = {each.lower(): each for each in known}
+    close = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.5)
+    hint = (
+        f"did you mean '{folded[close[0]]}'?" if close else f"known: {', '.join(known) or 'none'}"
+    )
     return AttackError(f"{what} '{name}': {hint}")
 
 

@@ -28,7 +28,7 @@ Codes = npt.NDArray[np.int8]
 
 
 class Cells:
-    """The rows of a step; arrays have the order of the rows.
+    """The rows of a step; arrays have the order of the rows, and are not to be changed.
 
     Args:
         frame: Columns of a shard, each sample once.
@@ -36,6 +36,7 @@ class Cells:
 
     def __init__(self, frame: pd.DataFrame) -> None:
         self.frame = frame
+        self._numbers: dict[str, Floats] = {}
 
     @cached_property
     def ids(self) -> Ids:
@@ -68,7 +69,9 @@ class Cells:
 
     def number(self, name: str) -> Floats:
         """A column of numbers, NaN where it is null."""
-        return self.frame[name].to_numpy(np.float64, na_value=np.nan)
+        if name not in self._numbers:
+            self._numbers[name] = self.frame[name].to_numpy(np.float64, na_value=np.nan)
+        return self._numbers[name]
 
     def total(self, name: str) -> int:
         """The sum of a column of whole numbers."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import stat
@@ -24,20 +25,75 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
     Raises:
         RecordError: The disk is full, the folder is not writable, and so on; nothing is left.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
-    try:
+    for last in (False, False, True):
+        temporary = _temporary(path)
         try:
-            with temporary.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        _sync_folder(path.parent)
+            try:
+                _write_synced(temporary, data)
+                temporary.replace(path)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+            _sync_folder(path.parent)
+            return
+        except FileNotFoundError as error:
+            # another worker that began just now took it for what a crash left
+            if last or not path.parent.exists():
+                raise RecordError(f"cannot write {path}: {error.strerror or error}") from error
+        except OSError as error:
+            raise RecordError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def atomic_create_bytes(path: Path, data: bytes) -> bool:
+    """Write a file as `atomic_write_bytes` does, unless there is one already.
+
+    Returns:
+        Whether this call made it: of several at once, one does.
+
+    Raises:
+        RecordError: As there.
+    """
+    for last in (False, False, True):
+        temporary = _temporary(path)
+        try:
+            try:
+                _write_synced(temporary, data)
+                _link(temporary, path)
+            except FileExistsError:
+                return False
+            finally:
+                temporary.unlink(missing_ok=True)
+            _sync_folder(path.parent)
+            return True
+        except FileNotFoundError as error:  # as in atomic_write_bytes
+            if last or not path.parent.exists():
+                raise RecordError(f"cannot write {path}: {error.strerror or error}") from error
+        except OSError as error:
+            raise RecordError(f"cannot write {path}: {error.strerror or error}") from error
+    return False
+
+
+def _link(temporary: Path, path: Path) -> None:
+    """Give a file its name unless another has it; where there are no hard links, nearly so."""
+    try:
+        os.link(temporary, path)
     except OSError as error:
-        raise RecordError(f"cannot write {path}: {error.strerror or error}") from error
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
+            raise
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, "there is one", str(path)) from error
+        temporary.replace(path)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def make_folder(path: Path) -> None:

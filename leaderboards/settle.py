@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -34,12 +34,17 @@ def sample_verdicts(frames: dict[str, pd.DataFrame], samples: Ids) -> pd.DataFra
             within the radius that is certified for it, or its explanation was bent beyond what was
             proved.
     """
+    return verdicts_of({step: Cells(frame) for step, frame in frames.items()}, samples)
+
+
+def verdicts_of(steps: Mapping[str, Cells], samples: Ids) -> pd.DataFrame:
+    """Return `sample_verdicts` of the rows of every step as arrays; errors as of there."""
     index = pd.Index(samples, name="sample_id")
+    frames = {step: cells.frame for step, cells in steps.items()}
     ran = np.zeros((len(frames), samples.size), dtype=np.bool_)
     codes = np.full((len(frames), samples.size), NONE, dtype=np.int8)
     nearest, proved = np.full(samples.size, np.inf), np.full(samples.size, -np.inf)
-    for i, frame in enumerate(frames.values()):
-        cells = Cells(frame)
+    for i, cells in enumerate(steps.values()):
         place = index.get_indexer(pd.Index(cells.ids))
         ran[i, place], codes[i, place] = True, cells.verdict
         nearest[place] = np.fmin(nearest[place], cells.number("distance"))

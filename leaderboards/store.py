@@ -16,6 +16,7 @@ import pandas as pd
 import pyarrow as pa
 
 from leaderboards import shard
+from leaderboards.cells import Cells
 from leaderboards.columns import (
     check_rows,
     content_sha256,
@@ -25,6 +26,7 @@ from leaderboards.columns import (
 )
 from leaderboards.errors import RecordError
 from leaderboards.files import (
+    atomic_create_bytes,
     atomic_write_bytes,
     is_temporary,
     list_folder,
@@ -34,7 +36,7 @@ from leaderboards.files import (
 )
 from leaderboards.manifest import MAX_MANIFEST_BYTES, Manifest, parse_manifest
 from leaderboards.sample_ids import Ids
-from leaderboards.settle import sample_verdicts
+from leaderboards.settle import verdicts_of
 from leaderboards.summary import Summary, summarise
 from leaderboards.verdicts import CLEAN_STEP, StepKind
 
@@ -85,7 +87,8 @@ class RunStore:
     def create(cls, folder: Path, manifest: Manifest) -> RunStore:
         """Begin a run, or take up one that was begun with the same identity.
 
-        What a crash left half-written is removed, so only one process may call this at a time.
+        What a crash left half-written is removed. Several workers may call this at once: the
+        manifest of one of them counts.
 
         Args:
             folder: Made if it is not there; otherwise empty, or the folder of such a run.
@@ -104,10 +107,12 @@ class RunStore:
             for step in store.steps:
                 remove_temporaries(folder, store._folder(step))
             return store
-        if list_folder(folder, folder):
+        there = [path for path in list_folder(folder, folder) if not is_temporary(path)]
+        if there and folder / MANIFEST not in there:
             raise RecordError(f"{folder} is neither empty nor a run; choose another folder")
-        atomic_write_bytes(folder / MANIFEST, manifest.to_bytes())
-        return cls(folder, manifest)
+        if not there and atomic_create_bytes(folder / MANIFEST, manifest.to_bytes()):
+            return cls(folder, manifest)
+        return cls.create(folder, manifest)  # another worker was first: its manifest counts
 
     @classmethod
     def open(cls, folder: Path) -> RunStore:
@@ -169,6 +174,10 @@ class RunStore:
         """Return the rows of every step, `clean` first: `read_step`."""
         return {step: self.read_step(step) for step in self.steps}
 
+    def cells(self, step: str) -> Cells:
+        """Return the rows of `read_step` as arrays."""
+        return Cells(self.read_step(step))
+
     def snapshot(self) -> Snapshot:
         """Return the run as it is now: each shard is read once, when it is first asked for."""
         return Snapshot(self.folder, self.manifest)
@@ -180,7 +189,7 @@ class RunStore:
             ContradictionError: A sample is both certified and broken.
             RecordError: A shard is not valid.
         """
-        return sample_verdicts(self.read_steps(), self._samples)
+        return verdicts_of({step: self.cells(step) for step in self.steps}, self._samples)
 
     def summary(self) -> Summary:
         """Return the summary of what the shards hold now: `summarise`. Errors as of `verdicts`."""
@@ -189,6 +198,10 @@ class RunStore:
     def completed_ids(self, step: str) -> Ids:
         """Return the ids, ascending, of the samples that a step has rows for."""
         return np.sort(self.read_table(step)["sample_id"].to_numpy())
+
+    def shard_path(self, step: str, ids: Ids) -> Path:
+        """Return where the shard of a step with these samples lies, or would."""
+        return self._folder(step) / shard.file_name(ids)
 
     def shard_paths(self, step: str) -> list[Path]:
         """Return the shards of a step, by name; files that a crash left are passed over.
@@ -259,6 +272,10 @@ class Snapshot(RunStore):
     def read_step(self, step: str) -> pd.DataFrame:
         """As of `RunStore`."""
         return self._once("frame", step, lambda: super(Snapshot, self).read_step(step))
+
+    def cells(self, step: str) -> Cells:
+        """As of `RunStore`."""
+        return self._once("cells", step, lambda: super(Snapshot, self).cells(step))
 
     def verdicts(self) -> pd.DataFrame:
         """As of `RunStore`."""

@@ -183,7 +183,7 @@ def summarise(store: RunStore) -> Summary:
     """
     store = store.snapshot()
     manifest, frames, result = store.manifest, store.read_steps(), store.verdicts()
-    cells = {step: Cells(frame) for step, frame in frames.items()}
+    cells = {step: store.cells(step) for step in store.steps}
     verdict = codes_of(result["verdict"], list(Verdict))
     settled_by = codes_of(result["settled_by"], list(store.steps))
     steps = tuple(

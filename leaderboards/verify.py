@@ -45,26 +45,26 @@ def verify_bytes(store: RunStore) -> list[str]:
     store = store.snapshot()
     try:
         problems = stray_folders(store)
-        frames = store.read_steps()
-        for check in (*row_checks(store, frames), *file_checks(store, frames)):
+        rows = {step: store.cells(step) for step in store.steps}
+        for check in (*row_checks(store, rows), *file_checks(store, store.read_steps())):
             problems += check()
     except RecordError as error:
         return [str(error)]
     return problems
 
 
-def row_checks(store: RunStore, frames: dict[str, pd.DataFrame]) -> tuple[Check, ...]:
+def row_checks(store: RunStore, rows: dict[str, Cells]) -> tuple[Check, ...]:
     """Checks of rows against the rules and each other; one may raise RecordError.
 
     Args:
         store: The run.
-        frames: The rows of every step; of a damaged record, those that can be read.
+        rows: Of every step; of a damaged record, those that can be read.
     """
     of_all = store.manifest.protocol.corruption is not None
     return (
-        *(partial(_row_problems, store, step, frames) for step in frames),
-        lambda: _problems_across_steps(frames, of_all),
-        lambda: _queries_problems(store, frames),
+        *(partial(_row_problems, store, step, rows) for step in rows),
+        lambda: _problems_across_steps(rows, of_all),
+        lambda: _queries_problems(store, rows),
     )
 
 
@@ -80,9 +80,8 @@ def stray_folders(store: RunStore) -> list[str]:
     return [f"{p} belongs to no step of this run" for p in found if p.name not in store.steps]
 
 
-def _row_problems(store: RunStore, step: str, frames: dict[str, pd.DataFrame]) -> list[str]:
-    frame, protocol = frames[step], store.manifest.protocol
-    rows = Cells(frame)
+def _row_problems(store: RunStore, step: str, steps: dict[str, Cells]) -> list[str]:
+    rows, protocol = steps[step], store.manifest.protocol
     settings = next((s.parameters for s in protocol.steps if s.name == step), {})
     rules: dict[str, Any] = {}
     if protocol.explanation is None:
@@ -91,8 +90,8 @@ def _row_problems(store: RunStore, step: str, frames: dict[str, pd.DataFrame]) -
             rules |= _near_rules(store, step, rows, settings)
     else:
         rules |= explained_rules(
-            frame,
-            frames[CLEAN_STEP],
+            rows.frame,
+            steps[CLEAN_STEP].frame,
             store.kind(step),
             settings,
             protocol.explanation,
@@ -100,7 +99,7 @@ def _row_problems(store: RunStore, step: str, frames: dict[str, pd.DataFrame]) -
         )
     if protocol.corruption is not None and step != CLEAN_STEP:
         severities = len(protocol.corruption.severities)
-        rules |= corruption_rules(frame, frames[CLEAN_STEP], severities)
+        rules |= corruption_rules(rows.frame, steps[CLEAN_STEP].frame, severities)
     if store.kind(step) != "certificate":
         margin = rows.number("margin")
         rules["the margin's sign and the prediction do not fit"] = (
@@ -188,14 +187,13 @@ def _certificate_rules(rows: Cells, eps: float) -> dict[str, Any]:
     }
 
 
-def _problems_across_steps(frames: dict[str, pd.DataFrame], of_all: bool) -> list[str]:
+def _problems_across_steps(steps: dict[str, Cells], of_all: bool) -> list[str]:
     """Problems between steps; `of_all`: every step runs on what is wrong in `clean`, too."""
-    clean = Cells(frames[CLEAN_STEP])
+    clean = steps[CLEAN_STEP]
     index, label = pd.Index(clean.ids), clean.number("label")
     correct = clean.ids[(clean.verdict == NONE) | of_all]
     problems = []
-    for step, frame in frames.items():
-        rows = Cells(frame)
+    for step, rows in steps.items():
         place = index.get_indexer(pd.Index(rows.ids))
         known = place >= 0
         unfit = rows.ids[~np.isin(rows.ids, correct)]
@@ -217,7 +215,7 @@ def _curve_problems(store: RunStore, frames: dict[str, pd.DataFrame]) -> list[st
     return [] if there == rebuilt else [f"{path} is not what the shards give"]
 
 
-def _queries_problems(store: RunStore, frames: dict[str, pd.DataFrame]) -> list[str]:
+def _queries_problems(store: RunStore, steps: dict[str, Cells]) -> list[str]:
     """Samples that the attacks so far asked about more often than a step's budget allows."""
     problems: list[str] = []
     samples = pd.Index(store.manifest.data.sample_ids)
@@ -225,7 +223,7 @@ def _queries_problems(store: RunStore, frames: dict[str, pd.DataFrame]) -> list[
     for step in store.manifest.protocol.steps:
         if step.kind != "attack":
             continue
-        rows = Cells(frames[step.name])
+        rows = steps[step.name]
         spent[samples.get_indexer(pd.Index(rows.ids))] += rows.number("forwards")
         most = step.parameters.get("max_queries")
         if isinstance(most, int) and (over := samples[spent > min(most, _MOST)]).size:

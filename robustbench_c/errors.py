@@ -56,7 +56,8 @@ def did_you_mean(name: str, known: list[str]) -> str:
     """Return a hint ("; did you mean 'x'?", or the list of known names) for an unknown name."""
     import difflib
 
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    folded = {each.lower(): each for each in known}
+    close = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.5)
     if close:
-        return f"did you mean '{close[0]}'?"
+        return f"did you mean '{folded[close[0]]}'?"
     return f"known: {', '.join(known)}"

@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 from pydantic import ValidationError
 
+from leaderboards.cells import Cells
 from leaderboards.columns import content_sha256, to_frame
 from leaderboards.diagnostics import read_diagnostics
 from leaderboards.errors import ContradictionError, RecordError
@@ -97,7 +98,7 @@ def _check_run(store: RunStore) -> list[Finding]:
         problem = "not checked, since rows of clean cannot be read"
         found.append(Finding("note", SHARDS, f"how the steps follow each other is {problem}"))
     else:
-        for check in row_checks(store, frames):
+        for check in row_checks(store, {step: Cells(rows) for step, rows in frames.items()}):
             found += _guarded(store, check, SHARDS, _FORGED)
         found += _contradictions(store, frames)
     told, problems = read_told(store)

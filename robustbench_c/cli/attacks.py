@@ -68,7 +68,10 @@ def attack_of(context: typer.Context, name: str, more: list[str]) -> AttackConfi
     from attacks import registry, suites
 
     given = {key: context.params[key] for key in SETTINGS if options.is_given(context, key)}
-    given |= dict(map(_pair, more))
+    for key, value in map(_pair, more):
+        if key in given:
+            raise UsageError(f"{key} is given twice (--set {key}=...): leave one of them out")
+        given[key] = value
     if name in SUITES:
         if given:
             raise UsageError(f"--{_option(next(iter(given)))} is no setting of the suite '{name}'")

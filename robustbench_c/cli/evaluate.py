@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustbench_c.cli import budgets, flags, options
+from robustbench_c.cli import budgets, flags, options, workers
 from robustbench_c.cli import eot as random_models
 from robustbench_c.cli import explain as explaining
 from robustbench_c.cli import minimal as nearest
@@ -144,6 +144,8 @@ def evaluate(
     ] = "auto",
     device: options.Device = "auto",
     out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
+    workers_: workers.Workers = 1,
+    shard: workers.Shard = None,
     save_adversarial: Annotated[
         bool, typer.Option("--save-adversarial", help="Keep every adversarial example.")
     ] = False,
@@ -190,7 +192,11 @@ def evaluate(
     if eps_unit not in ("input", "range"):
         raise UsageError(f"--eps-unit '{eps_unit}' is neither input nor range")
     random_models.check_draws(context.params)
+    start = workers.start_of(shard)
+    if overwrite and (workers_ > 1 or shard is not None):
+        raise UsageError("--overwrite is for one process: start afresh without workers first")
     if explain is not None:
+        context.with_resource(workers.beside(workers_, shard))
         explaining.evaluate_explanations(context, _batch_size(batch_size))
         return
     explaining.refuse_own_options(context)
@@ -226,6 +232,7 @@ def evaluate(
             f"--{'radius' if radius else 'cross-check'} is about proofs: add --certify"
         )
 
+    context.with_resource(workers.beside(workers_, shard))
     from rich.console import Console
 
     from attacks.pgd import PGDConfig
@@ -278,6 +285,7 @@ def evaluate(
             protocol_name=protocol,
             diagnose=not no_diagnose,
             progress=progress,
+            start=start,
         )
     for notice in run.store.manifest.notices:
         stderr.print(f"notice: {notice}", highlight=False, markup=False, soft_wrap=True)
@@ -285,7 +293,7 @@ def evaluate(
     if as_json:
         print(run.summary.to_bytes().decode(), end="")
         return
-    _show(run)
+    _show(run, shared=workers_ > 1 or shard is not None)
 
 
 def _batch_size(text: str) -> int | None:
@@ -304,14 +312,14 @@ def _data_name(data: str | None, card: Card | None) -> str:
     return _SHIPPED.get(card.data, card.data)
 
 
-def _show(run: Run) -> None:
+def _show(run: Run, shared: bool) -> None:
     from robustbench_c.cli.proof_tables import print_cross_check
     from robustbench_c.cli.tables import print_run
 
     print_run(run.store, run.summary)
     if run.cross_check is not None:
         print_cross_check(run.cross_check)
-    if run.resumed:
+    if run.resumed and not shared:
         print("went on with the record that was there (--overwrite starts afresh)")
     print(f"record: {run.folder}")
     for name in ("certified-radius.png", "accuracy-curve.png", "contact-sheet.png"):

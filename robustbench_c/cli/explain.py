@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from robustbench_c.cli import options
+from robustbench_c.cli import options, workers
 from robustbench_c.cli.threats import threat_of
 from robustbench_c.errors import UsageError, did_you_mean
 
@@ -185,6 +185,7 @@ def evaluate_explanations(context: typer.Context, batch_size: int | None) -> Non
             save_adversarial=given["save_adversarial"],
             overwrite=given["overwrite"],
             progress=progress,
+            start=workers.start_of(given["shard"]),
         )
     draw_curve(run)
     draw_samples(run, loaded, data)

@@ -87,36 +87,40 @@ def train(
         raise UsageError("--resume goes on and --overwrite starts anew: give one of them")
     from rich.console import Console
 
-    from robustbench_c.training.recipe import load_recipe, override
+    from robustbench_c.training.recipe import left_out, load_recipe, override
 
-    chosen = override(
-        load_recipe(recipe),
-        {
-            "name": name,
-            "data": data,
-            "architecture": arch,
-            "arguments": options.arguments(arch_args),
-            "objective": objective,
-            "norm": norm,
-            "eps": eps,
-            "steps": steps,
-            "step_size": step_size,
-            "sparsity": sparsity,
-            "allocation": allocation,
-            "structure": structure,
-            "start": start,
-            "epochs": epochs,
-            "batch_size": batch_size,
-            "learning_rate": learning_rate,
-            "keep": keep,
-            "validation": validation,
-            "ema_decay": ema_decay,
-            "clients": clients,
-            "alpha": alpha,
-            "local_epochs": local_epochs,
-            "seed": seed,
-        },
-    )
+    shipped = load_recipe(recipe)
+    given = {
+        "name": name,
+        "data": data,
+        "architecture": arch,
+        "arguments": options.arguments(arch_args),
+        "objective": objective,
+        "norm": norm,
+        "eps": eps,
+        "steps": steps,
+        "step_size": step_size,
+        "sparsity": sparsity,
+        "allocation": allocation,
+        "structure": structure,
+        "start": start,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "keep": keep,
+        "validation": validation,
+        "ema_decay": ema_decay,
+        "clients": clients,
+        "alpha": alpha,
+        "local_epochs": local_epochs,
+        "seed": seed,
+    }
+    chosen = override(shipped, given)
+    for setting in left_out(shipped, chosen, given):
+        print(
+            f"notice: the recipe's {setting} does not go with clients: it is left out",
+            file=sys.stderr,
+        )
     folder = out or Path("models") / chosen.name
 
     from robustbench_c.cli.train_progress import ConsoleProgress

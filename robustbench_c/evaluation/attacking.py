@@ -6,7 +6,6 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -23,13 +22,10 @@ from robustbench_c.evaluation import artefacts
 from robustbench_c.evaluation.budgets import AttackBudget, limits_of, near_places, queries_left
 from robustbench_c.evaluation.pictures import contact_sheet
 from robustbench_c.evaluation.protocol_steps import attack_of
+from robustbench_c.evaluation.sharing import Report, cut, shard_size, work_off
 from robustbench_c.evaluation.steps import Judged, attack_rows
 from robustbench_c.evaluation.task import Task, right_ids, settled_before
 from robustbench_c.evaluation.threats import searched
-
-_SHARD_SECONDS = 30.0
-_SHARD_SAMPLES = 2000
-_SHARD_BYTES = 1 << 29
 
 
 def attack_samples(task: Task, step: StepInfo) -> None:
@@ -41,7 +37,7 @@ def attack_samples(task: Task, step: StepInfo) -> None:
     if not step.minimal:
         left = np.setdiff1d(left, settled_before(task.store, step.name).index)
 
-    def attack(part: Tensor, report: Callable[[int, int], None]) -> Judged:
+    def attack(part: Tensor, report: Report) -> Judged:
         return search(task, part, step, limits_of(task, step, part), report)
 
     size = _shard_size(task, attack_of(step), AttackBudget.of(step))
@@ -53,7 +49,7 @@ def work_through(
     name: str,
     wanted: Ids,
     size: int,
-    attack: Callable[[Tensor, Callable[[int, int], None]], Judged],
+    attack: Callable[[Tensor, Report], Judged],
     title: str,
 ) -> None:
     """Run an attack on the samples that have no row yet, and write down what it finds.
@@ -66,33 +62,27 @@ def work_through(
         attack: Of the places of some samples, and what to call with (finished, broken).
         title: Names the attacker in the picture.
     """
-    there, ids = task.store.read_step(name), task.data.ids.numpy()
-    rows = np.flatnonzero(np.isin(ids, wanted) & ~np.isin(ids, there["sample_id"]))
-    rows = rows[ids[rows].argsort(kind="stable")]
-    total, finished = len(wanted), len(there)
-    broken = _broken(there)
 
-    def report(done: int, hits: int) -> None:
-        if task.progress is not None:
-            task.progress(name, finished + done, total, broken + hits)
-
-    for start in range(0, len(rows), size):
-        part = torch.from_numpy(rows[start : start + size])
-        report(0, 0)
+    def work(ids: Ids, report: Report) -> None:
+        part = task.places(ids)
         judged = attack(part, report)
         if task.judge is not None:
             y = task.y[part.to(task.y.device)]
             judged.rows[OTHER] = _on_other_draws(task.judge, judged, y)
-        hit = judged.broken
-        if artefacts.kept(task.store, name) and bool(hit.any()):
-            clean = task.x[part.to(task.x.device)[hit]]
-            examples = artefacts.Examples(
-                task.data.ids[part][hit.cpu()], clean, judged.adversarial[hit]
-            )
-            artefacts.write(task.store, name, ids[part.numpy()], examples)
+        keep_examples(task, name, part, judged)
         task.store.write_shard(name, judged.rows)
-        finished, broken = finished + len(part), broken + _broken(judged.rows)
         _picture(task, part, judged, title)
+
+    work_off(task.store, task.leases, name, cut(wanted, size), work, task.progress)
+
+
+def keep_examples(task: Task, name: str, part: Tensor, judged: Judged) -> None:
+    """Write down the examples that were found at the places `part`, if the run keeps them."""
+    hit = judged.broken
+    if artefacts.kept(task.store, name) and bool(hit.any()):
+        ids, clean = task.data.ids[part], task.x[part.to(task.x.device)[hit]]
+        examples = artefacts.Examples(ids[hit.cpu()], clean, judged.adversarial[hit])
+        artefacts.write(task.store, name, ids.numpy(), examples)
 
 
 def search(
@@ -100,7 +90,7 @@ def search(
     part: Tensor,
     step: StepInfo,
     limits: Limits,
-    report: Callable[[int, int], None] | None = None,
+    report: Report | None = None,
 ) -> Judged:
     """Attack the samples at the places `part` within limits, and re-check what is found."""
     ids, place, config = task.data.ids[part], part.to(task.x.device), attack_of(step)
@@ -129,11 +119,6 @@ def search(
     return judged
 
 
-def _broken(rows: pd.DataFrame) -> int:
-    """The number of samples that rows call broken."""
-    return int(rows["verdict"].isin([Verdict.BROKEN]).sum())
-
-
 def in_float64_too(task: Task) -> Callable[[Tensor, Tensor], Tensor] | None:
     """Says which inputs are misclassified in float64 too; None where there is no such form."""
     return None if task.precise is None else partial(_misses, task.precise)
@@ -147,9 +132,7 @@ def _shard_size(task: Task, config: AttackConfig, budget: AttackBudget) -> int:
     passes = kind_of(config).passes(config, len(task.data.classes))
     if passes is None:  # foolbox: a tile's samples can hang on each other, so not by the clock
         return task.classifier.tiles[0]
-    worst = task.classifier.seconds * min(passes, budget.queries or passes)
-    samples = max(_SHARD_SECONDS / max(worst, 1e-9), task.classifier.tiles[-1])
-    return max(1, int(min(samples, _SHARD_SAMPLES, _SHARD_BYTES // task.x[0].nbytes)))
+    return shard_size(task.store.manifest, min(passes, budget.queries or passes))
 
 
 def _on_other_draws(judge: TiledClassifier, judged: Judged, y: Tensor) -> np.ndarray:

@@ -22,9 +22,10 @@ from robustbench_c.evaluation.inputs import check_data, check_logits
 from robustbench_c.evaluation.manifests import manifest_of
 from robustbench_c.evaluation.removal import remove_run
 from robustbench_c.evaluation.run import common_notices
+from robustbench_c.evaluation.sharing import Progress
 from robustbench_c.evaluation.steps import clean_fault, clean_rows, precise_form
 from robustbench_c.evaluation.subject import model_info, subject
-from robustbench_c.evaluation.task import Progress, Task
+from robustbench_c.evaluation.task import Task
 from robustbench_c.zoo.devices import parse_device
 from robustbench_c.zoo.loading import LoadedModel
 

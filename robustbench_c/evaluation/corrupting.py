@@ -20,14 +20,16 @@ from attacks.driver import distances
 from attacks.losses import margin
 from leaderboards.changed import classes_under
 from leaderboards.manifest import CorruptionInfo, Parameter, Protocol, StepInfo
+from leaderboards.sample_ids import Ids
 from leaderboards.verdicts import CLEAN_STEP, RULES_VERSION, Verdict
 from robustbench_c.data import Dataset
 from robustbench_c.errors import UsageError
 from robustbench_c.evaluation.changing import begin, whole_box
 from robustbench_c.evaluation.passes import passes_of
 from robustbench_c.evaluation.run import Run
+from robustbench_c.evaluation.sharing import Progress, Report, cut, work_off
 from robustbench_c.evaluation.steps import frame_of, whole_where
-from robustbench_c.evaluation.task import Progress, Task
+from robustbench_c.evaluation.task import Task
 from robustbench_c.evaluation.threats import threat_info
 from robustbench_c.zoo.loading import LoadedModel
 
@@ -114,18 +116,13 @@ def _step(kind: KindName, severities: tuple[int, ...]) -> StepInfo:
 
 def _corrupt_samples(task: Task, kind: KindName, severities: tuple[int, ...]) -> None:
     """Corrupt every sample that has no row yet, in shards of a fair length."""
-    there, ids = task.store.read_step(kind), task.data.ids.numpy()
-    rows = np.flatnonzero(~np.isin(ids, there["sample_id"]))
-    done, broken = len(there), int(there["verdict"].isin([Verdict.BROKEN]).sum())
     size = max(1, min(_SHARD_SAMPLES, _SHARD_BYTES // (task.x[0].nbytes * 4)))
-    for start in range(0, len(rows), size):
-        part = torch.from_numpy(rows[start : start + size])
-        frame = corruption_rows(task, part, kind, severities)
-        task.store.write_shard(kind, frame)
-        done += len(part)
-        broken += int(frame["verdict"].isin([Verdict.BROKEN]).sum())
-        if task.progress is not None:
-            task.progress(kind, done, len(ids), broken)
+
+    def work(ids: Ids, _: Report) -> None:
+        task.store.write_shard(kind, corruption_rows(task, task.places(ids), kind, severities))
+
+    shards = cut(task.data.ids.numpy(), size)
+    work_off(task.store, task.leases, kind, shards, work, task.progress)
 
 
 def corruption_rows(

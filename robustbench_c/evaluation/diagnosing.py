@@ -20,6 +20,7 @@ from leaderboards.diagnostics import (
 from leaderboards.manifest import Protocol
 from leaderboards.settle import sample_verdicts
 from leaderboards.verdicts import CLEAN_STEP
+from robustbench_c.evaluation.sharing import once
 from robustbench_c.evaluation.task import Task
 
 
@@ -36,8 +37,13 @@ def can_be_diagnosed(protocol: Protocol) -> bool:
 def diagnose_run(task: Task) -> None:
     """Measure and write `diagnostics.json`, unless it is there or the run is not of that kind."""
     store = task.store
-    if can_be_diagnosed(store.manifest.protocol) and read_diagnostics(store) is None:
-        write_diagnostics(store, measure(task))
+    if can_be_diagnosed(store.manifest.protocol):
+        once(
+            task.leases,
+            "diagnostics",
+            lambda: read_diagnostics(store) is not None,
+            lambda: write_diagnostics(store, measure(task)),
+        )
 
 
 def measure(task: Task, probes: Literal[1, 2] = DIAGNOSTICS_SCHEMA) -> Diagnostics:

@@ -16,16 +16,15 @@ from attacks.explanation_driver import ExplanationRecheck
 from attacks.explanation_result import ExplanationAttackResult
 from attacks.losses import margin
 from leaderboards.manifest import StepInfo
+from leaderboards.sample_ids import Ids
 from leaderboards.verdicts import Verdict
 from robustbench_c.errors import CheckFailedError
-from robustbench_c.evaluation import artefacts
+from robustbench_c.evaluation.attacking import keep_examples
 from robustbench_c.evaluation.explained_config import attack_of
 from robustbench_c.evaluation.explained_task import ExplainedTask
+from robustbench_c.evaluation.sharing import Report, cut, shard_size, work_off
 from robustbench_c.evaluation.steps import Judged, frame_of, whole_where
 from robustbench_c.evaluation.task import right_ids
-
-_SHARD_SECONDS = 30.0
-_SHARD_SAMPLES = 1000
 
 
 @dataclass(eq=False)
@@ -42,30 +41,15 @@ class Bent(Judged):
 def bend_samples(on: ExplainedTask, step: StepInfo) -> None:
     """Attack the explanation of every sample that has no row yet."""
     task, name = on.task, step.name
-    there = task.store.read_step(name)
-    todo = np.setdiff1d(right_ids(task.store), there["sample_id"])
-    finished, total = len(there), len(there) + len(todo)
-    bent = int(there["verdict"].isin([Verdict.BROKEN]).sum())
 
-    def report(done: int, hits: int) -> None:
-        if task.progress is not None:
-            task.progress(name, finished + done, total, bent + hits)
-
-    size = _shard_size(on, step)
-    for start in range(0, len(todo), size):
-        part = task.places(todo[start : start + size])
-        report(0, 0)
+    def work(ids: Ids, report: Report) -> None:
+        part = task.places(ids)
         judged = bend_places(on, step, part, report)
-        hit = judged.broken
-        if artefacts.kept(task.store, name) and bool(hit.any()):
-            clean = task.x[part.to(task.x.device)[hit]]
-            examples = artefacts.Examples(
-                task.data.ids[part][hit.cpu()], clean, judged.adversarial[hit]
-            )
-            artefacts.write(task.store, name, task.data.ids[part].numpy(), examples)
+        keep_examples(task, name, part, judged)
         task.store.write_shard(name, judged.rows)
-        finished, bent = finished + len(part), bent + int(hit.sum())
-    report(0, 0)
+
+    shards = cut(right_ids(task.store), _shard_size(on, step))
+    work_off(task.store, task.leases, name, shards, work, task.progress)
 
 
 def bend_places(
@@ -198,5 +182,4 @@ def _details(
 def _shard_size(on: ExplainedTask, step: StepInfo) -> int:
     config = attack_of(step)
     passes = 6 * on.config.explanation.steps * (config.steps + 1) * config.restarts
-    fair = _SHARD_SECONDS / max(on.task.classifier.seconds * passes, 1e-9)
-    return max(1, int(min(max(fair, on.task.classifier.tiles[0]), _SHARD_SAMPLES)))
+    return shard_size(on.task.store.manifest, passes)

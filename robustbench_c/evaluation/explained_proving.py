@@ -26,10 +26,12 @@ from robustbench_c.evaluation import contradiction, explained_contradiction
 from robustbench_c.evaluation.explained_config import TILE, method_of
 from robustbench_c.evaluation.explained_lists import lists_of
 from robustbench_c.evaluation.explained_task import ExplainedTask
+from robustbench_c.evaluation.sharing import Report, work_off
 from robustbench_c.evaluation.steps import frame_of
 from robustbench_c.evaluation.task import right_ids
 
-_SHARD_SECONDS = 30.0
+_UNITS = 2
+"""Units of a shard."""
 _NOT_FINITE = "the box is NaN or Inf: no bound"
 
 
@@ -71,34 +73,29 @@ def bound_samples(on: ExplainedTask, step: StepInfo, boxes: Boxes) -> None:
             evidence is on disk.
     """
     task, store = on.task, on.task.store
-    there = store.read_step(step.name)
     attacked = explained_contradiction.attacked(store)
-    done, total = len(there), len(right_ids(store))
-    certified = int(there["verdict"].isin([Verdict.CERTIFIED]).sum())
-    waiting: list[pd.DataFrame] = []
-    started = time.perf_counter()
-    for ids in units(store):
-        new = ~np.isin(ids, there["sample_id"])
-        if not new.any():
-            continue
-        if task.progress is not None:
-            task.progress(step.name, done, total, certified)
-        rows = bound_places(on, step, boxes, task.places(ids))[new].reset_index(drop=True)
-        waiting.append(rows)
-        done += len(rows)
-        certified += int(rows["verdict"].isin([Verdict.CERTIFIED]).sum())
-        bad = explained_contradiction.contradicted(rows, attacked)
-        if bad.size:
-            explained_contradiction.save(on, step, rows, bad, boxes)
-        if bad.size or time.perf_counter() - started > _SHARD_SECONDS:
-            store.write_shard(step.name, pd.concat(waiting, ignore_index=True))
-            waiting, started = [], time.perf_counter()
-        if bad.size:
-            contradiction.stop(store.folder, bad)
-    if waiting:
-        store.write_shard(step.name, pd.concat(waiting, ignore_index=True))
-    if task.progress is not None:
-        task.progress(step.name, done, total, certified)
+    cuts = list(units(store))
+    groups = [cuts[start : start + _UNITS] for start in range(0, len(cuts), _UNITS)]
+
+    def work(ids: Ids, report: Report) -> None:
+        parts: list[pd.DataFrame] = []
+        for unit in cuts:
+            new = np.isin(unit, ids)
+            if not new.any():
+                continue
+            rows = bound_places(on, step, boxes, task.places(unit))[new].reset_index(drop=True)
+            parts.append(rows)
+            bad = explained_contradiction.contradicted(rows, attacked)
+            if bad.size:
+                explained_contradiction.save(on, step, rows, bad, boxes)
+                store.write_shard(step.name, pd.concat(parts, ignore_index=True))
+                contradiction.stop(store.folder, bad)
+            verdicts = pd.concat([part["verdict"] for part in parts])
+            report(len(verdicts), int(verdicts.isin([Verdict.CERTIFIED]).sum()))
+        store.write_shard(step.name, pd.concat(parts, ignore_index=True))
+
+    shards = [np.concatenate(group) for group in groups]
+    work_off(store, task.leases, step.name, shards, work, task.progress)
 
 
 def bound_places(on: ExplainedTask, step: StepInfo, boxes: Boxes, part: Tensor) -> pd.DataFrame:

@@ -35,9 +35,10 @@ from robustbench_c.evaluation.manifests import manifest_of
 from robustbench_c.evaluation.passes import passes_of
 from robustbench_c.evaluation.removal import remove_run
 from robustbench_c.evaluation.run import Run, auto_device, common_notices, dataset_of
+from robustbench_c.evaluation.sharing import Progress
 from robustbench_c.evaluation.steps import clean_fault, precise_form
 from robustbench_c.evaluation.subject import model_info, subject
-from robustbench_c.evaluation.task import Progress, Task
+from robustbench_c.evaluation.task import Task
 from robustbench_c.evaluation.threats import settled, threat_info
 from robustbench_c.zoo.devices import parse_device
 from robustbench_c.zoo.loading import LoadedModel
@@ -61,6 +62,7 @@ def evaluate_explanations(
     overwrite: bool = False,
     notices: tuple[str, ...] = (),
     progress: Progress | None = None,
+    start: float = 0.0,
     boxes: MakeBoxes = make_boxes,
 ) -> Run:
     """Say of every sample how far its explanation can be bent, and write the record of it.
@@ -83,6 +85,7 @@ def evaluate_explanations(
         overwrite: Throw away the record of the same run, if there is one, and start afresh.
         notices: Lines to keep in the record for its readers.
         progress: Called as samples finish.
+        start: As of `evaluate`.
         boxes: Makes what bounds a model's explanations.
 
     Raises:
@@ -152,6 +155,7 @@ def evaluate_explanations(
                 precise,
                 seed,
                 progress,
+                start=start,
             ),
             config,
             info.k,

@@ -13,7 +13,7 @@ from attacks.foolbox_config import FoolboxConfig, in_company
 from attacks.nearest import NearestConfig
 from attacks.pgd import PGDConfig
 from attacks.registry import KINDS, AttackConfig, from_plain, kind_of, knowledge_of, to_plain
-from attacks.suites import Suite
+from attacks.suites import SUITES, Suite
 from attacks.threat import ThreatModel
 from certify.errors import CertifyError
 from leaderboards.errors import RecordError
@@ -199,6 +199,11 @@ def _attack_steps(
         if threat.norm not in kind_of(config).norms:
             norms = ", ".join(kind_of(config).norms)
             fit = ", ".join(kind.name for kind in KINDS.values() if threat.norm in kind.norms)
+            if suite.name in SUITES:
+                raise UsageError(
+                    f"the suite {suite.name} has no form in {threat.norm} (its {name} is for "
+                    f"{norms}): --attack takes {fit} there"
+                )
             raise UsageError(
                 f"the attack {name} is for {norms}, not for {threat.norm}, which takes {fit}"
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,13 +15,23 @@ from leaderboards.store import RunStore
 from leaderboards.verdicts import Verdict
 from robustbench_c.evaluation import artefacts, contradiction
 from robustbench_c.evaluation.certificates import certify_places
-from robustbench_c.evaluation.certifying import Certifier
+from robustbench_c.evaluation.certifying import Certifier, Method
 from robustbench_c.evaluation.protocol_steps import Proof
 from robustbench_c.evaluation.radius import measure_places
+from robustbench_c.evaluation.sharing import Report, work_off
 from robustbench_c.evaluation.steps import Judged
 from robustbench_c.evaluation.task import Task, found_before, right_ids, settled_before
 
-_SHARD_SECONDS = 30.0
+_UNITS: dict[Method, int] = {
+    "ibp": 16,
+    "crown-ibp": 8,
+    "crown": 4,
+    "alpha-crown": 2,
+    "complete": 1,
+}
+"""Units of a shard, by method: the dearer it is, the fewer."""
+_GROUPS = 8
+"""Shards, at least, where there are as many units."""
 _RADII = 256
 """Samples that search their radii together."""
 
@@ -90,37 +99,36 @@ def prove_samples(task: Task, step: StepInfo, certifier: Certifier) -> None:
         ContradictionError: It proves a sample that was broken; the evidence is on disk.
     """
     settled, found = settled_before(task.store, step.name), found_before(task.store, step.name)
-    units = plan(task.store, step, settled)
-    there = task.store.read_step(step.name)
-    done, total = len(there), sum(len(unit.ids) for unit in units)
-    hits = int(there["verdict"].isin([Verdict.CERTIFIED, Verdict.BROKEN]).sum())
-    waiting: list[Judged] = []
-    started = time.perf_counter()
-    for unit in units:
-        new = ~np.isin(unit.ids, there["sample_id"])
-        if not new.any():
-            continue
-        _report(task, step, done, total, hits)
-        judged = _some(prove_unit(task, certifier, unit, settled), new)
-        waiting.append(judged)
-        done += int(new.sum())
-        hits += int(judged.rows["verdict"].isin([Verdict.CERTIFIED, Verdict.BROKEN]).sum())
-        contradicted = contradiction.contradicted(judged.rows, found)
-        if contradicted.size or time.perf_counter() - started > _SHARD_SECONDS:
+    groups = _grouped(plan(task.store, step, settled), Proof.of(step))
+
+    def work(ids: Ids, report: Report) -> None:
+        (units,) = (u for i, u in groups if np.isin(ids, i).all())
+        parts: list[Judged] = []
+        for unit in units:
+            new = np.isin(unit.ids, ids)
+            if not new.any():
+                continue
+            judged = _some(prove_unit(task, certifier, unit, settled), new)
+            parts.append(judged)
+            contradicted = contradiction.contradicted(judged.rows, found)
             if contradicted.size:
                 contradiction.save(task, step, judged.rows, found, contradicted, certifier)
-            _write(task, step, waiting)
-            waiting, started = [], time.perf_counter()
-        if contradicted.size:
-            contradiction.stop(task.store.folder, contradicted)
-    if waiting:
-        _write(task, step, waiting)
-    _report(task, step, done, total, hits)
+                _write(task, step, parts)
+                contradiction.stop(task.store.folder, contradicted)
+            verdicts = pd.concat([part.rows["verdict"] for part in parts])
+            report(len(verdicts), int(verdicts.isin([Verdict.CERTIFIED, Verdict.BROKEN]).sum()))
+        _write(task, step, parts)
+
+    shards = [ids for ids, _ in groups]
+    work_off(task.store, task.leases, step.name, shards, work, task.progress)
 
 
-def _report(task: Task, step: StepInfo, done: int, total: int, hits: int) -> None:
-    if task.progress is not None:
-        task.progress(step.name, done, total, hits)
+def _grouped(units: list[Unit], proof: Proof) -> list[tuple[Ids, list[Unit]]]:
+    """Units that make a shard together, with their ids."""
+    most = 1 if proof.tolerance is not None else _UNITS[proof.method]
+    size = max(1, min(most, len(units) // _GROUPS))
+    groups = [units[start : start + size] for start in range(0, len(units), size)]
+    return [(np.concatenate([unit.ids for unit in group]), group) for group in groups]
 
 
 def _some(judged: Judged, rows: np.ndarray) -> Judged:

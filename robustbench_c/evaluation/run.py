@@ -56,9 +56,10 @@ from robustbench_c.evaluation.protocol_steps import (
 from robustbench_c.evaluation.proving import prove_samples
 from robustbench_c.evaluation.radius_plot import plot_radii
 from robustbench_c.evaluation.removal import remove_run
+from robustbench_c.evaluation.sharing import Progress
 from robustbench_c.evaluation.steps import clean_fault, clean_rows, precise_form
 from robustbench_c.evaluation.subject import subject
-from robustbench_c.evaluation.task import Progress, Task
+from robustbench_c.evaluation.task import Task
 from robustbench_c.evaluation.threats import settled
 from robustbench_c.zoo.devices import parse_device
 from robustbench_c.zoo.loading import LoadedModel
@@ -116,6 +117,7 @@ def evaluate(
     diagnose: bool = True,
     notices: tuple[str, ...] = (),
     progress: Progress | None = None,
+    start: float = 0.0,
     certifier: MakeCertifier = make_certifier,
 ) -> Run:
     """Evaluate a classifier sample by sample and write the record of it.
@@ -148,6 +150,8 @@ def evaluate(
             (`attacks.diagnostics`), unless the record has them; without an attack there are none.
         notices: Lines to keep in the record for its readers.
         progress: Called as samples finish.
+        start: Of several calls that share a folder: which part of each step this one begins with,
+            in [0, 1). Each works on what no other does, and ends when all is done.
         certifier: Makes the prover of a model.
 
     Raises:
@@ -230,7 +234,17 @@ def evaluate(
         store.write_shard("clean", clean)
     with passes_of(store.manifest):
         task = Task(
-            store, dataset, x, labels, threat.to(target), classifier, precise, seed, progress, judge
+            store,
+            dataset,
+            x,
+            labels,
+            threat.to(target),
+            classifier,
+            precise,
+            seed,
+            progress,
+            judge,
+            start,
         )
         summarise(store)  # what contradicts itself is not gone on with
         for step in steps:

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from pydantic import JsonValue, ValidationError
 from torch import Tensor, nn
@@ -24,18 +23,21 @@ from certify.smoothing import SmoothingConfig
 from certify.voting import Purpose, Votes, vote
 from leaderboards.canonical import sha256_json
 from leaderboards.manifest import ModelInfo, Protocol, StepInfo, explain
+from leaderboards.sample_ids import Ids
 from leaderboards.store import RunStore, is_run
-from leaderboards.verdicts import CLEAN_STEP, RULES_VERSION, Verdict
+from leaderboards.verdicts import CLEAN_STEP, RULES_VERSION
 from robustbench_c.data import Dataset
 from robustbench_c.errors import UsageError
 from robustbench_c.evaluation.inputs import chance_notice, check_data, check_logits
+from robustbench_c.evaluation.leases import Leases
 from robustbench_c.evaluation.manifests import manifest_of
 from robustbench_c.evaluation.passes import passes_of
 from robustbench_c.evaluation.removal import remove_run
 from robustbench_c.evaluation.run import Run
+from robustbench_c.evaluation.sharing import Progress, Report, cut, shard_size, work_off
 from robustbench_c.evaluation.smoothing_rows import estimation_rows, selection_rows
 from robustbench_c.evaluation.subject import model_info, subject
-from robustbench_c.evaluation.task import Progress
+from robustbench_c.evaluation.task import places_of, right_ids
 from robustbench_c.evaluation.threats import threat_info
 from robustbench_c.zoo.devices import parse_device
 from robustbench_c.zoo.loading import LoadedModel
@@ -43,9 +45,6 @@ from robustbench_c.zoo.loading import LoadedModel
 SMOOTHING = "smoothing"
 """Name of the step."""
 SMOOTHING_VERSION = 1
-
-_SHARD_SECONDS = 30.0
-_SHARD_SAMPLES = 2000
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,8 +58,10 @@ class _Smoothed:
     config: SmoothingConfig
     eps: float
     seed: int
-    seconds: float
-    """Of one pass, measured."""
+
+    def places(self, ids: Ids) -> Tensor:
+        """Return where samples lie in the data, in the order of `ids`."""
+        return places_of(self.data, ids)
 
     def vote(self, part: Tensor, purpose: Purpose, report: Callable[[int], None]) -> Votes:
         """The votes for the samples at the places `part`."""
@@ -115,9 +116,7 @@ def smooth(
     with exact_passes():
         x = data.x.to(target)
         classifier = prepare(loaded.module, x, batch_size)
-        started = time.perf_counter()
         logits = classifier.logits(x)
-        seconds = (time.perf_counter() - started) / len(x)
     check_logits(logits, data)
     step = StepInfo(
         name=SMOOTHING, kind="certificate", version=SMOOTHING_VERSION, parameters=asdict(config)
@@ -144,7 +143,7 @@ def smooth(
     store = RunStore.create(folder, manifest)
     classifier.tiles = store.manifest.tiles
     with passes_of(store.manifest):
-        on = _Smoothed(store, data, x, classifier, config, threat.eps, seed, seconds)
+        on = _Smoothed(store, data, x, classifier, config, threat.eps, seed)
         _select(on, progress)
         _certify(on, progress)
     return Run(folder, store, store.write_summary(), resumed)
@@ -194,57 +193,27 @@ def _notices(
 
 def _select(on: _Smoothed, progress: Progress | None) -> None:
     """Vote on every sample that has no row in `clean`."""
-    there = on.store.read_step(CLEAN_STEP)
-    open_rows = np.flatnonzero(~np.isin(on.data.ids.numpy(), there["sample_id"]))
-    shares = _Shares(CLEAN_STEP, progress, len(there), len(on.data), 0)
-    for part in _parts(on, open_rows, on.config.n0):
-        started = time.perf_counter()
-        votes = on.vote(part, "selection", shares.report)
+
+    def work(ids: Ids, report: Report) -> None:
+        part, started = on.places(ids), time.perf_counter()
+        votes = on.vote(part, "selection", lambda done: report(done, 0))
         rows = selection_rows(on.data.y[part], on.data.ids[part], votes, on.config.n0)
         rows["seconds"] = (time.perf_counter() - started) / len(part)
         on.store.write_shard(CLEAN_STEP, rows)
-        shares.finish(len(part), 0)
+
+    shards = cut(on.data.ids.numpy(), shard_size(on.store.manifest, on.config.n0))
+    work_off(on.store, Leases(on.store.folder), CLEAN_STEP, shards, work, progress)
 
 
 def _certify(on: _Smoothed, progress: Progress | None) -> None:
     """Certify every sample that the selection gave its label and that has no row yet."""
-    clean = on.store.read_step(CLEAN_STEP).set_index("sample_id")["verdict"]
-    there = on.store.read_step(SMOOTHING)
-    ids = on.data.ids.numpy()
-    right = clean.reindex(ids).isna().to_numpy()
-    open_rows = np.flatnonzero(right & ~np.isin(ids, there["sample_id"]))
-    certified = int(there["verdict"].isin([Verdict.CERTIFIED]).sum())
-    shares = _Shares(SMOOTHING, progress, len(there), int(right.sum()), certified)
-    for part in _parts(on, open_rows, on.config.n):
-        started = time.perf_counter()
-        votes = on.vote(part, "estimation", shares.report)
+
+    def work(ids: Ids, report: Report) -> None:
+        part, started = on.places(ids), time.perf_counter()
+        votes = on.vote(part, "estimation", lambda done: report(done, 0))
         rows = estimation_rows(on.data.y[part], on.data.ids[part], votes, on.config, on.eps)
         rows["seconds"] = (time.perf_counter() - started) / len(part)
         on.store.write_shard(SMOOTHING, rows)
-        shares.finish(len(part), int(rows["verdict"].isin([Verdict.CERTIFIED]).sum()))
 
-
-@dataclass
-class _Shares:
-    """How far a step is."""
-
-    step: str
-    progress: Progress | None
-    done: int
-    total: int
-    certified: int
-
-    def report(self, more: int) -> None:
-        if self.progress is not None:
-            self.progress(self.step, self.done + more, self.total, self.certified)
-
-    def finish(self, more: int, certified: int) -> None:
-        self.done, self.certified = self.done + more, self.certified + certified
-        self.report(0)
-
-
-def _parts(on: _Smoothed, rows: np.ndarray, draws: int) -> list[Tensor]:
-    """The samples at these places, in shards of a fair length."""
-    fair = _SHARD_SECONDS / max(on.seconds * draws, 1e-9)
-    size = max(1, int(min(fair, _SHARD_SAMPLES)))
-    return [torch.from_numpy(rows[i : i + size]) for i in range(0, len(rows), size)]
+    shards = cut(right_ids(on.store), shard_size(on.store.manifest, on.config.n))
+    work_off(on.store, Leases(on.store.folder), SMOOTHING, shards, work, progress)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,9 +16,8 @@ from leaderboards.sample_ids import Ids
 from leaderboards.store import RunStore
 from leaderboards.verdicts import CLEAN_STEP, SETTLED
 from robustbench_c.data import Dataset
-
-Progress = Callable[[str, int, int, int], None]
-"""Called with (step, samples finished, samples in all, samples it settled)."""
+from robustbench_c.evaluation.leases import Leases
+from robustbench_c.evaluation.sharing import Progress
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +35,7 @@ class Task:
         seed: Seed of all noise.
         progress: Called as samples finish, or None.
         judge: Of a random model's mean, that over other draws; else None.
+        start: Which part of each step this worker begins with, in [0, 1).
     """
 
     store: RunStore
@@ -49,6 +48,12 @@ class Task:
     seed: int
     progress: Progress | None = None
     judge: TiledClassifier | None = None
+    start: float = 0.0
+
+    @cached_property
+    def leases(self) -> Leases:
+        """Who works on what, beside whom."""
+        return Leases(self.store.folder, start=self.start)
 
     @cached_property
     def clean(self) -> Tensor:
@@ -57,9 +62,14 @@ class Task:
 
     def places(self, ids: Ids) -> Tensor:
         """Return where samples lie in `data`, in the order of `ids`."""
-        own = self.data.ids.numpy()
-        order = np.argsort(own)
-        return torch.from_numpy(order[np.searchsorted(own[order], ids)])
+        return places_of(self.data, ids)
+
+
+def places_of(data: Dataset, ids: Ids) -> Tensor:
+    """Return where samples lie in `data`, in the order of `ids`."""
+    own = data.ids.numpy()
+    order = np.argsort(own)
+    return torch.from_numpy(order[np.searchsorted(own[order], ids)])
 
 
 def right_ids(store: RunStore) -> Ids:

@@ -7,7 +7,6 @@ family breaks alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +23,9 @@ from robustbench_c.evaluation.attacking import in_float64_too, work_through
 from robustbench_c.evaluation.changing import begin, whole_box
 from robustbench_c.evaluation.passes import passes_of
 from robustbench_c.evaluation.run import Run
+from robustbench_c.evaluation.sharing import Progress, Report
 from robustbench_c.evaluation.steps import Judged, attack_rows
-from robustbench_c.evaluation.task import Progress, Task, right_ids, settled_before
+from robustbench_c.evaluation.task import Task, right_ids, settled_before
 from robustbench_c.evaluation.threats import threat_info
 from robustbench_c.zoo.loading import LoadedModel
 
@@ -150,16 +150,14 @@ def _transform_samples(task: Task, step: StepInfo, config: TransformConfig) -> N
     if step.name == MIXTURE:
         wanted = np.setdiff1d(wanted, settled_before(task.store, step.name).index)
 
-    def attack(part: Tensor, report: Callable[[int, int], None]) -> Judged:
+    def attack(part: Tensor, report: Report) -> Judged:
         return _search(task, part, config, report)
 
     title = f"simple transformations: {step.name}"
     work_through(task, step.name, wanted, _SHARD_SAMPLES, attack, title)
 
 
-def _search(
-    task: Task, part: Tensor, config: TransformConfig, report: Callable[[int, int], None]
-) -> Judged:
+def _search(task: Task, part: Tensor, config: TransformConfig, report: Report) -> Judged:
     ids, place = task.data.ids[part], part.to(task.x.device)
     x, y = task.x[place], task.y[place]
     found = transform_attack(

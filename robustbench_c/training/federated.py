@@ -223,8 +223,16 @@ class _Turns(Progress):
 
 
 def _check_settings(config: TrainConfig, federation: Federation) -> None:
-    if config.ema_decay or config.keep != "last":
-        raise UsageError("federated training takes no ema_decay and no keep: leave them out")
+    if config.keep != "last":
+        raise UsageError(
+            f"train.keep is '{config.keep}': federated training keeps the last round; leave it out "
+            "(--keep last)"
+        )
+    if config.ema_decay is not None:
+        raise UsageError(
+            f"train.ema_decay is {config.ema_decay:g}: federated training averages over clients "
+            "alone; leave it out"
+        )
     if config.epochs % federation.local_epochs:
         raise UsageError(
             f"epochs ({config.epochs}) is no multiple of local_epochs ({federation.local_epochs})"

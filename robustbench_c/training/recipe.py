@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import tomllib
 from collections.abc import Mapping
 from importlib import resources
@@ -14,6 +15,9 @@ from pydantic import Field, ValidationError, model_validator
 
 from robustbench_c.errors import UsageError, did_you_mean
 from robustbench_c.training.config import Federation, Frozen, TrainConfig
+
+_WITHOUT_CLIENTS = {"keep": "last", "ema_decay": None}
+"""Settings of `TrainConfig` that simulated clients do not go with, and what they are there."""
 
 
 class Normalisation(Frozen):
@@ -51,6 +55,19 @@ class ObjectiveChoice(Frozen):
             if settings.keys() >= {"norm", "eps"}:
                 return {key: settings[key] for key in ("norm", "eps")}
         return {}
+
+    @model_validator(mode="after")
+    def _has_an_attack(self) -> Self:
+        """What can be said of numbers without the data; types are looked at when it is bound."""
+        for settings in (self.settings, _base_settings(self.settings)):
+            eps, steps, size = (_number(settings, key) for key in ("eps", "steps", "step_size"))
+            if eps is not None and not 0 <= eps < math.inf:
+                raise ValueError(f"eps is {eps:g}: it must be finite and not negative")
+            if steps is not None and steps < 1:
+                raise ValueError(f"steps is {steps:g}: it must be at least 1, or nothing attacks")
+            if size is not None and not (0 < size < math.inf or size == eps == 0):
+                raise ValueError(f"step_size is {size:g}: it must be positive and finite")
+        return self
 
 
 class SparseChoice(Frozen):
@@ -95,7 +112,9 @@ class Recipe(Frozen):
     @model_validator(mode="after")
     def _is_dense_where_federated(self) -> Self:
         if self.federated and self.sparse:
-            raise ValueError("federated training is of dense models: leave out federated or sparse")
+            raise ValueError(
+                "federated training is of dense models: leave out the clients, or what is sparse"
+            )
         return self
 
     @property
@@ -141,7 +160,8 @@ def override(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
 
     A new architecture comes without the old one's arguments. A new eps or number of steps scales
     the step size, unless it is given too, so that `step_size * steps / eps` stays; a new number of
-    epochs scales the warm-up. A new norm or eps counts for a `base` that had the same as well.
+    epochs scales the warm-up. A new norm or eps counts for a `base` that had the same as well. With
+    clients, a recipe that had none loses its own keep and ema_decay, which they do not go with.
 
     Args:
         recipe: The one to change.
@@ -197,11 +217,26 @@ def override(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
     if shared:
         if content["federated"] is None and "clients" not in shared:
             raise UsageError(f"recipe '{recipe.name}' has no clients: give a number of them, too")
+        if content["federated"] is None:
+            content["train"] |= _WITHOUT_CLIENTS
         content["federated"] = (content["federated"] or {}) | shared
     if given.get("epochs", 0) > 0:
         content["train"]["eps_warmup_epochs"] *= given["epochs"] / recipe.train.epochs
     content["train"] |= given
     return _checked(content, f"recipe '{recipe.name}' with these options")
+
+
+def left_out(recipe: Recipe, chosen: Recipe, options: Mapping[str, Any]) -> list[str]:
+    """The recipe's own settings, as in its file, that `override` left out for the clients."""
+    if recipe.federated is not None or chosen.federated is None:
+        return []
+    own = {key: getattr(recipe.train, key) for key in _WITHOUT_CLIENTS if options.get(key) is None}
+    return [f"{key} = {json.dumps(v)}" for key, v in own.items() if v != _WITHOUT_CLIENTS[key]]
+
+
+def _number(settings: Mapping[str, Any], key: str) -> float | None:
+    value = settings.get(key)
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _base_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -229,4 +264,5 @@ def first_fault(error: ValidationError) -> str:
     faults = error.errors()
     first = next((fault for fault in faults if fault["type"] == "value_error"), faults[0])
     place = ".".join(str(part) for part in first["loc"])
-    return f"{place}: {first['msg'].removeprefix('Value error, ')}"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{place}: {message}" if place else message

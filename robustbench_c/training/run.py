@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import ValidationError
 from torch import nn
 
+from attacks.threat import feature_ranges
 from certify.sparse.layers import empty_layers
 from certify.training import ibp_initialisation
 from robustbench_c import data as datasets
@@ -30,6 +32,9 @@ from robustbench_c.training.samples import place
 from robustbench_c.training.sparsity import bind_sparse
 from robustbench_c.zoo.devices import parse_device
 from robustbench_c.zoo.nets.registry import resolve
+
+_TINY = 0.01
+"""Share of a feature's range below which an eps is called tiny."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,7 @@ def run(
     mean_std = _normalisation(recipe, train)
     lower, upper = train.lower.to(where), train.upper.to(where)
     settings = recipe.objective.settings
+    small = small_notice(recipe.objective.threat, train)
     objective = bind(recipe.objective.name, settings, lower, upper)
     noise = derive(recipe.train.seed, "validation")
     attack = short_attack(recipe.objective.threat, lower, upper, noise)
@@ -92,6 +98,8 @@ def run(
     if start is not None:
         _begin_at(model, start, recipe)
     _claim(folder, recipe.name, resume, overwrite)
+    if small is not None and progress is not None:
+        progress.note(f"notice: {small}")
     later = {"federated"} if recipe.federated is None else set()
     trainer: Callable[..., FitResult]
     if recipe.federated is None:
@@ -130,6 +138,22 @@ def run(
     clean = measured.accuracy if measured else None
     empty = empty_layers(result.model) if recipe.sparse else ()
     return Trained(weights, result.rows, clean, empty)
+
+
+def small_notice(threat: Mapping[str, Any], data: Dataset) -> str | None:
+    """A warning when eps is a tiny share of what features range over: nothing attacks these."""
+    if not threat or threat["eps"] == 0:
+        return None
+    shares = threat["eps"] / feature_ranges(data.lower, data.upper, data.shape)
+    few = int((shares < _TINY).sum())
+    if not few:
+        return None
+    return (
+        f"eps {threat['eps']:g} is in the data's own units: below {_TINY:.0%} of the range of "
+        f"{few} of {shares.numel()} features, hardly an attack on these (at least "
+        f"{float(shares.min()):.2g}, at most {float(shares.max()):.2g} of a range); give a larger "
+        "--eps, or data whose features have one scale"
+    )
 
 
 def _start(recipe: Recipe) -> zoo.LoadedModel:

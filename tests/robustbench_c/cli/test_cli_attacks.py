@@ -66,6 +66,8 @@ def test_an_attack_is_recorded_resumed_and_verified(attack, robust_runs, tmp_pat
     ("words", "told"),
     [
         (("sqare",), "did you mean 'square'"),
+        (("PGD",), "did you mean 'pgd'"),
+        (("foolbox:linfpgd",), "did you mean 'LinfPGD'"),
         (("foolbox:LinfDepFool",), "did you mean 'LinfDeepFoolAttack'"),
         (("square", "--steps", 3), "the attack 'square' has no 'steps'"),
         (
@@ -92,6 +94,13 @@ def test_an_attack_is_recorded_resumed_and_verified(attack, robust_runs, tmp_pat
         (("foolbox:LinfPGD", "--set", "rel_stepsize=NaN"), "it must be finite and at least 0"),
         (("square", "--set", "queries"), "is not of the form KEY=VALUE"),
         (("auto", "--steps", 3), "--steps is no setting of the suite 'auto'"),
+        (
+            ("auto", *L0),
+            "the suite auto has no form in l0 (its apgd is for linf, l2, l1): --attack takes "
+            "sigma-zero, nearest there",
+        ),
+        (("pgd", "--set", "steps=3", "--steps", 4), "steps is given twice (--set steps=...)"),
+        (("pgd", "--set", "steps=3", "--set", "steps=4"), "steps is given twice"),
         (("ddn",), "the attack ddn is for l2, not for linf"),
         (("ddn", "--minimal"), "the attack ddn-minimal is for l2, not for linf"),
         (("apgd", "--minimal"), "the attack 'apgd' does not look for the nearest example; use"),

@@ -18,6 +18,7 @@ from robustbench_c.cli.train import app
 from robustbench_c.errors import UsageError
 from robustbench_c.training.measure import accuracy
 from robustbench_c.training.recipe import known_recipes, load_recipe, override
+from robustbench_c.training.run import small_notice
 
 
 @pytest.fixture(autouse=True)
@@ -32,15 +33,19 @@ def train(*arguments: object) -> int:
 
 
 def refused(capsys, *arguments: object) -> str:
-    """Run what must fail; return its one line."""
+    """Run what must fail; return its one line, notices aside."""
     code = train(*arguments)
     lines = capsys.readouterr().err.strip().splitlines()
+    lines = [line for line in lines if not line.startswith("notice: ")]
     assert len(lines) == 1, lines
     assert lines[0].startswith("robust-train: error: ")
     return f"{code}: {lines[0].removeprefix('robust-train: error: ')}"
 
 
 TINY = ("--recipe", "breast-cancer-mlp", "--epochs", 3, "--device", "cpu")
+
+
+PGD = "recipe 'pgd' with these options: objective"
 
 
 def test_folder_holds_a_model_ready_to_load(tmp_path, capsys):
@@ -176,7 +181,25 @@ def test_shipped_cards_name_the_recipe_as_it_is():
         ((*TINY, "--device", "tpu9"), "2: no device named 'tpu9'"),
         ((*TINY, "--device", "cuda:77"), "2: no CUDA device 'cuda:77'"),
         ((*TINY, "--resume", "--overwrite"), "2: --resume goes on and --overwrite"),
-        (("--recipe", "pgd", "--data", "digits", "--eps", "-1"), "5: eps is -1.0"),
+        (("--recipe", "pgd", "--data", "digits", "--eps", "-1"), f"2: {PGD}: eps is -1"),
+        (("--recipe", "pgd", "--data", "digits", "--eps", "nan"), f"2: {PGD}: eps is nan"),
+        (("--recipe", "pgd", "--data", "digits", "--steps", "0"), f"2: {PGD}: steps is 0"),
+        (
+            ("--recipe", "pgd", "--data", "digits", "--step-size", "0"),
+            f"2: {PGD}: step_size is 0: it must be positive",
+        ),
+        (
+            ("--recipe", "awp", "--data", "digits", "--steps", "0"),
+            "2: recipe 'awp' with these options: objective: steps is 0: it must be at least 1",
+        ),
+        (
+            ("--recipe", "sparsevlr", "--data", "digits", "--clients", "3"),
+            "2: recipe 'sparsevlr' with these options: federated training is of dense models",
+        ),
+        (
+            (*TINY, "--clients", "3", "--keep", "best-robust"),
+            "2: train.keep is 'best-robust': federated training keeps the last round",
+        ),
         (
             ("--recipe", "pgd", "--data", "digits", "--norm", "l7"),
             "2: the objective 'pgd': setting norm",
@@ -184,14 +207,55 @@ def test_shipped_cards_name_the_recipe_as_it_is():
         (("--recipe", "ibp", "--norm", "l2"), "2: the objective 'ibp': setting norm: Input should"),
         (
             ("--recipe", "ibp", "--eps", "-1"),
-            "2: the objective 'ibp': setting eps: Input should be",
+            "2: recipe 'ibp' with these options: objective: eps is -1: it must be finite",
         ),
-        (("--recipe", "sabr", "--steps", "-1"), "2: the objective 'sabr': setting steps: Input"),
+        (
+            ("--recipe", "sabr", "--steps", "-1"),
+            "2: recipe 'sabr' with these options: objective: steps is -1: it must be at least 1",
+        ),
     ],
 )
 def test_bad_requests_are_one_line(tmp_path, capsys, arguments, message):
     assert refused(capsys, *arguments, "--out", tmp_path / "out").startswith(message)
     assert not (tmp_path / "out").exists()
+
+
+def test_bad_numbers_are_refused_before_data_are_read(tmp_path, capsys, monkeypatch):
+    def reads(*_, **__):
+        raise AssertionError("data were read")
+
+    monkeypatch.setattr("robustbench_c.training.run.datasets.load", reads)
+    for bad in (("--eps", -1), ("--eps", "nan"), ("--eps", "inf"), ("--steps", 0)):
+        message = refused(capsys, "--recipe", "pgd", *bad, "--out", tmp_path / "out")
+        assert message.startswith(f"2: {PGD}: {bad[0][2:]} is ")
+
+
+def test_a_recipes_own_keep_and_average_are_left_out_with_clients(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("robustbench_c.training.federated.draw", lambda *_: None)
+    text = known_recipes()["breast-cancer-mlp"].read_text()
+    recipe = tmp_path / "r.toml"
+    recipe.write_text(text.replace("[train]", '[train]\nkeep = "best-robust"\nema_decay = 0.9'))
+    given = ("--recipe", recipe, "--epochs", 1, "--device", "cpu", "--clients", 2)
+    assert train(*given, "--validation", 0.2, "--out", tmp_path / "a") == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("notice: ")]
+    assert told == [
+        f"notice: the recipe's {setting} does not go with clients: it is left out"
+        for setting in ('keep = "best-robust"', "ema_decay = 0.9")
+    ]
+    message = refused(capsys, *TINY, "--clients", 2, "--ema-decay", 0.9, "--out", tmp_path / "b")
+    assert message.startswith("2: train.ema_decay is 0.9: federated training averages over clients")
+
+
+def test_an_eps_in_raw_units_that_attacks_nothing_is_noticed(tmp_path, capsys):
+    given = ("--recipe", "pgd", "--arch", "mlp", "--epochs", 1, "--steps", 1, "--device", "cpu")
+    assert train(*given, "--data", "breast-cancer", "--name", "b", "--out", tmp_path / "b") == 0
+    (told,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("notice: ")]
+    assert "eps 0.1 is in the data's own units: below 1% of the range of " in told
+    assert "of 30 features" in told
+    train_split = datasets.load("digits", split="train")
+    assert small_notice({"norm": "linf", "eps": 0.1}, train_split) is None
+    assert small_notice({"norm": "linf", "eps": 0.0}, train_split) is None
+    assert "of 64 of 64 features" in str(small_notice({"norm": "linf", "eps": 0.001}, train_split))
 
 
 def test_folder_that_cannot_be_written_is_one_line(tmp_path, capsys):

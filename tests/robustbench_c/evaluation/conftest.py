@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import robustbench_c
 from attacks.pgd import PGDConfig
 from attacks.threat import ThreatModel
-from robustbench_c.evaluation import Run, attacking
+from robustbench_c.evaluation import Run, attacking, sharing
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def _no_drawing(monkeypatch):
 
 @pytest.fixture
 def small_shards(monkeypatch):
-    monkeypatch.setattr(attacking, "_SHARD_SAMPLES", 7)
+    monkeypatch.setattr(sharing, "MOST", 7)
 
 
 @pytest.fixture

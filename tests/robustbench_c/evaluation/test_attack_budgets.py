@@ -17,7 +17,7 @@ from leaderboards.store import RunStore
 from leaderboards.summary import Summary
 from robustbench_c.data import from_tensors
 from robustbench_c.errors import RunError, UsageError
-from robustbench_c.evaluation import attacking, budgets
+from robustbench_c.evaluation import budgets, sharing
 from robustbench_c.evaluation.budgets import AttackBudget
 from robustbench_c.evaluation.certifying import CertifyConfig
 from robustbench_c.evaluation.protocol_steps import attack_step, protocol_steps
@@ -61,7 +61,7 @@ def test_a_suite_has_one_budget(linear, tmp_path, most):
 def test_verdicts_hang_on_nothing_else(linear, tmp_path, hashes, monkeypatch):
     budget = AttackBudget(17)
     whole = linear.evaluate(tmp_path / "a", attack=SUITE, budget=budget)
-    monkeypatch.setattr(attacking, "_SHARD_SAMPLES", 7)
+    monkeypatch.setattr(sharing, "MOST", 7)
     order = torch.randperm(60, generator=torch.Generator().manual_seed(5)).tolist()
     data = from_tensors(linear.x, linear.y)
     for samples, batch in ((data.subset(order), 32), (data.subset(order[:23]), 64)):
@@ -109,7 +109,7 @@ def test_the_cascade_shares_it(linear):
 def test_a_resumed_run_ends_where_it_would_have(linear, tmp_path, hashes, monkeypatch):
     budget = AttackBudget(17)
     whole = linear.evaluate(tmp_path / "a", attack=SUITE, budget=budget)
-    monkeypatch.setattr(attacking, "_SHARD_SAMPLES", 7)
+    monkeypatch.setattr(sharing, "MOST", 7)
     write, left = RunStore.write_shard, iter(range(9))
 
     def stops(store, step, rows):

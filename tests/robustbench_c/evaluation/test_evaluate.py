@@ -126,7 +126,7 @@ def test_results_do_not_depend_on_how_it_is_run(classified, tmp_path, monkeypatc
     for size in (1, 7, 64):
         run = run_on(tmp_path / str(size), model, data, eps, batch_size=size)
         assert hashes(run) == hashes(reference)
-    monkeypatch.setattr("robustbench_c.evaluation.attacking._SHARD_SAMPLES", 7)
+    monkeypatch.setattr("robustbench_c.evaluation.sharing.MOST", 7)
     shuffled = data.subset(torch.randperm(60, generator=torch.Generator().manual_seed(1)))
     run = run_on(tmp_path / "shuffled", model, shuffled, eps)
     assert run.folder.name == reference.folder.name

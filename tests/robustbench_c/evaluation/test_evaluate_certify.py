@@ -26,7 +26,7 @@ from certify.result import Outcome
 from leaderboards.errors import ContradictionError
 from leaderboards.store import RunStore
 from robustbench_c.errors import UsageError
-from robustbench_c.evaluation import contradiction, proving
+from robustbench_c.evaluation import artefacts, contradiction, proving
 from robustbench_c.evaluation.certifying import METHODS, Budget, CertifyConfig
 from robustbench_c.evaluation.protocol_steps import TILES, Proof
 from robustbench_c.evaluation.radius_plot import plot_radii
@@ -57,7 +57,7 @@ def small_tiles(monkeypatch):
     """Tiles that cut the 55 samples, and a shard for each."""
     for name in TILES:
         monkeypatch.setitem(TILES, name, 8)
-    monkeypatch.setattr(proving, "_SHARD_SECONDS", 0.0)
+    monkeypatch.setattr(proving, "_UNITS", dict.fromkeys(METHODS, 1))
 
 
 def expected(linear, eps=None):
@@ -109,8 +109,8 @@ class TestVerdicts:
         assert len(broken) > 5
         assert ((broken["margin"] < 0) & (broken["margin64"] < 0)).all()
         assert (broken["distance"] <= linear.eps).all()
-        files = list((run.folder / "adversarial" / "complete").iterdir())
-        assert len(files) == 1
+        kept = [examples.ids.tolist() for examples in artefacts.read(run.store, "complete")]
+        assert sorted(i for ids in kept for i in ids) == broken.index.tolist()
         assert run.summary.steps[1].broken == len(broken)
 
     def test_each_step_has_what_those_before_left_and_the_first_all(self, prove):
@@ -169,7 +169,8 @@ class TestRecord:
         sensitive = changed(with_companions)
         reference = prove(out=tmp_path / "a", certifier=sensitive, radius=True)
         assert len(reference.store.shard_paths("ibp")) > 3
-        monkeypatch.setattr(proving, "_SHARD_SECONDS", 1e9)
+        monkeypatch.setattr(proving, "_UNITS", dict.fromkeys(METHODS, 1000))
+        monkeypatch.setattr(proving, "_GROUPS", 1)
         order = torch.randperm(60, generator=torch.Generator().manual_seed(1))
         shuffled = replace_problem(linear, order)
         run = robustbench_c.evaluate(

@@ -20,7 +20,7 @@ from leaderboards.store import RunStore
 from leaderboards.verdicts import Verdict
 from robustbench_c.data import from_tensors
 from robustbench_c.errors import UsageError
-from robustbench_c.evaluation import attacking
+from robustbench_c.evaluation import sharing
 from robustbench_c.evaluation.budgets import AttackBudget
 from robustbench_c.evaluation.protocol_steps import attack_of, attack_step, protocol_steps
 from robustbench_c.evaluation.verify import verify
@@ -99,7 +99,7 @@ def test_a_sample_whose_budget_is_spent_is_not_called_far(linear, tmp_path):
 
 def test_verdicts_hang_on_nothing_else(linear, tmp_path, hashes, monkeypatch):
     whole = linear.evaluate(tmp_path / "a", attack=SUITE)
-    monkeypatch.setattr(attacking, "_SHARD_SAMPLES", 7)
+    monkeypatch.setattr(sharing, "MOST", 7)
     order = torch.randperm(60, generator=torch.Generator().manual_seed(5)).tolist()
     data = from_tensors(linear.x, linear.y)
     for samples in (data.subset(order), data.subset(order[:23])):

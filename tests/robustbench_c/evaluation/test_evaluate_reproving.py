@@ -8,6 +8,7 @@ from toy_certifiers import LinearCertifier
 
 from leaderboards.store import RunStore
 from robustbench_c.data import from_tensors
+from robustbench_c.evaluation import proving
 from robustbench_c.evaluation.certifying import CertifyConfig
 from robustbench_c.evaluation.verify import verify
 
@@ -29,6 +30,11 @@ def check(linear, run):
         return verify(store, linear.model, data, prove=prove, certifier=LinearCertifier.make)
 
     return again
+
+
+@pytest.fixture(autouse=True)
+def _one_shard(monkeypatch):
+    monkeypatch.setattr(proving, "_GROUPS", 1)
 
 
 def edit_rows(run, step, change):

@@ -69,7 +69,7 @@ def test_gone_on_with_in_another_way(linear, tmp_path, finished, hashes, monkeyp
 
     with pytest.raises(KeyboardInterrupt):
         linear.evaluate(tmp_path, progress=stop, save_adversarial=True)
-    monkeypatch.setattr("robustbench_c.evaluation.attacking._SHARD_SAMPLES", 1000)
+    monkeypatch.setattr("robustbench_c.evaluation.sharing.MOST", 1000)
     order = torch.randperm(60, generator=torch.Generator().manual_seed(2))
     data = from_tensors(linear.x, linear.y).subset(order)
     run = evaluate(
@@ -127,7 +127,7 @@ def each_sync(monkeypatch, fail_at: int, error: BaseException) -> list[int]:
 def test_stopped_at_every_write(
     linear, tmp_path, finished, hashes, monkeypatch, error, raised, words, every
 ):
-    monkeypatch.setattr("robustbench_c.evaluation.attacking._SHARD_SAMPLES", 30)
+    monkeypatch.setattr("robustbench_c.evaluation.sharing.MOST", 30)
     for number in range(1, 200, every):
         out = tmp_path / str(number)
         with monkeypatch.context() as patch:
@@ -160,11 +160,11 @@ KILLED = """
 import os, signal, stat, sys
 sys.path.insert(0, sys.argv[3])
 from robustbench_c import data, evaluate, zoo
-from robustbench_c.evaluation import attacking
+from robustbench_c.evaluation import attacking, sharing
 from attacks.pgd import PGDConfig
 from attacks.threat import ThreatModel
 
-attacking._SHARD_SAMPLES = 7
+sharing.MOST = 7
 attacking.contact_sheet = lambda *_: None
 real, calls, at = os.fsync, 0, int(sys.argv[2])
 

@@ -29,6 +29,7 @@ from robustbench_c.evaluation import (
     explained_attacking,
     explained_lists,
     explained_proving,
+    sharing,
 )
 from robustbench_c.evaluation.explained_config import config_of
 from robustbench_c.evaluation.verify import verify
@@ -111,8 +112,8 @@ def test_the_predicted_class_is_explained_of_misclassified_samples_as_well(run, 
 
 def test_a_resume_gives_the_same_rows(run, monkeypatch) -> None:
     whole = hashes(run(name="whole"))
-    monkeypatch.setattr(explained_attacking, "_SHARD_SAMPLES", 7)
-    monkeypatch.setattr(explained_proving, "_SHARD_SECONDS", 0.0)
+    monkeypatch.setattr(sharing, "MOST", 7)
+    monkeypatch.setattr(explained_proving, "_UNITS", 1)
     calls = 0
 
     def stop(step: str, done: int, total: int, settled: int) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from attacks.foolbox_config import FoolboxConfig
 from robustbench_c.data import from_tensors
-from robustbench_c.evaluation import attacking
+from robustbench_c.evaluation import sharing
 from robustbench_c.evaluation.verify import verify
 
 pytest.importorskip("foolbox")
@@ -21,7 +21,7 @@ def test_neither_clock_nor_order_nor_resume_changes_a_verdict(
     linear, tmp_path, monkeypatch, hashes
 ):
     first = linear.evaluate(tmp_path / "first", attack=HOP)
-    monkeypatch.setattr(attacking, "_SHARD_SECONDS", 0.0)
+    monkeypatch.setattr(sharing, "_OPERATIONS", 1.0)
     data = from_tensors(linear.x, linear.y)
     order = torch.randperm(60, generator=torch.Generator().manual_seed(0)).tolist()
     shuffled = replace(linear, x=data.subset(order), y=None)

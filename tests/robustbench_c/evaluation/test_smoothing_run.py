@@ -15,7 +15,7 @@ from certify.voting import Votes
 from leaderboards.errors import RecordError
 from leaderboards.store import RunStore
 from robustbench_c.data import from_tensors
-from robustbench_c.evaluation import smoothing
+from robustbench_c.evaluation import sharing, smoothing
 from robustbench_c.evaluation.smoothed_result import read_result
 from robustbench_c.evaluation.smoothing_rows import estimation_rows, selection_rows
 
@@ -86,7 +86,7 @@ def test_results_depend_on_neither_order_nor_batch_nor_shards(smooth, data, hash
     backwards = data.subset(list(range(59, -1, -1)))
     assert hashes(smooth(samples=backwards, out="backwards")) == whole
     assert hashes(smooth(out="small", batch_size=1)) == whole
-    monkeypatch.setattr(smoothing, "_SHARD_SAMPLES", 7)
+    monkeypatch.setattr(sharing, "MOST", 7)
     assert hashes(smooth(out="shards")) == whole
     assert hashes(smooth(out="seed", seed=1)) != whole
 
@@ -101,10 +101,10 @@ def test_a_stopped_run_goes_on(smooth, hashes, monkeypatch, stop):
             raise StoppedError
 
     whole = hashes(smooth())
-    monkeypatch.setattr(smoothing, "_SHARD_SAMPLES", 7)
+    monkeypatch.setattr(sharing, "MOST", 7)
     with pytest.raises(StoppedError):
         smooth(out="stopped", progress=stopping)
-    monkeypatch.setattr(smoothing, "_SHARD_SAMPLES", 11)
+    monkeypatch.setattr(sharing, "MOST", 11)
     run = smooth(out="stopped")
     assert run.resumed
     assert hashes(run) == whole

@@ -163,8 +163,8 @@ def test_resume_gives_the_same_bits(tmp_path, blobs, make_model, noisy):
 @pytest.mark.parametrize(
     ("change", "local", "message"),
     [
-        ({"ema_decay": 0.9}, 1, "takes no ema_decay"),
-        ({"keep": "best-robust"}, 1, "takes no ema_decay and no keep"),
+        ({"ema_decay": 0.9}, 1, "train.ema_decay is 0.9: federated"),
+        ({"keep": "best-robust"}, 1, "train.keep is 'best-robust': federated"),
         ({}, 3, r"epochs \(4\) is no multiple of local_epochs \(3\)"),
     ],
 )

@@ -1,0 +1,166 @@
+"""Who works on which shard: leases in the run's folder, for workers that share nothing else.
+
+RUN/leases/<step>/<shard>.lease is made atomically, touched while its owner lives, and removed when
+the shard is there. One that nobody has touched for long is taken over, at once where its owner is a
+process of this machine that has ended. Leases save work, they guard nothing: two workers on one
+shard write the same rows but for the time, and the record counts them once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from leaderboards.errors import RecordError
+from leaderboards.files import refuse_escape
+
+FOLDER, SUFFIX = "leases", ".lease"
+AGE = 60.0
+"""Seconds after which a lease that nobody touched is taken over."""
+_MAX_BYTES = 4096
+
+
+class Leases:
+    """The leases of one worker.
+
+    Attributes:
+        folder: Where they lie.
+        age: Seconds after which one that nobody touched is free.
+        start: Which part of the work this worker begins with: 0 for the first shard, 0.5 for the
+            one in the middle. Others are turned to when they are done.
+    """
+
+    def __init__(self, run: Path, age: float = AGE, start: float = 0.0) -> None:
+        self.folder, self.age, self.start = run / FOLDER, age, start
+        self._run, self._me = run, {**_process(os.getpid()), "token": secrets.token_hex(8)}
+
+    @contextmanager
+    def claim(self, step: str, shard: str) -> Iterator[bool]:
+        """Try to be the only worker on a shard while the block runs; yields whether it is.
+
+        Args:
+            step: Name of the step.
+            shard: Name of the shard's file, or of whatever is made once.
+
+        Raises:
+            RecordError: The folder cannot be written.
+        """
+        path = self.folder / step / f"{shard}{SUFFIX}"
+        if not self._take(path):
+            yield False
+            return
+        done = threading.Event()
+        beat = threading.Thread(target=_touch, args=(path, self.age / 4, done), daemon=True)
+        beat.start()
+        try:
+            yield True
+        finally:
+            done.set()
+            beat.join()
+            self._release(path)
+
+    def clear(self) -> None:
+        """Remove the folders of leases that are empty; those of others stay."""
+        with suppress(OSError):
+            for folder in (*self.folder.iterdir(), self.folder):
+                folder.rmdir()
+
+    def _take(self, path: Path) -> bool:
+        for _ in range(10):
+            refuse_escape(self._run, path)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+            except FileExistsError:
+                if (old := _content(path)) is None:  # it has just been given back
+                    continue
+                if not self._is_free(path, old):
+                    return False
+                _put_aside(path, old)
+                continue
+            except FileNotFoundError:  # another worker has just cleared the folder
+                continue
+            except OSError as error:
+                raise RecordError(f"cannot write {path}: {error.strerror or error}") from error
+            with os.fdopen(handle, "w") as file:
+                json.dump(self._me, file)
+            return True
+        return False
+
+    def _is_free(self, path: Path, content: bytes) -> bool:
+        """Whether the owner of a lease has ended, or has not touched it for long."""
+        try:
+            owner = json.loads(content or b"null")
+        except ValueError:
+            owner = None
+        if isinstance(owner, dict) and owner.get("host") == self._me["host"]:
+            pid, boot = owner.get("pid"), owner.get("boot")
+            if isinstance(pid, int) and pid > 0 and boot and boot == self._me["boot"]:
+                return _process(pid)["started"] != owner.get("started")
+        try:
+            return self._now() - path.stat().st_mtime > self.age
+        except OSError:
+            return False
+
+    def _now(self) -> float:
+        """The time of the file system: the clocks of machines that share it can differ."""
+        probe = self.folder / f".{self._me['token']}.tmp"
+        with suppress(OSError):
+            probe.write_bytes(b"")
+            now = probe.stat().st_mtime
+            probe.unlink()
+            return now
+        return time.time()
+
+    def _release(self, path: Path) -> None:
+        with suppress(OSError, ValueError):
+            if json.loads(_content(path) or b"{}").get("token") == self._me["token"]:
+                path.unlink()
+
+
+def _content(path: Path) -> bytes | None:
+    """What a lease says; None where there is none."""
+    try:
+        with path.open("rb") as file:
+            return file.read(_MAX_BYTES)
+    except OSError:
+        return None
+
+
+def _put_aside(path: Path, old: bytes) -> None:
+    """Remove a lease that is free: of several that try, the renaming lets one alone through.
+
+    One that another worker has taken over in between is put back.
+    """
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    with suppress(OSError):
+        path.rename(aside)
+        if _content(aside) != old:
+            with suppress(OSError):
+                os.link(aside, path)
+        aside.unlink()
+
+
+def _touch(path: Path, pause: float, done: threading.Event) -> None:
+    while not done.wait(pause):
+        with suppress(OSError):
+            os.utime(path)
+
+
+def _process(pid: int) -> dict[str, str | int | None]:
+    """What tells a process from every other: machine, its boot, number, and start (None: ended)."""
+    boot = started = None
+    with suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    with suppress(OSError, IndexError):
+        # after the name, which may hold spaces: the state, and 20 fields on the time it began
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        started = None if state[0] == "Z" else state[19]
+    return {"host": socket.gethostname(), "boot": boot, "pid": pid, "started": started}

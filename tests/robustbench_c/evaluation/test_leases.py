@@ -1,0 +1,131 @@
+"""Leases: one worker at a time on a shard, and nothing waits for the dead."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from leaderboards.errors import RecordError
+from robustbench_c.evaluation.leases import Leases
+
+NAME = "00000000-00000009-0123456789abcdef.parquet"
+
+
+@pytest.fixture
+def lease(tmp_path):
+    return tmp_path / "leases" / "pgd" / f"{NAME}.lease"
+
+
+def test_one_alone_has_it(tmp_path, lease):
+    first, second = Leases(tmp_path), Leases(tmp_path)
+    with first.claim("pgd", NAME) as mine:
+        assert mine
+        assert lease.exists()
+        with second.claim("pgd", NAME) as other:
+            assert not other
+        assert lease.exists()
+        with second.claim("crown", NAME) as elsewhere:
+            assert elsewhere
+    assert not lease.exists()
+    with second.claim("pgd", NAME) as other:
+        assert other
+    second.clear()
+    assert not (tmp_path / "leases").exists()
+
+
+def test_of_many_threads_one_at_a_time(tmp_path):
+    inside, most, entered = [0], [0], [0]
+    lock = threading.Lock()
+
+    def work() -> None:
+        leases = Leases(tmp_path)
+        for _ in range(40):
+            with leases.claim("pgd", NAME) as mine:
+                if mine:
+                    with lock:
+                        inside[0] += 1
+                        entered[0] += 1
+                        most[0] = max(most[0], inside[0])
+                    time.sleep(0.0005)
+                    with lock:
+                        inside[0] -= 1
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most[0] == 1
+    assert entered[0] > 6
+
+
+DYING = """
+import os, sys
+from pathlib import Path
+from robustbench_c.evaluation.leases import Leases
+with Leases(Path(sys.argv[1])).claim("pgd", sys.argv[2]) as mine:
+    assert mine
+    os._exit(9)
+"""
+
+
+def test_that_of_a_dead_process_is_free_at_once(tmp_path, lease):
+    ended = subprocess.run([sys.executable, "-c", DYING, tmp_path, NAME], check=False)
+    assert ended.returncode == 9
+    assert lease.exists()
+    with Leases(tmp_path, age=1e9).claim("pgd", NAME) as mine:
+        assert mine
+
+
+def test_a_number_that_another_process_has_now_is_not_its_owner(tmp_path, lease):
+    with Leases(tmp_path).claim("pgd", NAME):
+        owner = json.loads(lease.read_text())
+        lease.write_text(json.dumps(owner | {"started": "1", "token": "other"}))
+        with Leases(tmp_path, age=1e9).claim("pgd", NAME) as mine:
+            assert mine
+
+
+@pytest.mark.parametrize("text", ["", "null", "[1]", "{", '{"host": "elsewhere", "pid": 1}'])
+def test_that_of_another_machine_is_free_when_nobody_touches_it(tmp_path, lease, text):
+    lease.parent.mkdir(parents=True)
+    lease.write_text(text)
+    leases = Leases(tmp_path, age=60.0)
+    with leases.claim("pgd", NAME) as mine:
+        assert not mine
+    os.utime(lease, (time.time() - 61, time.time() - 61))
+    with leases.claim("pgd", NAME) as mine:
+        assert mine
+
+
+def test_it_is_touched_while_its_owner_works(tmp_path, lease):
+    with Leases(tmp_path, age=0.2).claim("pgd", NAME):
+        lease.write_text(json.dumps({"host": "elsewhere"}))
+        before = lease.stat().st_mtime_ns
+        time.sleep(0.15)
+        assert lease.stat().st_mtime_ns > before
+
+
+def test_clocks_that_differ_do_not_matter(tmp_path, lease, monkeypatch):
+    """Ages are taken from the file system: a worker whose clock is an hour ahead takes nothing."""
+    lease.parent.mkdir(parents=True)
+    lease.write_text('{"host": "elsewhere", "pid": 1}')
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 3600)
+    with Leases(tmp_path).claim("pgd", NAME) as mine:
+        assert not mine
+
+
+def test_a_folder_that_leads_elsewhere_is_refused(tmp_path):
+    run, other = tmp_path / "run", tmp_path / "other"
+    run.mkdir()
+    other.mkdir()
+    (run / "leases").symlink_to(other)
+    with pytest.raises(RecordError, match="leads out of the record"), Leases(run).claim("pgd", "x"):
+        pass
+    assert not list(other.iterdir())

@@ -1,0 +1,88 @@
+"""Several workers on one run: nothing twice, nothing missing, the same record as one gives."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+from toy_certifiers import LinearCertifier
+
+from attacks.pgd import PGDConfig
+from leaderboards.store import RunStore
+from robustbench_c.evaluation import proving, sharing
+from robustbench_c.evaluation.certifying import METHODS, CertifyConfig
+from robustbench_c.evaluation.leases import Leases
+
+PGD = PGDConfig(steps=10, restarts=2, loss="margin", goal="multi-targeted")
+
+
+@pytest.fixture
+def small(small_shards, monkeypatch):
+    monkeypatch.setattr(proving, "_UNITS", dict.fromkeys(METHODS, 1))
+    monkeypatch.setattr(sharing, "_PAUSE", 0.01)
+
+
+def shards(run):
+    return {
+        path.relative_to(run.folder).as_posix(): run.store.read_step(path.parent.name)
+        .drop(columns="seconds")
+        .to_json()
+        for path in sorted(run.folder.rglob("*.parquet"))
+    }
+
+
+def test_three_at_once_make_the_record_of_one(linear, small, tmp_path, hashes):
+    options = {"attack": PGD, "certify": CertifyConfig("ibp"), "diagnose": True}
+    options["certifier"] = LinearCertifier.make  # tracing is for one thread at a time
+    whole = linear.evaluate(tmp_path / "one", **options)
+    runs, written, write = [], [], RunStore.write_shard
+
+    def counting(store, step, frame):
+        written.append((step, *sorted(frame["sample_id"])))
+        return write(store, step, frame)
+
+    def work(start: float) -> None:
+        runs.append(linear.evaluate(tmp_path / "many", start=start, **options))
+
+    RunStore.write_shard = counting
+    try:
+        threads = [threading.Thread(target=work, args=(i / 3,)) for i in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        RunStore.write_shard = write
+    assert len(runs) == 3
+    for run in runs:
+        assert hashes(run) == hashes(whole)
+        assert shards(run) == shards(whole)
+    attacked = [each for each in written if each[0] != "clean"]
+    assert len(set(attacked)) == len(attacked) > 8
+    assert runs[0].store.verify_bytes() == []
+    assert not (runs[0].folder / "leases").exists()
+
+
+def test_what_another_has_is_waited_for(linear, small, tmp_path, hashes):
+    whole = linear.evaluate(tmp_path / "whole", attack=PGD)
+    run = linear.evaluate(tmp_path / "run", attack=PGD)
+    path = run.store.shard_paths("pgd")[0]
+    content = path.read_bytes()
+    path.unlink()
+    with Leases(run.folder).claim("pgd", path.name) as mine:
+        assert mine
+        threading.Timer(0.3, path.write_bytes, (content,)).start()
+        again = linear.evaluate(tmp_path / "run", attack=PGD)
+    assert path.read_bytes() == content
+    assert hashes(again) == hashes(whole)
+
+
+def test_shards_are_cut_by_id_and_never_by_the_clock(linear, tmp_path):
+    run = linear.evaluate(tmp_path, attack=PGD)
+    manifest = run.store.manifest
+    assert sharing.shard_size(manifest, 1e9) == manifest.tiles[-1]
+    data = manifest.data.model_copy(update={"ids": "0-99999"})
+    assert sharing.shard_size(manifest.model_copy(update={"data": data}), 1) == sharing.MOST
+    parts = sharing.cut(np.array([5, 1, 9, 3]), 3)
+    assert [part.tolist() for part in parts] == [[1, 3, 5], [9]]
