@@ -73,6 +73,8 @@ def _check_folder(folder: Path) -> tuple[str | None, list[Finding]]:
         found += _check_run(store)
     except RecordError as error:
         found.append(Finding("error", ".", _within(folder, str(error))))
+    except MemoryError:
+        found.append(Finding("error", ".", "asks for more memory than a record may", _FORGED))
     return manifest.run_id, found
 
 

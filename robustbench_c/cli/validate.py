@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -78,4 +79,5 @@ def _limit_memory() -> None:
     free = resource.RLIM_INFINITY
     most = _MEMORY if soft == free else min(soft, _MEMORY)
     if hard == free or most <= hard:
-        resource.setrlimit(resource.RLIMIT_AS, (most, hard))
+        with suppress(ValueError, OSError):  # macOS has the call, and may refuse it
+            resource.setrlimit(resource.RLIMIT_AS, (most, hard))

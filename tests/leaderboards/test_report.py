@@ -14,6 +14,7 @@ from hostile_records import a_record, removed, set_in
 from record_makers import a_frame, a_manifest, a_row
 from test_explained_records import good as explained
 
+from leaderboards.diagnostics import Diagnostics, Measured, write_diagnostics
 from leaderboards.errors import RecordError
 from leaderboards.manifest import StepInfo
 from leaderboards.report.blocks import Alarm, Facts, Figures, Points, Report, Table, Text
@@ -341,3 +342,23 @@ def test_explanations_are_reported_with_their_maps(tmp_path: Path) -> None:
     page = Page(report_bytes(report, ".html"))
     titles = [a["alt"] for tag, a in page.tags if tag == "img"]
     assert titles == ["clean", "worst found", "box width"]
+
+
+def test_a_run_whose_attacks_failed_says_so_first(tmp_path: Path) -> None:
+    store = a_record(tmp_path / "run")
+    held = tuple(range(1, 10))
+    sign = Measured(
+        name="zero-gradient", meaning="no gradient", about="sample", limit=0.1, held=held, value=1.0
+    )
+    found = Diagnostics(
+        identity=store.manifest.identity(), looked_at=held, measured=(sign,), forwards=1,
+        backwards=1, seconds=0.5,
+    )  # fmt: skip
+    write_diagnostics(store, found)
+    store.write_summary()
+    report = build([store.folder])
+    first = report.sections[0].blocks[0]
+    assert isinstance(first, Alarm)
+    assert first.text.startswith("UNRELIABLE")
+    assert "zero-gradient" in first.text
+    assert "Red flags: zero-gradient" in section(report, "Diagnostics")
