@@ -31,7 +31,6 @@ _LATEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
 } | {sign: f"\\{sign}" for sign in "&%$#_{}"}
 _MARKDOWN = re.compile(r"[\\`*_\[\]<>|~&@:]|(?<=www)\.", re.IGNORECASE)
 """What marks up, links or mentions inside of a line, or ends the cell of a table."""
@@ -155,15 +154,20 @@ def _latex(boards: Sequence[Board]) -> str:
             rf"\label{{tab:{board.slug}}}",
             rf"\begin{{tabular}}{{{layout}}}",
             r"\toprule",
-            " & ".join(_tex(column.title) for column in columns) + r" \\",
+            _tex_row([column.title for column in columns]),
             r"\midrule",
-            *(" & ".join(_tex(cell(c, row)) for c in columns) + r" \\" for row in board.rows),
+            *(_tex_row([cell(column, row) for column in columns]) for row in board.rows),
             r"\bottomrule",
             r"\end{tabular}",
             r"\end{table}",
         ]
         parts.append("\n".join(lines) + "\n")
     return "% \\usepackage{booktabs}\n" + "\n".join(parts)
+
+
+def _tex_row(cells: Sequence[str]) -> str:
+    """A row; one that begins with a bracket or star would be an argument of the last one's end."""
+    return "{}" + " & ".join(_tex(text) for text in cells) + r" \\"
 
 
 def _tex(text: str) -> str:

@@ -95,6 +95,8 @@ def test_latex_escapes_and_has_rules(boards):
     assert all(rule in text for rule in (r"\toprule", r"\midrule", r"\bottomrule"))
     rows = [line for line in text.splitlines() if line.endswith(r"\\")]
     assert len({row.replace(r"\&", "").count("&") for row in rows}) == 1
+    after = export([named(boards[0], "[2cm] a")], "latex").split(r"\midrule" + "\n")[1]
+    assert after.startswith("{}[2cm] a & ")
 
 
 def test_load_gives_a_row_for_each_run(root):
