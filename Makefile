@@ -44,7 +44,7 @@ sparse: $(VENV)/.eval
 
 # The site of the records that scripts/zoo_records.py makes of the shipped models.
 leaderboard: $(VENV)/.eval
-	$(BIN)/robust-leaderboard build records --out site
+	$(BIN)/robust-leaderboard build records --out site --title "The shipped models"
 
 lirpa: $(VENV)/bin/python
 	scripts/install_lirpa.sh $(BIN)/python
