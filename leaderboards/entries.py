@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from leaderboards.errors import RecordError
+from leaderboards.errors import ContradictionError, RecordError
 from leaderboards.files import list_folder
 from leaderboards.manifest import Manifest
 from leaderboards.pairs import right_by_rate
@@ -83,11 +83,22 @@ def read_entry(folder: Path) -> Entry:
     store = RunStore.open(folder).snapshot()
     problems = store.verify_bytes()
     if problems:
+        _stop_at_contradiction(store)
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise RecordError(f"{problems[0]}{more}")
     settled = store.verdicts()
     right = right_by_rate(store.manifest, store.read_steps(), settled["verdict"])
     return Entry(folder, store.manifest, store.summary(), settled, right)
+
+
+def _stop_at_contradiction(store: RunStore) -> None:
+    """Raise ContradictionError if that is what is wrong with a record, among other things."""
+    try:
+        store.verdicts()
+    except ContradictionError:
+        raise
+    except RecordError:
+        pass
 
 
 def find_runs(places: Sequence[Path]) -> list[Path]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from record_makers import PGD, a_manifest  # type: ignore[import-not-found]
+from record_makers import PGD, a_frame, a_manifest, a_row  # type: ignore[import-not-found]
 from run_makers import write_run  # type: ignore[import-not-found]
 
 from leaderboards import store as stores
 from leaderboards.entries import find_runs, read_entries, read_entry
+from leaderboards.errors import ContradictionError
 from leaderboards.manifest import StepInfo
 from leaderboards.store import RunStore
 
@@ -57,3 +58,10 @@ def test_limits_that_fit_no_number_are_limits(tmp_path):
     step = StepInfo(name="pgd", kind="attack", parameters=PGD.parameters | huge)
     store = RunStore.create(tmp_path / "run", a_manifest((step,)))
     assert store.verify_bytes() == []
+
+
+def test_a_contradiction_is_an_error_of_its_own(tmp_path):
+    store = write_run(tmp_path, {0}, {1}, {2})
+    store.write_shard("crown", a_frame(a_row(1, "certified", prediction=None, margin=None, work=1)))
+    with pytest.raises(ContradictionError, match="both certified and broken: sample 1"):
+        read_entry(tmp_path)
