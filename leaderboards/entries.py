@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +38,7 @@ class Entry:
         right: By rate (`clean`, `robust`, `certified`), bool (n,): which samples count, in the
             order of their ids. Of explanations `robust` is "not bent". Rates that the protocol
             does not speak of are not there; of an incomplete run only `clean` is.
+        kept: What a reader asked for beside, made while the rows were at hand; None without.
     """
 
     folder: Path
@@ -43,6 +46,7 @@ class Entry:
     summary: Summary
     settled: pd.DataFrame
     right: dict[str, Right]
+    kept: Any = None
 
     @property
     def board(self) -> tuple[str, str, str]:
@@ -60,6 +64,9 @@ class Entry:
         return None
 
 
+Keep = Callable[[Entry, RunStore], Any]
+
+
 @dataclass(frozen=True)
 class Refused:
     """A folder that is no record to be trusted.
@@ -73,8 +80,12 @@ class Refused:
     problem: str
 
 
-def read_entry(folder: Path) -> Entry:
+def read_entry(folder: Path, keep: Keep | None = None) -> Entry:
     """Read a run that anybody may have written.
+
+    Args:
+        folder: Of the run.
+        keep: Makes what else is wanted, while the rows are at hand.
 
     Raises:
         ContradictionError: A sample is both certified and broken.
@@ -88,7 +99,8 @@ def read_entry(folder: Path) -> Entry:
         raise RecordError(f"{problems[0]}{more}")
     settled = store.verdicts()
     right = right_by_rate(store.manifest, store.read_steps(), settled["verdict"])
-    return Entry(folder, store.manifest, store.summary(), settled, right)
+    entry = Entry(folder, store.manifest, store.summary(), settled, right)
+    return entry if keep is None else replace(entry, kept=keep(entry, store))
 
 
 def _stop_at_contradiction(store: RunStore) -> None:
@@ -121,26 +133,30 @@ def find_runs(places: Sequence[Path]) -> list[Path]:
     return list(found)
 
 
-def read_entries(folders: Sequence[Path], jobs: int = 1) -> tuple[list[Entry], list[Refused]]:
+def read_entries(
+    folders: Sequence[Path], jobs: int = 1, keep: Keep | None = None
+) -> tuple[list[Entry], list[Refused]]:
     """Read runs; one that cannot be trusted hides no other.
 
     Args:
         folders: Of the runs; results are in their order.
         jobs: Processes to read with.
+        keep: As of `read_entry`; a function of a module.
     """
+    read = partial(_read, keep=keep)
     if (jobs := min(jobs, len(folders))) > 1:
         # not forked: Arrow has threads, and a copy of a lock that one of them holds stays locked
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(jobs, context) as pool:
-            found = list(pool.map(_read, folders, chunksize=_CHUNK))
+            found = list(pool.map(read, folders, chunksize=_CHUNK))
     else:
-        found = [_read(folder) for folder in folders]
+        found = [read(folder) for folder in folders]
     entries = [each for each in found if isinstance(each, Entry)]
     return entries, [each for each in found if isinstance(each, Refused)]
 
 
-def _read(folder: Path) -> Entry | Refused:
+def _read(folder: Path, keep: Keep | None) -> Entry | Refused:
     try:
-        return read_entry(folder)
+        return read_entry(folder, keep)
     except RecordError as error:
         return Refused(folder, str(error))

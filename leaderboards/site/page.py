@@ -71,7 +71,7 @@ def write_page(entry: Entry, placing: Placing, runs: Path) -> Markup | None:
     """
     folder = runs / placing.name
     store = RunStore.open(entry.folder).snapshot()
-    columns = sample_columns(entry, store)
+    columns = entry.kept or sample_columns(entry, store)
     pictures, problem = _examples(entry, store, columns)
     heat, curve = heat_maps(entry), _curve(entry, store, "radius" in columns)
     for name, data in (pictures.files | heat.files).items():

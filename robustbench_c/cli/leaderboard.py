@@ -106,11 +106,11 @@ def build(
     strict: Strict = False,
 ) -> None:
     """Build a static site: boards, plots, exports and a page for each run; it works offline."""
-    from leaderboards.site import build_of
+    from leaderboards.site import build_of, sample_columns
     from leaderboards.site.folder import check_place
 
     check_place(out)
-    entries, refused = read_all(runs, jobs, strict)
+    entries, refused = read_all(runs, jobs, strict, keep=sample_columns)
     built = build_of(entries, refused, out, jobs=processes(jobs, len(entries)), title=title)
     print(f"{_counted(built.runs, 'run')} on {_counted(len(built.boards), 'board')}: {built.index}")
 

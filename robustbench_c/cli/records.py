@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from leaderboards.entries import Entry, Refused
+    from leaderboards.entries import Entry, Keep, Refused
 
 Runs = Annotated[list[Path], typer.Argument(help="Runs, or folders of runs.")]
 Jobs = Annotated[
@@ -29,13 +29,16 @@ def read_records(runs: list[Path], jobs: int | None, strict: bool) -> list[Entry
     return read_all(runs, jobs, strict)[0]
 
 
-def read_all(runs: list[Path], jobs: int | None, strict: bool) -> tuple[list[Entry], list[Refused]]:
+def read_all(
+    runs: list[Path], jobs: int | None, strict: bool, keep: Keep | None = None
+) -> tuple[list[Entry], list[Refused]]:
     """Read runs; name those that cannot be trusted on stderr.
 
     Args:
         runs: Runs, or folders of runs.
         jobs: Processes to read with; None for as many as this process may use cores.
         strict: Whether one that cannot be trusted is an error.
+        keep: As of `leaderboards.entries.read_entry`.
 
     Raises:
         RecordError: No runs there; none that can be trusted, or one that cannot and `strict`.
@@ -44,7 +47,7 @@ def read_all(runs: list[Path], jobs: int | None, strict: bool) -> tuple[list[Ent
     from leaderboards.errors import RecordError, one_line
 
     folders = find_runs(runs)
-    entries, refused = read_entries(folders, processes(jobs, len(folders)))
+    entries, refused = read_entries(folders, processes(jobs, len(folders)), keep)
     for each in refused:
         print(one_line(f"refused: {each.folder}: {each.problem}"), file=sys.stderr)
     if refused and (strict or not entries):
