@@ -168,7 +168,7 @@ def test_a_run_page_shows_pictures_and_samples(site, visit) -> None:
     rows.first.get_by_role("link").click()
     assert "#sample-" in page.url
     page.get_by_role("link", name="Back to the board").click()
-    assert page.locator("section.board:target").count() == 1
+    page.locator("section.board:target").wait_for(timeout=5000)
 
 
 def test_no_page_scrolls_sideways_on_a_phone(site, visit) -> None:
