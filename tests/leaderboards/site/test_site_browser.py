@@ -199,7 +199,8 @@ def test_a_walk_through_the_site_of_the_shipped_models(zoo, visit) -> None:
     offered = page.get_by_label("Eps").locator("option").all_inner_texts()
     assert "0.1" in offered
     assert "1" not in offered  # of corruptions it says nothing
-    board = page.locator("section.board:visible", has_text="fmnist-cnn-pgd").first
+    link = page.locator("tbody a[href*='fmnist-cnn-pgd-fashion-mnist-mini-auto-complete']")
+    board = page.locator("section.board", has=link)
     head = board.locator("thead th", has_text="Clean")
     head.locator("button").click()
     assert head.get_attribute("aria-sort") == "descending"
@@ -208,7 +209,7 @@ def test_a_walk_through_the_site_of_the_shipped_models(zoo, visit) -> None:
     clean = cells.evaluate_all("cells => cells.map((cell) => parseFloat(cell.firstChild.data))")
     assert clean == sorted(clean, reverse=True)
     assert len(set(clean)) > 1
-    board.get_by_role("link", name="fmnist-cnn-pgd", exact=True).first.click()
+    link.click()
     page.wait_for_url("**/runs/fmnist-cnn-pgd*/index.html")
     image = page.locator("img[src$='-adversarial.png']").first
     image.scroll_into_view_if_needed()
@@ -218,9 +219,11 @@ def test_a_walk_through_the_site_of_the_shipped_models(zoo, visit) -> None:
     rows, cut = page.locator("#explorer tbody tr"), page.get_by_text("the rest is on the page")
     assert rows.count() == 50
     page.emulate_media(media="print")
+    rows.nth(199).wait_for(state="attached", timeout=5000)
     assert rows.count() == 200
     assert not cut.is_visible()
     page.emulate_media(media="screen")
+    rows.nth(50).wait_for(state="detached", timeout=5000)
     assert rows.count() == 50
     kinds = {path.parent.name.split("-linf")[0].rsplit("-", 1)[-1]: path
              for path in sorted(zoo.rglob("runs/*/index.html"))}  # fmt: skip
