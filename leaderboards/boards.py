@@ -102,7 +102,7 @@ def boards_of(entries: Iterable[Entry]) -> tuple[Board, ...]:
     return tuple(sorted(boards, key=lambda board: (board.title, board.key)))
 
 
-def _told_apart(board: Board, relabelled: Counter[tuple[str, ...]]) -> str:
+def _told_apart(board: Board, relabelled: Counter[tuple[str, str, str]]) -> str:
     own = board.slug.removeprefix("board-")
     return own if relabelled[board.key[:3]] == 1 else f"{own}, labels or class names differ"
 
