@@ -19,6 +19,7 @@ from leaderboards.errors import RecordError
 from leaderboards.files import atomic_write_bytes, list_folder, read_bytes
 from leaderboards.manifest import Count, Record, Sha256, Slug, StepInfo, Text, explain
 from leaderboards.sample_ids import Ids
+from leaderboards.signs import SIGNS, About
 from leaderboards.verdicts import CLEAN_STEP, Verdict
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Measured(Record):
     """Name of the flag."""
     meaning: Text
     """What it says of a sample."""
-    about: Literal["model", "sample"]
+    about: About
     """What it spoils: every verdict, or those of the samples it holds of."""
     limit: _Share
     """A share of samples above this is a red flag."""
@@ -172,7 +173,7 @@ def write_diagnostics(store: RunStore, diagnostics: Diagnostics) -> None:
     """Write `diagnostics.json`.
 
     Raises:
-        RecordError: It is about another run or other samples, or cannot be written.
+        RecordError: It is about another run, other samples or other signs, or cannot be written.
     """
     _check(store, diagnostics)
     atomic_write_bytes(store.folder / FILE, diagnostics.to_bytes())
@@ -182,7 +183,7 @@ def read_diagnostics(store: RunStore) -> Diagnostics | None:
     """Return a run's diagnostics; None where it has none.
 
     Raises:
-        RecordError: The file is damaged, or about another run.
+        RecordError: The file is damaged, about another run, or sets limits of its own.
     """
     path = store.folder / FILE
     if path not in list_folder(store.folder, store.folder):
@@ -203,3 +204,21 @@ def _check(store: RunStore, diagnostics: Diagnostics) -> None:
         raise RecordError("the diagnostics are of another run")
     if list(diagnostics.looked_at) != chosen(store.read_step(CLEAN_STEP)).tolist():
         raise RecordError(f"the diagnostics are not about the first {MOST} samples that are right")
+    _check_signs(diagnostics)
+
+
+def _check_signs(diagnostics: Diagnostics) -> None:
+    """Refuse limits that are not ours, and signs that are left out or made up."""
+    told = {sign.name: (sign.about, sign.limit) for sign in diagnostics.measured}
+    if not told and not diagnostics.looked_at:
+        return
+    for name, (about, limit) in SIGNS.items():
+        if name not in told:
+            raise RecordError(f"the sign {name} is missing")
+        if told[name] != (about, limit):
+            raise RecordError(
+                f"the sign {name} is about the {about} and has limit {limit:g}, not "
+                f"about the {told[name][0]} with limit {told[name][1]:g}"
+            )
+    if unknown := sorted(told.keys() - SIGNS.keys()):
+        raise RecordError(f"there is no sign {unknown[0]}")

@@ -25,6 +25,7 @@ from leaderboards.manifest import (
     StepInfo,
     ThreatInfo,
 )
+from leaderboards.signs import SIGNS
 from leaderboards.store import RunStore
 from leaderboards.verdicts import RULES_VERSION
 
@@ -172,8 +173,8 @@ def _write(store: RunStore, rng: np.random.Generator, skill: float, ease: Any, l
 def _diagnostics(store: RunStore) -> Diagnostics:
     looked = tuple(int(i) for i in chosen(store.read_step("clean")))
     signs = tuple(
-        Measured(name=name, meaning="a sign", about="sample", limit=0.1, held=(), value=0.0)
-        for name in ("zero-gradients", "loss-stands-still", "transfer-is-stronger")
+        Measured(name=name, meaning="a sign", about=about, limit=limit, held=(), value=0.0)
+        for name, (about, limit) in SIGNS.items()
     )
     return Diagnostics(
         identity=store.manifest.identity(),

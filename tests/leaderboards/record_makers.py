@@ -7,7 +7,9 @@ from typing import Any
 
 import pandas as pd
 
+from leaderboards.diagnostics import Measured
 from leaderboards.manifest import DataInfo, Manifest, ModelInfo, Protocol, StepInfo, ThreatInfo
+from leaderboards.signs import SIGNS
 from leaderboards.verdicts import RULES_VERSION
 
 PGD = StepInfo(name="pgd", kind="attack", parameters={"steps": 40, "step_size": 0.01})
@@ -81,3 +83,18 @@ def a_row(sample_id: int, verdict: str | None = None, **changes: Any) -> dict[st
 
 def a_frame(*rows: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(list(rows))
+
+
+def all_signs(looked_at: int, **held: tuple[int, ...]) -> tuple[Measured, ...]:
+    """Every sign, holding of no sample but those given by its name, with _ for -."""
+    return tuple(
+        Measured(
+            name=name,
+            meaning="a sign",
+            about=about,
+            limit=limit,
+            held=(ids := held.get(name.replace("-", "_"), ())),
+            value=len(ids) / looked_at,
+        )
+        for name, (about, limit) in SIGNS.items()
+    )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pandas as pd
 import pytest
 from pydantic import ValidationError
-from record_makers import CROWN, PGD, a_frame, a_manifest, a_row
+from record_makers import CROWN, PGD, a_frame, a_manifest, a_row, all_signs
 
 from leaderboards.diagnostics import (
     Diagnostics,
@@ -14,6 +16,7 @@ from leaderboards.diagnostics import (
     red_flags,
     write_diagnostics,
 )
+from leaderboards.entries import read_entry
 from leaderboards.errors import RecordError
 from leaderboards.manifest import StepInfo
 from leaderboards.store import RunStore
@@ -123,7 +126,7 @@ def test_the_summary_follows_the_file_and_the_shards(store):
     assert (store.write_summary().flags, store.write_summary().reliable) == (None, None)
     mine = {"identity": store.manifest.identity()}
     for held, reliable in (((0, 1, 2, 3), True), ((0, 8, 9), False)):
-        write_diagnostics(store, diagnostics(a_sign(held), **mine))
+        write_diagnostics(store, diagnostics(*all_signs(10, zero_gradient=held), **mine))
         summary = store.write_summary()
         assert summary.reliable is reliable
         assert [flag.samples for flag in summary.flags] == [6] * (not reliable)
@@ -142,3 +145,46 @@ def test_diagnostics_of_another_run_or_of_chosen_samples_are_refused(store):
     (store.folder / "diagnostics.json").write_text("{}")
     with pytest.raises(RecordError, match="remove the file"):
         read_diagnostics(store)
+
+
+def without(name):
+    return lambda signs: [sign for sign in signs if sign["name"] != name]
+
+
+def with_own(sign, **changes):
+    return lambda signs: [s | changes if s["name"] == sign else s for s in signs]
+
+
+@pytest.mark.parametrize(
+    ("forge", "problem"),
+    [
+        (with_own("zero-gradient", limit=1.0), "zero-gradient is about the sample and has limit"),
+        (with_own("softmax-output", about="sample"), "not about the sample with limit 0.5"),
+        (with_own("zero-gradient", name="no-gradient"), "sign zero-gradient is missing"),
+        (without("not-monotone"), "sign not-monotone is missing"),
+        (lambda _: [], "is missing"),
+        (lambda signs: [*signs, signs[0] | {"name": "all-is-well"}], "no sign all-is-well"),
+    ],
+)
+@pytest.mark.parametrize("schema_version", [1, 2])
+def test_no_record_sets_the_limits_of_its_own_flags(store, forge, problem, schema_version):
+    signs = all_signs(10, zero_gradient=(0, 8, 9))
+    mine = {"identity": store.manifest.identity(), "schema_version": schema_version}
+    write_diagnostics(store, diagnostics(*signs, **mine))
+    store.write_summary()
+    assert read_entry(store.folder).summary.reliable is False
+    path = store.folder / "diagnostics.json"
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps(told | {"measured": forge(told["measured"])}))
+    with pytest.raises(RecordError, match=problem):
+        read_diagnostics(store)
+    with pytest.raises(RecordError, match=r"diagnostics\.json"):  # no board and no report takes it
+        read_entry(store.folder)
+
+
+def test_where_nothing_could_be_looked_at_no_sign_is_missing(tmp_path):
+    store = RunStore.create(tmp_path / "run", a_manifest())
+    store.write_shard("clean", a_frame(*(a_row(i, "wrong") for i in range(10))))
+    mine = {"identity": store.manifest.identity(), "looked_at": ()}
+    write_diagnostics(store, diagnostics(**mine))
+    assert read_diagnostics(store) == diagnostics(**mine)

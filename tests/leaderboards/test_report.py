@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from hostile_records import a_record, removed, set_in
-from record_makers import a_frame, a_manifest, a_row
+from record_makers import a_frame, a_manifest, a_row, all_signs
 from test_explained_records import good as explained
 
-from leaderboards.diagnostics import Diagnostics, Measured, write_diagnostics
+from leaderboards.diagnostics import Diagnostics, write_diagnostics
 from leaderboards.errors import RecordError
 from leaderboards.manifest import StepInfo
 from leaderboards.report.blocks import Alarm, Facts, Figures, Points, Report, Table, Text
@@ -371,12 +371,9 @@ def test_explanations_are_reported_with_their_maps(tmp_path: Path) -> None:
 def test_a_run_whose_attacks_failed_says_so_first(tmp_path: Path) -> None:
     store = a_record(tmp_path / "run")
     held = tuple(range(1, 10))
-    sign = Measured(
-        name="zero-gradient", meaning="no gradient", about="sample", limit=0.1, held=held, value=1.0
-    )
     found = Diagnostics(
-        identity=store.manifest.identity(), looked_at=held, measured=(sign,), forwards=1,
-        backwards=1, seconds=0.5,
+        identity=store.manifest.identity(), looked_at=held,
+        measured=all_signs(9, zero_gradient=held), forwards=1, backwards=1, seconds=0.5,
     )  # fmt: skip
     write_diagnostics(store, found)
     store.write_summary()
