@@ -115,7 +115,7 @@ METRICS = {
     "width_max": "Largest width of the box",
     "width_mean": "Mean width of the box",
     "cosine": "Cosine similarity",
-    "top_k": "Share of the k largest that stay",
+    "top_k": "Top k that stay",
     "sup_norm": "Largest entry",
     "lipschitz": "L1 norm of the explanation",
     "signs": "Share of signs that stay",
