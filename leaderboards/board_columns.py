@@ -201,7 +201,7 @@ COLUMNS: tuple[BoardColumn, ...] = (
     _C("reproducible", "Reproducible", "flag", "False if the result depends on speed; then it has "
        "no rank.", of_manifest(lambda m: m.reproducible)),
     _C("not_ranked", "Not ranked", "text", "Why the run has no rank.",
-       lambda row: row.entry.not_ranked, short=True),
+       lambda row: row.not_ranked, short=True),
     _C("date", "Date", "date", "When the run was begun.", of_manifest(lambda m: m.created)),
     _C("tool_version", "Version", "text", "Version of robustbench-c that made the run.",
        of_manifest(lambda m: of.line(m.tool_version))),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -20,7 +21,7 @@ _NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1", "l0": "L0"}
 _NAMED_STEPS = 4
 _LONGEST_NAME = 80
 
-Key = tuple[str, str, str]
+Key = tuple[str, str, str, str]
 Range = tuple[int, int]
 
 
@@ -32,23 +33,25 @@ class Row:
         entry: The run.
         rates: By rate, what it reaches; rates that are not known are not there.
         ranks: By rate, best and worst rank it may have, from 1; none where it is not ranked.
+        not_ranked: Why it has no rank by any rate; None where nothing is against one.
     """
 
     entry: Entry
     rates: dict[str, Rate]
     ranks: dict[str, Range]
+    not_ranked: str | None = None
 
 
 @dataclass(frozen=True)
 class Board:
-    """Runs that may be compared: of one protocol, on the same samples of the same data.
+    """Runs that may be compared: of one protocol, on the same samples with the same labels.
 
     Attributes:
-        key: Hashes of the protocol, of the data and of the sample ids.
+        key: Hashes of the protocol, of the data, of the sample ids and of their labels.
         title: In words, such as `fashion-mnist-mini, Linf 0.1, 200 samples, pgd + crown`; no two
             boards that were made together share one.
         rows: Best first: by certified, robust and clean rate, then by name and hash.
-        ranked: By rate, the number of models that have a rank.
+        ranked: By rate, the number of models that have a rank: 0, or 2 and more.
     """
 
     key: Key
@@ -88,14 +91,20 @@ def boards_of(entries: Iterable[Entry]) -> tuple[Board, ...]:
         same = (entry.manifest.to_bytes(), *rows)
         groups.setdefault(entry.board, {}).setdefault(same, entry)
     boards = [_board(key, [group[same] for same in sorted(group)]) for key, group in groups.items()]
-    titles = [board.title for board in boards]
+    titles = Counter(board.title for board in boards)
+    relabelled = Counter(board.key[:3] for board in boards)
     boards = [
         board
-        if titles.count(board.title) == 1
-        else replace(board, title=f"{board.title} ({board.slug.removeprefix('board-')})")
+        if titles[board.title] == 1
+        else replace(board, title=f"{board.title} ({_told_apart(board, relabelled)})")
         for board in boards
     ]
     return tuple(sorted(boards, key=lambda board: (board.title, board.key)))
+
+
+def _told_apart(board: Board, relabelled: Counter[tuple[str, str, str]]) -> str:
+    own = board.slug.removeprefix("board-")
+    return own if relabelled[board.key[:3]] == 1 else f"{own}, labels or class names differ"
 
 
 def title_of(entry: Entry) -> str:
@@ -140,14 +149,30 @@ def _rates(entry: Entry) -> dict[str, Rate]:
     return {name: rate for name, rate in known.items() if rate is not None}
 
 
-def _is_ranked(entry: Entry, rate: str) -> bool:
+def _not_ranked(entries: Sequence[Entry]) -> list[str | None]:
+    """Why runs have no rank: of the good runs of a model the latest counts, the others repeat it.
+
+    Copies of one model would beat others and widen all ranges more than once.
+    """
+    good = [entry for entry in entries if entry.not_ranked is None]
+    latest: dict[str, Entry] = {}
+    for entry in sorted(good, key=lambda entry: (entry.manifest.created, entry.manifest.run_id)):
+        latest[entry.manifest.model.sha256] = entry
+    return [
+        f"repeat of {counts.manifest.run_id}"
+        if entry.not_ranked is None and (counts := latest[entry.manifest.model.sha256]) is not entry
+        else entry.not_ranked
+        for entry in entries
+    ]
+
+
+def _has_rank(entry: Entry, rate: str) -> bool:
     """Attacks that failed say nothing of robustness: then only what is proved has a rank."""
-    trusted = rate != "robust" or entry.summary.reliable is not False
-    return entry.not_ranked is None and rate in entry.right and trusted
+    return rate in entry.right and (rate != "robust" or entry.summary.reliable is not False)
 
 
 def _board(key: Key, entries: Sequence[Entry]) -> Board:
-    rates = [_rates(entry) for entry in entries]
+    rates, not_ranked = [_rates(entry) for entry in entries], _not_ranked(entries)
 
     def order(place: int) -> tuple[object, ...]:
         manifest, known = entries[place].manifest, rates[place]
@@ -163,11 +188,11 @@ def _board(key: Key, entries: Sequence[Entry]) -> Board:
     ranks: list[dict[str, Range]] = [{} for _ in entries]
     ranked = {}
     for rate in RATES:
-        those = [place for place in places if _is_ranked(entries[place], rate)]
-        ranked[rate] = len(those)
-        if those:
+        those = [p for p in places if not_ranked[p] is None and _has_rank(entries[p], rate)]
+        ranked[rate] = len(those) if len(those) > 1 else 0
+        if ranked[rate]:
             right = np.stack([entries[place].right[rate] for place in those])
             for place, (best, worst) in zip(those, rank_ranges(right).tolist(), strict=True):
                 ranks[place][rate] = (best, worst)
-    rows = tuple(Row(entries[place], rates[place], ranks[place]) for place in places)
+    rows = tuple(Row(entries[p], rates[p], ranks[p], not_ranked[p]) for p in places)
     return Board(key, title_of(rows[0].entry), rows, ranked)

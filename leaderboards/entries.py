@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from leaderboards.canonical import canonical_json
 from leaderboards.diagnostics import can_be_diagnosed
 from leaderboards.errors import ContradictionError, RecordError
 from leaderboards.files import list_folder
@@ -21,6 +23,7 @@ from leaderboards.manifest import Manifest
 from leaderboards.pairs import right_by_rate
 from leaderboards.store import RunStore, is_run
 from leaderboards.summary import Summary
+from leaderboards.verdicts import CLEAN_STEP
 
 Right = npt.NDArray[np.bool_]
 _CHUNK = 4
@@ -39,6 +42,8 @@ class Entry:
         right: By rate (`clean`, `robust`, `certified`), bool (n,): which samples count, in the
             order of their ids. Of explanations `robust` is "not bent". Rates that the protocol
             does not speak of are not there; of an incomplete run only `clean` is.
+        labels_sha256: Hash of the class names and of the labels by sample id, as far as the clean
+            step got.
         kept: What a reader asked for beside, made while the rows were at hand; None without.
     """
 
@@ -47,17 +52,18 @@ class Entry:
     summary: Summary
     settled: pd.DataFrame
     right: dict[str, Right]
+    labels_sha256: str
     kept: Any = None
 
     @property
-    def board(self) -> tuple[str, str, str]:
-        """What runs have to share to be compared: hashes of protocol, data and sample ids."""
+    def board(self) -> tuple[str, str, str, str]:
+        """What runs have to share to be compared: hashes of protocol, data, ids and labels."""
         data = self.manifest.data
-        return self.manifest.protocol_sha256, data.sha256, data.ids_sha256
+        return self.manifest.protocol_sha256, data.sha256, data.ids_sha256, self.labels_sha256
 
     @property
     def not_ranked(self) -> str | None:
-        """Why it is shown without a rank; None if it has one."""
+        """Why it is shown without a rank; None if nothing in the run itself is against one."""
         if not self.summary.complete:
             return "not complete"
         if not self.manifest.reproducible:
@@ -106,9 +112,17 @@ def read_entry(folder: Path, keep: Keep | None = None) -> Entry:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise RecordError(f"{problems[0]}{more}")
     settled = store.verdicts()
-    right = right_by_rate(store.manifest, store.read_steps(), settled["verdict"])
-    entry = Entry(folder, store.manifest, store.summary(), settled, right)
+    frames = store.read_steps()
+    right = right_by_rate(store.manifest, frames, settled["verdict"])
+    labels = _labels_sha256(store.manifest.data.classes, frames[CLEAN_STEP])
+    entry = Entry(folder, store.manifest, store.summary(), settled, right, labels)
     return entry if keep is None else replace(entry, kept=keep(entry, store))
+
+
+def _labels_sha256(classes: Sequence[str], clean: pd.DataFrame) -> str:
+    found = clean[["sample_id", "label"]].to_numpy(np.int64)
+    found = found[found[:, 0].argsort()].astype("<i8")
+    return hashlib.sha256(canonical_json(list(classes)) + b"\n" + found.tobytes()).hexdigest()
 
 
 def _stop_at_contradiction(store: RunStore) -> None:

@@ -117,9 +117,10 @@ def _inert(text: str) -> str:
 def _json(boards: Sequence[Board]) -> str:
     found: list[dict[str, Any]] = []
     for board in boards:
-        protocol, data, ids = board.key
+        protocol, data, ids, labels = board.key
         rows = [{c.key: plain(c.value(row)) for c in COLUMNS} for row in board.rows]
-        hashes = {"protocol_sha256": protocol, "data_sha256": data, "ids_sha256": ids}
+        hashes = {"protocol_sha256": protocol, "data_sha256": data}
+        hashes |= {"ids_sha256": ids, "labels_sha256": labels}
         told = {"board": board.slug, "title": board.title, **hashes, "ranked": board.ranked}
         found.append(told | {"rows": rows})
     whole = {"schema_version": EXPORT_SCHEMA, "boards": found}

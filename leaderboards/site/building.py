@@ -132,6 +132,7 @@ def _placings(board: Board, pages: Pages) -> list[Placing]:
             board.title,
             board.slug,
             {rate: (*found, board.ranked[rate]) for rate, found in row.ranks.items()},
+            row.not_ranked,
         )
         for row in board.rows
     ]

@@ -154,10 +154,7 @@ def _board_view(
 def _alike(board: Board) -> str:
     """What to say where every model that is ranked may have every rank."""
     ranked = [
-        found == (1, board.ranked[rate])
-        for row in board.rows
-        for rate, found in row.ranks.items()
-        if board.ranked[rate] > 1
+        found == (1, board.ranked[rate]) for row in board.rows for rate, found in row.ranks.items()
     ]
     return "; no two models differ beyond chance" if ranked and all(ranked) else ""
 

@@ -47,12 +47,14 @@ class Placing:
         board: Title of its board.
         anchor: Place of the board on the main page.
         ranks: By rate, best and worst rank, and how many models have one.
+        not_ranked: Why it has no rank at all; None where nothing is against one.
     """
 
     name: str
     board: str
     anchor: str
     ranks: dict[str, tuple[int, int, int]]
+    not_ranked: str | None
 
 
 def write_page(entry: Entry, placing: Placing, runs: Path) -> Markup | None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from run_makers import write_run  # type: ignore[import-not-found]
+from record_makers import a_frame, a_manifest, a_row  # type: ignore[import-not-found]
+from run_makers import write_run
 
 from leaderboards.board_columns import COLUMNS, shown_columns
 from leaderboards.boards import RATES, boards_of
-from leaderboards.entries import find_runs, read_entries
+from leaderboards.entries import find_runs, read_entries, read_entry
+from leaderboards.store import RunStore
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +35,7 @@ def runs(tmp_path_factory):
             samples=100,
             name=name,
             run_id=name,
-            sha256=f"{len(name):064x}",
+            sha256=hashlib.sha256(name.encode()).hexdigest(),
         )
     write_run(root / "other-samples", certified={1}, samples=9, run_id="other-samples")
     entries, refused = read_entries(find_runs([root]))
@@ -70,6 +73,7 @@ def test_what_cannot_be_trusted_has_no_rank_and_does_not_count(runs):
     hasty = replace(fair, manifest=fair.manifest.model_copy(update={"reproducible": False}))
     board = boards_of([unreliable, hasty, *rest])[0]
     assert board.ranked == {"clean": 3, "robust": 2, "certified": 3}
+    assert {row.not_ranked for row in board.rows} == {None, "not reproducible"}
     ranks = {row.entry.manifest.run_id: row.ranks for row in board.rows}
     assert ranks["fair"] == {}
     assert ranks["strong"] == {"clean": (1, 2), "certified": (1, 1)}
@@ -83,6 +87,64 @@ def test_boards_of_one_title_are_told_apart(runs):
     a, b, _ = boards_of([*runs, other])
     assert a.title != b.title
     assert a.title == f"mini, Linf 0.1, 100 samples, pgd + crown ({a.slug[6:]})"
+
+
+def test_runs_of_other_labels_or_class_names_share_no_board(tmp_path):
+    found = {}
+    for name, label, classes in (
+        ("a", 1, "xyz"),
+        ("b", 1, "xyz"),
+        ("c", 2, "xyz"),
+        ("d", 1, "xzy"),
+    ):
+        manifest = a_manifest((), ids="0-2", run_id=name)
+        data = manifest.data.model_copy(update={"classes": tuple(classes)})
+        store = RunStore.create(tmp_path / name, manifest.model_copy(update={"data": data}))
+        rows = [a_row(i, label=label, prediction=label) for i in (2, 0, 1)]
+        store.write_shard("clean", a_frame(*rows))
+        store.write_summary()
+        found[name] = read_entry(tmp_path / name)
+    keys = {name: entry.board for name, entry in found.items()}
+    assert keys["a"] == keys["b"]
+    assert len(set(keys.values())) == 3
+    boards = boards_of(found.values())
+    assert len({board.title for board in boards}) == len(boards) == 3
+    assert all(
+        board.title.endswith(f"({board.slug[6:]}, labels or class names differ)")
+        for board in boards
+    )
+
+
+def test_of_the_runs_of_a_model_only_the_latest_counts(runs):
+    strong, fair, weak = (
+        next(e for e in runs if e.manifest.run_id == n) for n in ("strong", "fair", "weak")
+    )
+
+    def again(entry, days, run_id, **summary):
+        created = entry.manifest.created + timedelta(days=days)
+        manifest = entry.manifest.model_copy(update={"created": created, "run_id": run_id})
+        return replace(entry, manifest=manifest, summary=entry.summary.model_copy(update=summary))
+
+    copies = [again(strong, day, f"strong-{day}") for day in (1, 2, 3)]
+    copies += [again(strong, 3, "strong-2b"), again(strong, 4, "open", complete=False)]
+    board = boards_of([strong, *copies, fair, weak])[0]
+    assert boards_of([weak, fair, *reversed(copies), strong])[0] == board
+    assert board.ranked == dict.fromkeys(RATES, 3)
+    told = {row.entry.manifest.run_id: row for row in board.rows}
+    assert told.pop("open").not_ranked == "not complete"
+    ranks = {name: row.ranks.get("certified") for name, row in told.items() if row.ranks}
+    assert ranks == {"strong-3": (1, 1), "fair": (2, 2), "weak": (3, 3)}
+    repeats = {name for name, row in told.items() if row.not_ranked == "repeat of strong-3"}
+    assert repeats == {"strong", "strong-1", "strong-2", "strong-2b"}
+    (column,) = (c for c in COLUMNS if c.key == "not_ranked")
+    assert column.value(told["strong"]) == "repeat of strong-3"
+
+
+def test_one_model_alone_has_no_rank(runs):
+    board = boards_of(runs)[1]
+    assert board.rows[0].ranks == {}
+    assert board.rows[0].rates
+    assert board.ranked == dict.fromkeys(RATES, 0)
 
 
 def test_columns_hold_what_they_say(runs):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from run_makers import write_run  # type: ignore[import-not-found]
@@ -38,6 +39,20 @@ def test_a_card_has_the_rates_of_the_record(entry):
     assert entry.manifest.protocol_sha256 in section
     assert "robust-eval --model first" in section
     assert model_card([entry]) == text
+
+
+def test_a_card_has_no_rank(tmp_path, entry):
+    write_run(tmp_path / "b", {0}, {1}, {2}, name="first", run_id="again")
+    text = model_card([entry, read_entry(tmp_path / "b")])
+    assert "| Clean" in text
+    assert re.search(r"\] #\d", text) is None
+
+
+def test_a_robust_accuracy_that_cannot_be_trusted_is_no_metric(entry):
+    summary = entry.summary.model_copy(update={"reliable": False, "flags": ()})
+    text = model_card([replace(entry, summary=summary)])
+    assert metrics(text.split("\n---\n")[0]) == {"accuracy": 0.9, "certified_accuracy": 0.2}
+    assert "The robust accuracy is unreliable" in text
 
 
 def test_the_head_is_yaml(entry):
