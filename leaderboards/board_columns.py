@@ -9,7 +9,7 @@ from typing import Literal
 from leaderboards import column_values as of
 from leaderboards.boards import Board, Row
 from leaderboards.column_values import Get, Value, of_explanation, of_manifest, of_size, of_summary
-from leaderboards.columns import BY_CLASS, CERTAINTIES
+from leaderboards.columns import BY_CLASS, CERTAINTIES, METRICS
 from leaderboards.rates import Rate
 
 Kind = Literal["text", "rate", "number", "count", "flag", "date"]
@@ -110,7 +110,7 @@ def _metrics() -> Iterator[BoardColumn]:
 
     for column in (*CERTAINTIES, *BY_CLASS):
         if column.name != "explanation_bound":
-            title = f"{column.name.replace('_', ' ')}, median"
+            title = f"{METRICS[column.name]}, median"
             told = f"Median over the samples of `{column.name}` in the records."
             yield BoardColumn(f"median_{column.name}", title, "number", told, metric(column.name))
 

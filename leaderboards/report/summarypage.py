@@ -9,7 +9,7 @@ from leaderboards.rates import Rate
 from leaderboards.report.blocks import Alarm, Block, Facts, Points, Sandwich, Text
 from leaderboards.report.subject import Subject
 from leaderboards.report.words import interval, plural, share
-from leaderboards.site.words import attacker
+from leaderboards.site.words import attacker, example_words
 
 _FEW = 100
 _NOTICES = 5
@@ -149,10 +149,8 @@ def _found(subject: Subject) -> Iterator[str]:
         yield from _changed(subject)
         return
     if subject.attacks:
-        yield (
-            f"{counts.broken:,} of {n:,} were broken: for each an adversarial example was found "
-            "and checked again, apart from the attack that found it."
-        )
+        told = f": {example_words(subject.entry)}" if counts.broken else ""
+        yield f"{counts.broken:,} of {n:,} were broken{told}."
     if subject.proofs:
         yield _proved(subject)
         yield _open(counts.undecided)
