@@ -107,6 +107,22 @@ BY_CLASS = (
     Column("local_lipschitz_upper", pa.list_(pa.float64()), True, "proven: none is steeper"),
 )
 """Of certificates of runs that ask for them: local Lipschitz constants, one for each logit."""
+METRICS = {
+    "deviation_linf": "Largest change of an entry",
+    "deviation_mean": "Mean change of the entries",
+    "deviation_l1": "L1 norm of the change",
+    "deviation_l2": "L2 norm of the change",
+    "width_max": "Largest width of the box",
+    "width_mean": "Mean width of the box",
+    "cosine": "Cosine similarity",
+    "top_k": "Share of the k largest that stay",
+    "sup_norm": "Largest entry",
+    "lipschitz": "L1 norm of the explanation",
+    "signs": "Share of signs that stay",
+    "local_lipschitz_lower": "Local Lipschitz constant found",
+    "local_lipschitz_upper": "Local Lipschitz constant proved",
+}
+"""What people call them."""
 BY_FEATURE = Column(
     "monotone",
     pa.list_(pa.int8()),

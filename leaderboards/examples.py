@@ -54,6 +54,11 @@ def example_path(folder: Path, step: str, shard: str) -> Path:
     return folder / FOLDER / step / Path(shard).with_suffix(".safetensors").name
 
 
+def keeps_examples(folder: Path) -> bool:
+    """Whether a run keeps adversarial examples, of some samples at least."""
+    return any((folder / FOLDER).glob("*/*.safetensors"))
+
+
 def read_examples(folder: Path, path: Path, shape: tuple[int, ...]) -> StoredExamples:
     """Read a file of examples that anybody may have written.
 

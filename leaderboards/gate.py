@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from leaderboards.baseline import Baseline
+from leaderboards.comparable import refuse_half_diagnosed, refuse_incomparable
 from leaderboards.errors import NotComparableError
 from leaderboards.pairs import rate_names
 from leaderboards.rates import Rate
 from leaderboards.statistics import holm, mcnemar_worse
-from leaderboards.verdicts import RULES_VERSION
 
 METRICS = ("clean", "robust", "certified")
 Right = npt.NDArray[np.bool_]
@@ -29,14 +29,14 @@ class Limits:
         tolerance: Drops of at most so many percentage points, as measured, do not fail.
         max_lost: More lost samples than this in one metric fail, by chance or not; None: no limit.
         metrics: Those that are gated; None: all that the protocol speaks of.
-        flags: Whether a red flag that the baseline has not fails.
+        allow_unreliable: Whether a red flag that the baseline has not is let pass.
     """
 
     alpha: float = 0.05
     tolerance: float = 0.0
     max_lost: int | None = None
     metrics: tuple[str, ...] | None = None
-    flags: bool = False
+    allow_unreliable: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ class Metric:
         adjusted: The same after Holm's correction over all gated metrics.
         tolerated: It is significantly worse, but within the tolerance.
         failures: Why it fails; none if it does not.
+        trusted: False of `robust` if the run has red flags that the baseline has not.
     """
 
     name: str
@@ -66,10 +67,13 @@ class Metric:
     adjusted: float
     tolerated: bool
     failures: tuple[str, ...]
+    trusted: bool = True
 
     @property
     def verdict(self) -> str:
-        """In one word."""
+        """In a word or two."""
+        if not self.trusted:
+            return "not trusted"
         return "regressed" if self.failures else "tolerated" if self.tolerated else "ok"
 
 
@@ -124,8 +128,7 @@ class Outcome:
     @property
     def failures(self) -> tuple[str, ...]:
         """Why the run fails, a line each; none if it does not."""
-        flags = (f"new red flag: {name}" for name in self.new_flags if self.limits.flags)
-        return (*(line for metric in self.metrics for line in metric.failures), *flags)
+        return tuple(line for metric in self.metrics for line in metric.failures)
 
 
 def check(baseline: Baseline, run: Baseline, limits: Limits = Limits()) -> Outcome:
@@ -141,15 +144,18 @@ def check(baseline: Baseline, run: Baseline, limits: Limits = Limits()) -> Outco
         raise NotComparableError(
             f"the protocol says nothing of {', '.join(missing)}; it has {', '.join(names)}"
         )
-    if limits.flags and run.flags is None:
-        raise NotComparableError("the run was not diagnosed, so nothing is known of its red flags")
+    if "robust" in asked and not limits.allow_unreliable:
+        refuse_half_diagnosed(baseline, run)
     before, after = baseline.right(), run.right()
     metrics = judge({names[m]: (before[m], after[m]) for m in asked}, limits, asked)
     failing = {metric.told for metric in metrics if metric.failures}
     flips = _flips(baseline, run, {names[m]: (before[m], after[m]) for m in asked}, failing)
-    new = set(run.flags or ()) - set(baseline.flags or ())
-    notes = _notes(baseline, run, limits, len(metrics))
-    return Outcome(baseline, run, limits, metrics, flips, tuple(sorted(new)), notes)
+    known = run.flags is not None and baseline.flags is not None
+    new = tuple(sorted(set(run.flags or ()) - set(baseline.flags or ()))) if known else ()
+    if new:
+        metrics = tuple(_untrusted(m, new, limits) if m.name == "robust" else m for m in metrics)
+    notes = _notes(baseline, run, limits, metrics)
+    return Outcome(baseline, run, limits, metrics, flips, new, notes)
 
 
 def judge(
@@ -208,43 +214,11 @@ def least_loss(alpha: float, metrics: int) -> int:
     return math.ceil(math.log2(metrics / alpha) - 1e-9)
 
 
-def refuse_incomparable(baseline: Baseline, run: Baseline) -> None:
-    """Raise NotComparableError, which says why, where a comparison would mean nothing."""
-    old, new = baseline.data, run.data
-    if old.sha256 != new.sha256:
-        raise NotComparableError(
-            f"other data: the baseline is about {old.name} {old.split} ({old.sha256[:12]}), "
-            f"the run about {new.name} {new.split} ({new.sha256[:12]})"
-        )
-    if old.ids != new.ids:
-        raise NotComparableError(
-            f"other samples: {old.ids[:40]} in the baseline, {new.ids[:40]} in the run"
-        )
-    if {baseline.rules, run.rules} != {RULES_VERSION}:
-        raise NotComparableError(
-            f"other verdict rules: {baseline.rules} in the baseline, {run.rules} in the run, "
-            f"{RULES_VERSION} in this version; make the baseline again from its run"
-        )
-    if baseline.protocol_sha256 != run.protocol_sha256:
-        told = _difference(baseline.protocol.model_dump(), run.protocol.model_dump())
-        raise NotComparableError(f"other protocols: {told}")
-    if (baseline.classes() != run.classes()).any() or old.classes != new.classes:
-        raise NotComparableError("the same data, but other labels: one of the two is not genuine")
-
-
-def _difference(old: Any, new: Any, place: str = "") -> str:
-    """The first thing in which two protocols differ."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in [*old, *(key for key in new if key not in old)]:
-            if old.get(key) != new.get(key):
-                return _difference(old.get(key), new.get(key), f"{place}.{key}".lstrip("."))
-    if place == "steps":
-        names = [[step["name"] for step in steps] for steps in (old, new)]
-        if names[0] == names[1]:
-            a, b = next((a, b) for a, b in zip(old, new, strict=True) if a != b)
-            return _difference(a, b, f"step {a['name']}")
-        old, new = (", ".join(each) or "none" for each in names)
-    return f"{place} is {old} in the baseline, {new} in the run"
+def _untrusted(robust: Metric, new: tuple[str, ...], limits: Limits) -> Metric:
+    """Return `robust` of a run with new red flags."""
+    told = f"robust accuracy cannot be trusted: new red flag{'s'[: len(new) - 1]} {', '.join(new)}"
+    failures = () if limits.allow_unreliable else (told,)
+    return replace(robust, trusted=False, failures=(*robust.failures, *failures))
 
 
 def _flips(
@@ -277,8 +251,10 @@ def _flips(
     )
 
 
-def _notes(baseline: Baseline, run: Baseline, limits: Limits, metrics: int) -> tuple[str, ...]:
-    n, least = run.data.samples, least_loss(limits.alpha, metrics)
+def _notes(
+    baseline: Baseline, run: Baseline, limits: Limits, metrics: tuple[Metric, ...]
+) -> tuple[str, ...]:
+    n, least = run.data.samples, least_loss(limits.alpha, len(metrics))
     notes = [
         f"of {n} samples, at least {least} ({100 * least / n:.3g} points) have to be lost, and "
         "none gained, before a metric fails by the test"
@@ -298,4 +274,6 @@ def _notes(baseline: Baseline, run: Baseline, limits: Limits, metrics: int) -> t
     for which, side in (("baseline", baseline), ("run", run)):
         if side.flags:
             notes.append(f"red flags of the {which}: {', '.join(side.flags)}")
+    if "robust" in [m.told for m in metrics] and baseline.flags is None and run.flags is None:
+        notes.append("neither was diagnosed: masked gradients would not be noticed")
     return tuple(notes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from leaderboards.manifest import ExplanationInfo, Manifest, StepInfo
@@ -22,28 +23,26 @@ _TOLD = ("attack", "knowledge", "name", "minimal", "random_start")
 
 @dataclass(frozen=True)
 class Reproduction:
-    """How to do a run again.
+    r"""How to do a run again.
 
     Attributes:
-        command: For a shell; every word from the record is quoted.
+        command: For a shell; every word from the record is quoted, and what cannot be seen, such
+            as line breaks and marks of direction, is written as the shell's `$'\U0000202e'`.
         whole: Whether every step of the protocol follows from it. The manifest does not hold the
             command line; the hash of the protocol tells whether the same was run.
-        check: Command that checks the record itself.
     """
 
     command: str
     whole: bool
-    check: str
 
 
 def reproduction(manifest: Manifest) -> Reproduction:
     """Return the commands for a run."""
     protocol, threat, data = manifest.protocol, manifest.protocol.threat, manifest.data
-    check = shlex.join(["robust-runs", "verify", f"runs/{manifest.run_id}"])
     smoothed = [s for s in protocol.steps if s.kind == "certificate" and "sigma" in s.parameters]
     if smoothed:
         command, whole = _smoothing(manifest, smoothed[0])
-        return Reproduction(command, whole, check)
+        return Reproduction(command, whole)
     changed = protocol.corruption is not None or protocol.transformation is not None
     words = ["robust-corrupt" if changed else "robust-eval", "--model", manifest.model.name]
     whole = not changed
@@ -63,7 +62,18 @@ def reproduction(manifest: Manifest) -> Reproduction:
             words += [] if protocol.explanation else proofs
             whole = known and proved and protocol.explanation is None
     words += ["--samples", str(data.samples), "--seed", str(manifest.seed)]
-    return Reproduction(shlex.join(words), whole, check)
+    return Reproduction(_typed(words), whole)
+
+
+def _typed(words: Iterable[str]) -> str:
+    """Words as they are typed in bash or zsh; nothing in them is unseen."""
+    return " ".join(shlex.quote(w) if w.isprintable() else f"$'{_shown(w)}'" for w in words)
+
+
+def _shown(word: str) -> str:
+    return "".join(
+        f"\\{c}" if c in "\\'" else c if c.isprintable() else f"\\U{ord(c):08x}" for c in word
+    )
 
 
 def _smoothing(manifest: Manifest, step: StepInfo) -> tuple[str, bool]:
@@ -81,7 +91,7 @@ def _smoothing(manifest: Manifest, step: StepInfo) -> tuple[str, bool]:
         if key in step.parameters:
             words += [f"--smooth-{key}", f"{step.parameters[key]}"]
     words += ["--samples", str(data.samples), "--seed", str(manifest.seed)]
-    return shlex.join(words), isinstance(base, str)
+    return _typed(words), isinstance(base, str)
 
 
 def _attack_words(steps: tuple[StepInfo, ...]) -> tuple[list[str], bool]:

@@ -22,6 +22,8 @@ REFERENCE = "test_reference_workload"
 """Name of the benchmark that is the unit of time."""
 LEAST_ROUNDS = 3
 """Rounds below which nothing is known of a benchmark's noise."""
+MOST_NOISE = 0.5
+"""Noise of a ratio above which a benchmark is not said to be as fast as before."""
 MAX_BYTES = 64 << 20
 _Text = Annotated[str, Field(max_length=2000)]
 _Seconds = Annotated[float, Field(ge=1e-12, le=1e9)]
@@ -129,7 +131,7 @@ class Ratio:
         after: The same now.
         noise: Of their ratio; see `compare_speed`.
         limit: A ratio above this fails: `max_slowdown` and the noise on top.
-        judged: Whether both have rounds enough to know it.
+        rounds: The fewer of those of the two.
     """
 
     name: str
@@ -137,7 +139,7 @@ class Ratio:
     after: float
     noise: float
     limit: float
-    judged: bool
+    rounds: int
 
     @property
     def ratio(self) -> float:
@@ -147,13 +149,23 @@ class Ratio:
     @property
     def slower(self) -> bool:
         """Whether it fails."""
-        return self.judged and self.ratio > self.limit
+        return self.enough_rounds and self.ratio > self.limit
+
+    @property
+    def enough_rounds(self) -> bool:
+        """Whether its noise is known."""
+        return self.rounds >= LEAST_ROUNDS
+
+    @property
+    def judged(self) -> bool:
+        """Whether it can be said: it is slower by more than its noise, or that is small."""
+        return self.slower or (self.enough_rounds and self.noise <= MOST_NOISE)
 
     @property
     def verdict(self) -> str:
         """In a few words."""
         if not self.judged:
-            return "not judged: too few rounds"
+            return f"not judged: too {'noisy' if self.enough_rounds else 'few rounds'}"
         return "slower" if self.slower else "ok"
 
 
@@ -211,10 +223,11 @@ def compare_speed(baseline: Timings, head: Timings, max_slowdown: float) -> Spee
     and now), each as a share of its median. A benchmark fails if log(ratio) - noise >
     log(max_slowdown): if it were too slow even were the ratio less by all its noise. The spread of
     single rounds is taken and not that of their median, which is smaller, since a busy moment
-    lasts for many rounds.
+    lasts for many rounds. Noise raises the limit, so one that does not fail is "ok" only where its
+    noise is at most `MOST_NOISE`, and else not judged.
 
     Raises:
-        NotComparableError: They have no benchmark with rounds enough in common, or no unit.
+        NotComparableError: They have no benchmark in common that can be judged, or no unit.
     """
     old, new = baseline.by_name(), head.by_name()
     ratios = []
@@ -222,10 +235,15 @@ def compare_speed(baseline: Timings, head: Timings, max_slowdown: float) -> Spee
         sides = old[name], new[name]
         noise = math.hypot(*(stats.noise for side in sides for stats in side))
         before, after = (stats.median / unit.median for stats, unit in sides)
-        judged = min(stats.rounds for stats, _ in sides) >= LEAST_ROUNDS
+        rounds = min(stats.rounds for stats, _ in sides)
         limit = max_slowdown * math.exp(min(noise, 99.0))
-        ratios.append(Ratio(name, before, after, noise, limit, judged))
+        ratios.append(Ratio(name, before, after, noise, limit, rounds))
     if not any(ratio.judged for ratio in ratios):
+        if noisy := [ratio.noise for ratio in ratios if ratio.enough_rounds]:
+            raise NotComparableError(
+                f"every benchmark is too noisy to be judged (noise of {min(noisy):.0%} and more, "
+                f"where {MOST_NOISE:.0%} is the most): measure again on a quieter machine"
+            )
         raise NotComparableError(
             f"no benchmark has at least {LEAST_ROUNDS} rounds in both files, so nothing is known "
             "of the noise"

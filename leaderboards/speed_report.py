@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from leaderboards.junit import Case, junit
 from leaderboards.markdown import inert, table
-from leaderboards.speed import Ratio, Speed
+from leaderboards.speed import MOST_NOISE, Ratio, Speed
 
 SUITE = "speed"
 HEADER = ("benchmark", "baseline", "head", "ratio", "noise", "fails above", "verdict")
@@ -15,7 +15,7 @@ HEADER = ("benchmark", "baseline", "head", "ratio", "noise", "fails above", "ver
 
 def row(ratio: Ratio) -> tuple[str, ...]:
     """Return a benchmark as cells under `HEADER`; its name is the text of a stranger."""
-    known = (f"{ratio.noise:.1%}", f"{ratio.limit:.3g}") if ratio.judged else ("?", "?")
+    known = (f"{ratio.noise:.1%}", f"{ratio.limit:.3g}") if ratio.enough_rounds else ("?", "?")
     sides = (f"{side:.3g}" for side in (ratio.before, ratio.after))
     return ratio.name, *sides, f"{ratio.ratio:.2f}", *known, ratio.verdict
 
@@ -23,7 +23,8 @@ def row(ratio: Ratio) -> tuple[str, ...]:
 def rule(speed: Speed) -> str:
     """Return what makes a benchmark fail, in words."""
     return (
-        f"fails if more than {speed.max_slowdown:g} times as slow, its noise taken off; times are "
+        f"fails if more than {speed.max_slowdown:g} times as slow, its noise taken off; not judged "
+        f"if it does not and its noise is above {MOST_NOISE:.0%}; times are "
         "medians in units of the reference workload of the same run"
     )
 
@@ -31,7 +32,8 @@ def rule(speed: Speed) -> str:
 def verdict_line(speed: Speed) -> str:
     """Return how it ended, in one line."""
     if not speed.slower:
-        return "no benchmark is slower"
+        left = sum(not each.judged for each in speed.ratios)
+        return "no benchmark is slower" + (f"; {left} not judged" if left else "")
     told = ", ".join(f"{each.name} ({each.ratio:.2f} times)" for each in speed.slower)
     return f"slower: {told}"
 
@@ -40,7 +42,7 @@ def speed_markdown(speed: Speed) -> str:
     """Return the summary for a pull request."""
     cells = [(inert(name), *rest) for name, *rest in map(row, speed.ratios)]
     parts = [
-        f"### Speed gate: {'**slower**' if speed.slower else 'no benchmark is slower'}\n",
+        f"### Speed gate: {'**slower**' if speed.slower else verdict_line(speed)}\n",
         table(HEADER, cells, numbers=range(1, 6)),
     ]
     for told, names in (("New", speed.new), ("Missing", speed.missing)):
@@ -56,7 +58,13 @@ def speed_json(speed: Speed) -> bytes:
         "regressed": bool(speed.slower),
         "max_slowdown": speed.max_slowdown,
         "benchmarks": [
-            {**asdict(each), "ratio": each.ratio, "verdict": each.verdict} for each in speed.ratios
+            {
+                **asdict(each),
+                "ratio": each.ratio,
+                "judged": each.judged,
+                "verdict": each.verdict,
+            }
+            for each in speed.ratios
         ],
         "new": speed.new,
         "missing": speed.missing,

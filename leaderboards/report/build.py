@@ -42,10 +42,11 @@ def build(folders: Sequence[Path], slices: Path | None = None) -> Report:
     Raises:
         ContradictionError: A sample is both certified and broken.
         RecordError: A run cannot be trusted, they are of different models, or the slices are not
-            about their samples.
+            about their samples; or a run is given twice.
     """
     groups = None if slices is None else read_slices(slices)
-    subjects = [read_subject(folder, groups) for folder in dict.fromkeys(folders)]
+    subjects = [read_subject(folder, groups) for folder in folders]
+    _check_distinct(subjects)
     for subject in subjects[1:]:
         if subject.manifest.model.sha256 != subjects[0].manifest.model.sha256:
             raise RecordError(
@@ -71,6 +72,19 @@ def build(folders: Sequence[Path], slices: Path | None = None) -> Report:
         sections=(*summaries, *parts),
         footer=f"{first.name}, weights {weights[:16]}, robustbench-c {one_line(version, 40)}",
     )
+
+
+def _check_distinct(subjects: Sequence[Subject]) -> None:
+    seen: dict[object, Path] = {}
+    for subject in subjects:
+        rows = tuple(step.content_sha256 for step in subject.summary.steps)
+        run, folder = (
+            (subject.manifest.run_id, subject.summary.identity, rows),
+            subject.entry.folder,
+        )
+        if run in seen:
+            raise RecordError(f"{seen[run]} and {folder} are the same run: give it once")
+        seen[run] = folder
 
 
 def _parts(subject: Subject, subjects: Sequence[Subject], number: int) -> Iterator[Section]:

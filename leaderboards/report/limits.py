@@ -44,7 +44,8 @@ def limits(subject: Subject) -> Iterator[Block]:
     points.append(
         "The record. Whoever wrote it could have left samples open, or chosen samples and model; "
         "hashes say what was tested, not that it is what is used. The checks below show that "
-        "what is claimed as broken or proved is so."
+        "what is claimed as proved is so, and what is claimed as broken where the examples are "
+        "stored."
     )
     yield Points(tuple(points))
 
@@ -53,13 +54,16 @@ def repeat(subject: Subject) -> Iterator[Block]:
     """Yield commands and hashes."""
     manifest, summary = subject.manifest, subject.summary
     how = reproduction(manifest)
-    yield Text("To check that the record is whole and agrees with itself (no model needed):")
-    yield Code(f"robust-leaderboard validate runs/{manifest.run_id}")
+    yield Text(
+        "To check that the record, whose folder is RUN, is whole and agrees with itself (no model "
+        "needed):"
+    )
+    yield Code("robust-leaderboard validate RUN")
     yield Text(
         "To replay every stored adversarial example on the model and to prove every certificate "
         "again:"
     )
-    yield Code(f"robust-runs verify runs/{manifest.run_id} --prove")
+    yield Code("robust-runs verify RUN --prove")
     told = "" if how.whole else ", as far as the record says it (compare the hash of the protocol)"
     yield Text(f"To do the run again{told}:")
     yield Code(how.command)

@@ -9,7 +9,7 @@ from leaderboards.rates import Rate
 from leaderboards.report.blocks import Alarm, Block, Facts, Points, Sandwich, Text
 from leaderboards.report.subject import Subject
 from leaderboards.report.words import interval, plural, share
-from leaderboards.site.words import attacker
+from leaderboards.site.words import attacker, example_words
 
 _FEW = 100
 _NOTICES = 5
@@ -58,6 +58,12 @@ def alarms(subject: Subject) -> Iterator[Block]:
             "NOT REPRODUCIBLE. A limit of time made the result depend on the speed of the machine, "
             "or an attack let samples influence one another: another run may find something else, "
             "and the run is not ranked."
+        )
+    if summary.complete and subject.entry.undiagnosed:
+        yield Alarm(
+            "NOT DIAGNOSED. Nobody looked whether its attacks failed, as the record has no "
+            "diagnostics: the empirical robust accuracy may be far too high. What is proved is not "
+            "affected."
         )
     if summary.counts.error:
         yield Alarm(
@@ -143,10 +149,8 @@ def _found(subject: Subject) -> Iterator[str]:
         yield from _changed(subject)
         return
     if subject.attacks:
-        yield (
-            f"{counts.broken:,} of {n:,} were broken: for each an adversarial example was found "
-            "and checked again, apart from the attack that found it."
-        )
+        told = f": {example_words(subject.entry)}" if counts.broken else ""
+        yield f"{counts.broken:,} of {n:,} were broken{told}."
     if subject.proofs:
         yield _proved(subject)
         yield _open(counts.undecided)

@@ -13,7 +13,7 @@ from leaderboards.board_columns import COLUMNS, BoardColumn
 from leaderboards.boards import Board, Row
 from leaderboards.entries import Refused
 from leaderboards.errors import one_line
-from leaderboards.export import Format
+from leaderboards.export import NOT_LOOKED, Format
 from leaderboards.site.bars import small_bar
 from leaderboards.site.pareto import Point, pareto
 from leaderboards.site.render import render
@@ -38,6 +38,10 @@ _ALSO = (
     "date",
 )
 """Columns that the page shows beside those for people."""
+_EXPLAINED = (
+    "About explanations: orange is bent, blue is proved to stay. Whether the class is right is "
+    "counted apart, so more explanations may be certified than samples are classified rightly."
+)
 _SPARSITIES = (50, 75, 90, 95, 99)
 _MOST_OPTIONS = 100
 _LONGEST_TEXT = 60
@@ -116,16 +120,18 @@ def _board_view(
     """
     columns = _columns(board)
     certified = any("certified" in row.rates for row in board.rows)
+    changed = _changed(board)
     n = len(board.rows)
     about = f"{count(n)} run{'' if n == 1 else 's'}; rates in percent"
     return {
         "slug": board.slug,
         "title": board.title,
         "dataset": one_line(board.data.name, 80),
-        "norm": board.protocol.threat.norm,
-        "eps": f"{board.protocol.threat.eps:g}",
+        "norm": "" if changed else board.protocol.threat.norm,
+        "eps": "" if changed else f"{board.protocol.threat.eps:g}",
         "verifier": of.verifier(board.rows[0].entry.manifest) or "none",
         "facts": _facts(board),
+        "note": "" if board.protocol.explanation is None else _EXPLAINED,
         "caption": (
             f"{about}, below each its exact 95% interval and its range of ranks{_alike(board)}"
         ),
@@ -151,6 +157,12 @@ def _board_view(
     }  # fmt: skip
 
 
+def _changed(board: Board) -> bool:
+    """Whether it is about changes in no ball, so that norm and eps say nothing."""
+    protocol = board.protocol
+    return protocol.corruption is not None or protocol.transformation is not None
+
+
 def _alike(board: Board) -> str:
     """What to say where every model that is ranked may have every rank."""
     ranked = [
@@ -169,7 +181,7 @@ def _facts(board: Board) -> list[tuple[str, str]]:
         ("Proved by", of.verifier(manifest) or "nothing"),
         ("Protocol", f"{protocol.name or ''} {board.key[0][:12]}".strip()),
     ]
-    if protocol.corruption is not None or protocol.transformation is not None:
+    if _changed(board):
         del facts[1]
     return facts
 
@@ -223,7 +235,8 @@ def _small(column: BoardColumn, row: Row) -> Markup:
 def _flags(row: Row) -> Markup:
     found = row.entry.summary.flags
     if not found:
-        return Markup("<td class=d>{}</td>").format(NOTHING if found is None else "none")
+        words = NOT_LOOKED if row.entry.undiagnosed else NOTHING if found is None else "none"
+        return Markup("<td class=d>{}</td>").format(words)
     names = ", ".join(flag.name for flag in found)
     told = " ".join(flag.meaning for flag in found)
     return Markup('<td class="text warn" title="{}">{}</td>').format(one_line(told, 300), names)
@@ -254,7 +267,7 @@ def _filters_view(
     )  # fmt: skip
     filters = []
     for key, title in shared:
-        values = {view[key] for view in views}
+        values = {view[key] for view in views if view[key]}
         order = sorted(values, key=float) if key == "eps" else sorted(values)
         if 1 < len(order) <= _MOST_OPTIONS:
             filters.append({"key": key, "title": title, "options": [(v, v) for v in order]})

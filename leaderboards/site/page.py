@@ -11,6 +11,7 @@ import numpy as np
 from markupsafe import Markup
 
 from leaderboards.boards import threat_words
+from leaderboards.columns import METRICS
 from leaderboards.distances import accuracy_curve
 from leaderboards.entries import Entry
 from leaderboards.errors import RecordError, one_line
@@ -91,6 +92,7 @@ def write_page(entry: Entry, placing: Placing, runs: Path) -> Markup | None:
             placing=placing,
             threat=threat_words(entry.manifest.protocol),
             sandwich=_sandwich(entry),
+            metrics=METRICS,
             counts={part[0]: getattr(entry.summary.counts, part) for part in PARTS},
             words=sandwich_words(entry),
             rates=list(_rates(entry, placing)),

@@ -86,7 +86,7 @@ def pareto(points: Sequence[Point], title: str, x_title: str, y_title: str) -> M
 def _range(values: Sequence[float]) -> tuple[float, float]:
     low, high = min(values), max(values)
     margin = max((high - low) * 0.08, 1.0)
-    return max(low - margin, -2.0), min(high + margin, 102.0)
+    return max(low - margin, 0.0), min(high + margin, 100.0)
 
 
 def _labels(axes: Axes, best: Sequence[Point]) -> list[Markup]:

@@ -36,7 +36,8 @@ COLUMNS = {
     "margin": ("Margin", "Logit of the label less the largest other, on the clean sample."),
     "bound": ("Bound", "Proven lower bound of the margin over all that the attacker may do."),
     "radius": ("Certified radius", "Proven: no adversarial example is nearer."),
-    "distance": ("Nearest example", "Distance of the nearest adversarial example found."),
+    "distance": ("Distance of the example", "Of the adversarial example that was found."),
+    "nearest": ("Nearest example", "Distance of the nearest adversarial example found."),
     "attack": ("Bent by", "Largest distance of explanations found, by the criterion."),
     "certificate": ("At most", "Proven upper bound of that distance."),
     "passes": ("Passes", "Forward and backward passes spent on the sample, all steps."),
@@ -109,6 +110,10 @@ class _Rows:
         found |= {k: SampleColumn(v) for k, v in (self._best | self._sums).items()}
         if entry.manifest.protocol.explanation is None:
             found["seen_as"] = _named(self._seen_as, self._classes)
+            if any(step.minimal for step in entry.manifest.protocol.steps):
+                found["nearest"] = found.pop("distance")
+        else:
+            del found["distance"]  # of the point: no distance of explanations
         if not self._sums["work"].any():
             del found["work"]
         self.columns |= {k: column for k, column in found.items() if column.says_something}

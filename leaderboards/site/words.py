@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from leaderboards.entries import Entry
-from leaderboards.manifest import Protocol, ThreatInfo
+from leaderboards.examples import keeps_examples
+from leaderboards.manifest import ThreatInfo
 
 NOTHING = "–"
 
@@ -51,7 +52,7 @@ def sandwich_words(entry: Entry) -> list[str]:
         return _explained_words(entry)
     clean = summary.clean_accuracy
     right = "" if clean is None else f", {count(clean.k)} are classified rightly as they are"
-    words = [f"Of {count(n)} samples{right}.", _broken_words(protocol, found.broken)]
+    words = [f"Of {count(n)} samples{right}.", _broken_words(entry)]
     robust, certified = summary.robust_accuracy, summary.certified_accuracy
     if protocol.corruption is not None and robust is not None:
         return [*words, f"{count(robust.k)} ({percent(robust.value)}%) are right under all."]
@@ -80,13 +81,24 @@ def sandwich_words(entry: Entry) -> list[str]:
     return words
 
 
-def _broken_words(protocol: Protocol, broken: int) -> str:
-    on_record = "for each, an example that was re-checked is on record"
+def example_words(entry: Entry) -> str:
+    """Return what a run says of the examples by which it broke samples, and whether it has them."""
+    kept = (
+        "examples are stored with it, and can be replayed"
+        if keeps_examples(entry.folder)
+        else "the examples are not stored, so nobody can replay them"
+    )
+    return f"the record says that for each an example was found and checked again; {kept}"
+
+
+def _broken_words(entry: Entry) -> str:
+    protocol, broken = entry.manifest.protocol, entry.summary.counts.broken
+    on_record = f": {example_words(entry)}" if broken else ""
     if protocol.corruption is not None:
         return f"{count(broken)} of them are wrong under some corruption."
     if protocol.transformation is not None:
-        return f"A simple transformation breaks {count(broken)} of them: {on_record}."
-    return f"An attacker who may {attacker(protocol.threat)} breaks {count(broken)}: {on_record}."
+        return f"A simple transformation breaks {count(broken)} of them{on_record}."
+    return f"An attacker who may {attacker(protocol.threat)} breaks {count(broken)}{on_record}."
 
 
 def _explained_words(entry: Entry) -> list[str]:

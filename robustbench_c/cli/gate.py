@@ -45,9 +45,9 @@ def check(
     metrics: Annotated[
         str | None, typer.Option(help="Of clean, robust, certified: a,b [all the run has].")
     ] = None,
-    fail_on_unreliable: Annotated[
+    allow_unreliable: Annotated[
         bool,
-        typer.Option("--fail-on-unreliable", help="Fail also if a new red flag shows up."),
+        typer.Option("--allow-unreliable", help="Let new red flags pass, which fail else."),
     ] = False,
     markdown: MarkdownFile = None,
     junit: JunitFile = None,
@@ -55,7 +55,8 @@ def check(
 ) -> None:
     """Fail (exit code 1) if RUN is worse than BASELINE on the same samples, beyond chance.
 
-    One-sided exact McNemar tests, Holm-corrected over the metrics. Exit code 2: the two cannot be
+    One-sided exact McNemar tests, Holm-corrected over the metrics. A red flag that the baseline has
+    not fails as well: robust accuracy cannot be trusted then. Exit code 2: the two cannot be
     compared.
     """
     asked = _metrics(metrics)
@@ -71,7 +72,7 @@ def check(
     from leaderboards.gate import check as compare
     from leaderboards.gate_report import SUITE, gate_json, gate_junit, gate_markdown, not_comparable
 
-    limits = Limits(alpha, tolerance, max_lost, asked, fail_on_unreliable)
+    limits = Limits(alpha, tolerance, max_lost, asked, allow_unreliable)
     try:
         outcome = compare(read_baseline(baseline), read_baseline(run), limits)
     except RecordError as error:

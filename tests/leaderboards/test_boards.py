@@ -176,7 +176,7 @@ def test_columns_hold_what_they_say(runs):
     assert "bent" not in shown
     assert [c.key for c in shown_columns(board, short=True)] == [
         k for k in shown if k in ("model", "clean", "robust", "certified", "verifier", "gap")
-        or k in ("parameters", "seconds")
+        or k in ("parameters", "seconds", "flags")
     ]  # fmt: skip
     assert pd.isna(weak["flags"])
 

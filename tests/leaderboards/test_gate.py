@@ -14,7 +14,7 @@ from test_explained_records import bent, good, proved  # type: ignore[import-not
 from leaderboards.baseline import Baseline, Group, read_baseline
 from leaderboards.errors import NotComparableError, RecordError
 from leaderboards.gate import Limits, check, least_loss
-from leaderboards.gate_report import gate_json, gate_junit, gate_markdown, verdict_line
+from leaderboards.gate_report import gate_json, gate_junit, gate_markdown, rule, verdict_line
 from leaderboards.manifest import ModelInfo
 from leaderboards.statistics import mcnemar_worse
 from leaderboards.store import RunStore
@@ -103,17 +103,53 @@ def test_least_loss_is_where_the_test_begins_to_fail():
             )
 
 
-def test_new_red_flags_fail_where_that_is_asked_for(sides):
+def test_a_new_red_flag_makes_robust_accuracy_untrusted(sides):
+    old, run = flagged(sides["old"]), flagged(sides["near"], "masked", "random")
+    outcome = check(old, run)
+    why = "robust accuracy cannot be trusted: new red flags masked, random"
+    assert outcome.failures == (why,)
+    assert [m.verdict for m in outcome.metrics] == ["ok", "not trusted", "ok"]
+    assert verdict_line(outcome) == f"regressed: {why}"
+    assert "; or by a new red flag" in rule(outcome)
+    assert "not trusted" in gate_markdown(outcome)
+    (failure,) = ET.fromstring(gate_junit(outcome)).iter("failure")
+    assert failure.attrib["message"] == why
+    content = json.loads(gate_json(outcome))
+    assert (content["regressed"], content["new_flags"]) == (True, ["masked", "random"])
+    allowed = check(old, run, Limits(allow_unreliable=True))
+    assert allowed.failures == ()
+    assert allowed.metrics[1].verdict == "not trusted"
+    assert "red flag" not in rule(allowed)
+    assert check(old, run, Limits(metrics=("clean", "certified"))).failures == ()
+
+
+def test_known_red_flags_do_not_fail(sides):
+    known, run = flagged(sides["old"], "masked"), sides["near"]
+    assert check(known, flagged(run, "masked")).failures == ()
+    assert check(known, flagged(run, "masked", "random")).new_flags == ("random",)
+    assert check(known, flagged(run)).failures == ()
+
+
+def test_red_flags_that_nobody_looked_for_are_not_new(sides):
     old, run = sides["old"], sides["near"]
-    limits = Limits(flags=True)
-    with pytest.raises(NotComparableError, match="not diagnosed"):
-        check(old, run, limits)
-    red = run.model_copy(update={"flags": ("masked", "random")})
-    assert check(old, red).failures == ()
-    assert check(old, red, limits).failures == ("new red flag: masked", "new red flag: random")
-    known = old.model_copy(update={"flags": ("masked",)})
-    assert check(known, red, limits).new_flags == ("random",)
-    assert check(known, run.model_copy(update={"flags": ()}), limits).failures == ()
+    red = flagged(run, "masked")
+    with pytest.raises(NotComparableError, match="make the baseline with diagnostics"):
+        check(old, red)
+    with pytest.raises(NotComparableError, match="make the run with diagnostics"):
+        check(flagged(old), run)
+    for sides in ((old, red), (flagged(old), run)):
+        allowed = check(*sides, Limits(allow_unreliable=True))
+        assert (allowed.failures, allowed.new_flags) == ((), ())
+        assert check(*sides, Limits(metrics=("clean",))).failures == ()
+    assert check(old, flagged(run)).failures == ()  # none is red, so none is new
+    neither = check(old, run)
+    assert neither.failures == ()
+    assert "neither was diagnosed: masked gradients would not be noticed" in neither.notes
+
+
+def flagged(side, *names):
+    """A side that was diagnosed."""
+    return side.model_copy(update={"flags": names})
 
 
 def test_incomparable_pairs_say_why(sides, tmp_path):

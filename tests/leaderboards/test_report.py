@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.numpy
-from hostile_records import a_record, removed, set_in
+from hostile_records import a_record, diagnosed, removed, set_in
 from record_makers import a_frame, a_manifest, a_row, all_signs
 from test_explained_records import good as explained
 
@@ -51,7 +53,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return a_record(tmp_path_factory.mktemp("report") / "run").folder
+    return diagnosed(a_record(tmp_path_factory.mktemp("report") / "run")).folder
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +92,8 @@ def test_the_first_page_says_it_in_plain_words(report: Report) -> None:
         "tested on 10 samples of mini (test, 3 classes)",
         "change every input value by at most 0.1",
         "9 of 10 samples are classified rightly: 90.00%",
-        "2 of 10 were broken",
+        "2 of 10 were broken: the record says that for each an example was found and checked "
+        "again; examples are stored with it",
         "For 5 it is proved",
         "Of 2 neither is known",
         f"at least {CERTIFIED[0]} and at most {ROBUST[0]}",
@@ -141,7 +144,24 @@ def test_without_stored_examples_it_says_so(tmp_path: Path) -> None:
     removed("adversarial/pgd/*")(run)
     (run / "adversarial" / "pgd").rmdir()
     (run / "adversarial").rmdir()
-    assert "did not keep its adversarial examples" in section(build([run]), "Failures")
+    report = build([run])
+    assert "did not keep its adversarial examples" in section(report, "Failures")
+    assert "not stored, so nobody can replay them" in section(report, "Summary")
+
+
+def test_what_cannot_be_seen_is_written_out_in_commands(tmp_path: Path) -> None:
+    name = "it's \\ \u202egpj.exe\n"
+    model = a_manifest().model.model_copy(update={"name": name})
+    report = build([a_record(tmp_path / "run", model=model).folder])
+    for suffix in (".md", ".html"):
+        assert "\u202e" not in report_bytes(report, suffix).decode()
+    lines = report_bytes(report, ".md").decode().splitlines()
+    (command,) = [line.strip() for line in lines if line.startswith("    robust-eval")]
+    word = command.split(" --data")[0].removeprefix("robust-eval --model ")
+    assert word == r"$'it\'s \\ \U0000202egpj.exe\U0000000a'"
+    bash = ["bash", "-c", f"printf %s {word}"]
+    said = subprocess.run(bash, capture_output=True, check=True, env={"LC_ALL": "C.UTF-8"})
+    assert said.stdout.decode() == name
 
 
 def test_a_damaged_example_is_said_and_not_shown(tmp_path: Path) -> None:
@@ -239,7 +259,7 @@ def test_a_run_that_lies_has_no_report(tmp_path: Path) -> None:
 
 def test_several_runs_of_one_model(run: Path, tmp_path: Path) -> None:
     other = a_record(tmp_path / "other", run_id="run-2").folder
-    report = build([run, other, run])
+    report = build([run, other])
     assert [s.title for s in report.sections if s.level == 1] == [
         "Summary 1 of 2: predictions",
         "Summary 2 of 2: predictions",
@@ -252,6 +272,10 @@ def test_several_runs_of_one_model(run: Path, tmp_path: Path) -> None:
     stranger = a_record(tmp_path / "stranger", model=model).folder
     with pytest.raises(RecordError, match="of different models"):
         build([run, stranger])
+    shutil.copytree(run, tmp_path / "copy")
+    for again in (run, run / ".." / run.name, tmp_path / "copy"):
+        with pytest.raises(RecordError, match="are the same run: give it once"):
+            build([run, other, again])
 
 
 def slices_file(folder: Path, *lines: str, data: bytes | None = None) -> Path:
@@ -359,3 +383,9 @@ def test_a_run_whose_attacks_failed_says_so_first(tmp_path: Path) -> None:
     assert first.text.startswith("UNRELIABLE")
     assert "zero-gradient" in first.text
     assert "Red flags: zero-gradient" in section(report, "Diagnostics")
+
+
+def test_a_run_of_which_nobody_looked_says_so_in_a_box(tmp_path: Path) -> None:
+    first = build([a_record(tmp_path / "run").folder]).sections[0]
+    assert isinstance(first.blocks[0], Alarm)
+    assert "Nobody looked whether its attacks failed" in first.blocks[0].text

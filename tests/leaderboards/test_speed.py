@@ -10,7 +10,14 @@ import pytest
 
 from leaderboards.errors import NotComparableError, RecordError
 from leaderboards.speed import REFERENCE, compare_speed, read_timings
-from leaderboards.speed_report import speed_json, speed_junit, speed_markdown, verdict_line
+from leaderboards.speed_report import (
+    row,
+    rule,
+    speed_json,
+    speed_junit,
+    speed_markdown,
+    verdict_line,
+)
 
 
 def a_benchmark(name, seconds, spread=0.01, rounds=20, **stats):
@@ -62,7 +69,7 @@ def test_noise_is_taken_off(tmp_path, spread, slower):
 
 def test_noise_of_the_reference_counts_as_well(tmp_path):
     files = (
-        timings(tmp_path, "b", a_benchmark("a", 0.1), spread=0.5),
+        timings(tmp_path, "b", a_benchmark("a", 0.1), spread=0.3),
         timings(tmp_path, "h", a_benchmark("a", 0.15)),
     )
     assert not compare_speed(*map(read_timings, files), 1.25).slower
@@ -109,6 +116,35 @@ def test_single_rounds_are_not_judged(tmp_path):
         compared(tmp_path, old[:1], new[:1])
     with pytest.raises(NotComparableError, match="no benchmark has"):
         compared(tmp_path, [], new)
+
+
+def test_too_noisy_a_benchmark_is_never_ok(tmp_path):
+    """Noise raises the limit: at 280% of it, one that takes 10 times as long does not exceed it."""
+    old = [a_benchmark("a", 0.1), a_benchmark("b", 0.1)]
+    jittery = a_benchmark("a", 1.0, q1=0.2, q3=3.0)
+    found = compared(tmp_path, old, [jittery, a_benchmark("b", 0.1)])
+    assert [ratio.verdict for ratio in found.ratios] == ["not judged: too noisy", "ok"]
+    assert verdict_line(found) == "no benchmark is slower; 1 not judged"
+    assert "no benchmark is slower; 1 not judged" in speed_markdown(found)
+    assert row(found.ratios[0])[4:] == ("280.0%", "20.6", "not judged: too noisy")
+    assert "not judged if it does not and its noise is above 50%" in rule(found)
+    assert ET.fromstring(speed_junit(found))[0].attrib["skipped"] == "1"
+    assert [each["judged"] for each in json.loads(speed_json(found))["benchmarks"]] == [False, True]
+    with pytest.raises(NotComparableError, match=r"too noisy to be judged \(noise of 280% and"):
+        compared(tmp_path, old, [jittery])
+
+
+@pytest.mark.parametrize(
+    ("spread", "seconds", "verdict"),
+    [(0.49, 0.1, "ok"), (0.52, 0.1, "not judged: too noisy"), (0.6, 0.3, "slower")],
+)
+def test_noise_up_to_half_is_judged_and_what_is_slower_for_all_of_it(
+    tmp_path, spread, seconds, verdict
+):
+    quiet = a_benchmark("b", 0.1)
+    new = [a_benchmark("a", seconds, spread), quiet]
+    found = compared(tmp_path, [a_benchmark("a", 0.1), quiet], new)
+    assert {ratio.name[-1]: ratio.verdict for ratio in found.ratios}["a"] == verdict
 
 
 def test_without_the_reference_there_is_no_unit(tmp_path):

@@ -1,7 +1,7 @@
 "use strict";
 // The samples of a run, a page at a time: sorted by a column, filtered by words and text.
 (() => {
-  const size = 50;
+  const size = 50, paper = 2000; // rows of a page on the screen, and at most in print
   const { columns, pictures } = robustSamples;
   const n = columns[0].values.length;
   const at = (column, i) => {
@@ -20,7 +20,7 @@
   const form = document.getElementById("explore");
   const place = document.getElementById("explorer");
   const pager = document.getElementById("pages");
-  let sorted = null, descending = false, page = 0, found = [];
+  let sorted = null, descending = false, page = 0, found = [], printed = false;
 
   const search = make("label", "Text ", form, "wide");
   const text = make("input", "", search);
@@ -57,6 +57,8 @@
     return head;
   });
   const body = make("tbody", "", table);
+  const cut = make("p", "", null);
+  place.after(cut);
 
   function select() {
     const words = text.value.trim().toLowerCase().split(/\s+/).filter(Boolean);
@@ -83,7 +85,8 @@
     const pages = Math.max(1, Math.ceil(found.length / size));
     page = Math.min(page, pages - 1);
     const rows = document.createDocumentFragment();
-    for (const i of found.slice(page * size, (page + 1) * size)) {
+    const shown = printed ? found.slice(0, paper) : found.slice(page * size, (page + 1) * size);
+    for (const i of shown) {
       const line = make("tr", "", rows);
       columns.forEach((column, c) => {
         const cell = make(c ? "td" : "th", "", line, column.words ? "" : "n");
@@ -102,6 +105,8 @@
     }
     body.replaceChildren(rows);
     told.textContent = `${found.length} of ${n} samples`;
+    cut.textContent = shown.length < found.length ? `The first ${shown.length} of ${found.length} samples; the rest is on the page.` : "";
+    cut.hidden = !printed || !cut.textContent;
     pager.hidden = pages === 1;
     pager.replaceChildren();
     const go = (words, to) => {
@@ -118,6 +123,11 @@
   }
 
   function update() { page = 0; select(); show(); }
+
+  const onPaper = (on) => { printed = on; show(); };
+  addEventListener("beforeprint", () => onPaper(true));
+  addEventListener("afterprint", () => onPaper(false));
+  matchMedia("print").addEventListener("change", (event) => onPaper(event.matches));
 
   form.hidden = false;
   form.addEventListener("input", update);

@@ -143,7 +143,10 @@ def test_a_page_says_what_was_found(site) -> None:
     text = (site / "runs" / "run-1" / "index.html").read_text()
     for said in (
         "Of 10 samples, 9 are classified rightly as they are.",
-        "change every input value by at most 0.1 breaks 2:",
+        "change every input value by at most 0.1 breaks 2: the record says that for each an "
+        "example was found and checked again; examples are stored with it, and can be replayed.",
+        "from the manifest. It is the same run",
+        "robust-runs verify RUN",
         "For 5 it is proved that no such attacker can succeed; of 2 neither is known.",
         "at least 50.00% and at most 70.00%.",
         "certified 50.00%",
@@ -154,7 +157,17 @@ def test_a_page_says_what_was_found(site) -> None:
     samples = (site / "runs" / "run-1" / "samples.js").read_text()
     assert '"values":[null,0.0625,0.0625,null' in samples
     assert '"words":["broken","certified","undecided","wrong"]' in samples
+    assert '"title":"Distance of the example"' in samples
     assert '"pictures":{"1":"sample-1","2":"sample-2"}' in samples
+
+
+def test_a_page_says_where_no_examples_are_stored(runs, tmp_path) -> None:
+    shutil.copytree(runs / "stored", tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "adversarial")
+    build([tmp_path / "run"], tmp_path / "site", title="t")
+    text = (tmp_path / "site" / "runs" / "run-1" / "index.html").read_text()
+    assert "the examples are not stored, so nobody can replay them" in text
+    assert "can be replayed" not in text
 
 
 def test_examples_that_are_damaged_are_not_shown(runs, tmp_path) -> None:

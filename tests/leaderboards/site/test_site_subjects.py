@@ -34,7 +34,7 @@ def test_explanations_are_told_and_their_heat_maps_shown(tmp_path) -> None:
         "It counts as bent when its cosine distance from the clean one exceeds 0.1.",
         "Certified stable",
         "Proved: the truth is at most that",
-        "deviation linf",
+        "Largest change of an entry",
         "--explain gradient --explain-of logit --min-cosine 0.9",
         'src="explanation-3-box-width.png"',
     ):
@@ -42,7 +42,12 @@ def test_explanations_are_told_and_their_heat_maps_shown(tmp_path) -> None:
     assert len(list((tmp_path / "site").rglob("explanation-*.png"))) == 4
     index = (tmp_path / "site" / "index.html").read_text()
     assert "Explanation certified" in index
-    assert "cosine, median" in index
+    assert "Cosine similarity, median" in index
+    assert "orange is bent" in index
+    assert "(explanations: bent)" in index
+    (samples,) = (tmp_path / "site").rglob("samples.js")
+    assert '"title":"Bent by"' in samples.read_text()
+    assert "xample" not in samples.read_text()
 
 
 def test_kept_explanations_that_are_damaged_are_said_to_be(tmp_path) -> None:
@@ -68,6 +73,9 @@ def test_corruptions_are_a_table_of_severities(tmp_path) -> None:
     assert "1 of them are wrong under some corruption. 1 (50.00%) are right under all." in text
     assert "Mean accuracy 75.00%. Worst: fog, 75.00%." in text
     assert 'Accuracy in % at severity</th><th scope="col" class="n">1</th>' in text
+    index = (tmp_path / "site" / "index.html").read_text()
+    assert 'data-norm="" data-eps=""' in index
+    assert "bent" not in index
 
 
 def test_transformations_are_told_by_family(tmp_path) -> None:
@@ -99,5 +107,7 @@ def test_runs_that_look_for_the_nearest_have_a_curve_on_both_pages(tmp_path) -> 
     store.write_shard("crown", a_frame(*proofs))
     store.write_summary()
     text = page_of(tmp_path / "run", tmp_path)
+    (samples,) = (tmp_path / "site").rglob("samples.js")
+    assert '"title":"Nearest example"' in samples.read_text()
     assert "<title>Accuracy against eps</title>" in text
     assert "<title>Accuracy against eps</title>" in (tmp_path / "site" / "index.html").read_text()

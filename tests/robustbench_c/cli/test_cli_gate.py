@@ -82,7 +82,6 @@ def test_not_comparable_is_two_and_reported(gate, folders, tmp_path):
         ("--tolerance has to be 0 to 100", ("--tolerance", -1)),
         ("--tolerance has to be", ("--tolerance", "nan")),
         ("--max-lost has to be", ("--max-lost", -1)),
-        ("not diagnosed", ("--fail-on-unreliable",)),
     ],
 )
 def test_wrong_usage(gate, words, arguments):
@@ -97,6 +96,32 @@ def test_limits_reach_the_gate(gate):
     assert gate(*both, "--metrics", "robust,clean").code == 0
     assert gate(*both, "--alpha", 1e-12).code == 0
     assert gate("check", "--baseline", "old", "--run", "near", "--max-lost", 0).code == 1
+
+
+def test_new_red_flags(gate, tmp_path):
+    """As a pull request that masks gradients shows them; `unknown` was made by --no-diagnose."""
+    gate("baseline", "old", "--out", tmp_path / "unknown.json")
+    content = json.loads((tmp_path / "unknown.json").read_text())
+    for name, flags in {"none": [], "masked": ["zero-gradient"]}.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(content | {"flags": flags}))
+
+    def checked(before, now, *options):
+        sides = ("--baseline", tmp_path / f"{before}.json", "--run", tmp_path / f"{now}.json")
+        return gate("check", *sides, *options)
+
+    ended = checked("none", "masked")
+    assert (ended.code, ended.err) == (1, "")
+    told = "regressed: robust accuracy cannot be trusted: new red flag zero-gradient\n"
+    assert ended.out.endswith(told)
+    assert "not trusted" in ended.out
+    assert checked("none", "masked", "--allow-unreliable").code == 0
+    assert checked("masked", "masked").code == 0
+    ended = checked("unknown", "masked")
+    (line,) = ended.lines
+    assert (ended.code, "make the baseline with diagnostics" in line) == (2, True)
+    assert checked("none", "unknown").code == 2
+    ended = checked("unknown", "unknown")
+    assert (ended.code, "neither was diagnosed" in ended.out) == (0, True)
 
 
 def test_speed(gate, tmp_path):
@@ -134,11 +159,15 @@ def test_speed(gate, tmp_path):
 
 
 def test_real_timings(gate, tmp_path):
-    """What pytest-benchmark writes is read, and a machine is as fast as itself."""
+    """What pytest-benchmark writes is read; its clock ticks once at each look, load or not."""
     names, path = ("test_reference_workload", "test_own"), tmp_path / "real.json"
     call = "    benchmark.pedantic(sum, args=(range(20_000),), rounds=9)\n"
     tests = "".join(f"def {name}(benchmark):\n{call}" for name in names)
-    (tmp_path / "test_own.py").write_text(tests)
+    clock = (
+        "import pytest, itertools\nticks = itertools.count(1.0)\ndef look(): return next(ticks)\n"
+        "pytestmark = pytest.mark.benchmark(timer=look)\n"
+    )
+    (tmp_path / "test_own.py").write_text(clock + tests)
     ended = subprocess.run(
         [sys.executable, "-m", "pytest", "-c", "/dev/null", f"--benchmark-json={path}", "."],
         capture_output=True,
