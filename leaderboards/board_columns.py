@@ -54,8 +54,15 @@ def shown_columns(board: Board, short: bool = False) -> tuple[BoardColumn, ...]:
         column
         for column in COLUMNS
         if (column.short or not short)
-        and any(column.value(row) not in (None, "") for row in board.rows)
+        and any(
+            column.value(row) not in (None, "") or not_looked(column, row) for row in board.rows
+        )
     )
+
+
+def not_looked(column: BoardColumn, row: Row) -> bool:
+    """Whether a cell is empty because nobody looked if the attacks failed."""
+    return column.key in ("flags", "reliable") and row.entry.undiagnosed
 
 
 def _rate(
@@ -157,14 +164,16 @@ COLUMNS: tuple[BoardColumn, ...] = (
     _C("corruption_worst", "Worst corruption", "text", "The kind of corruption that costs most.",
        of_summary(lambda s: None if s.corruption is None else s.corruption.worst_kind)),
     _C("sparsity", "Sparsity", "rate", "Share of zeros among the weights of linear and convolution "
-       "layers.", of_size(of.sparsity), short=True),
-    _C("parameters", "Parameters", "count", "Number of parameters.",
+       "layers, as the record says.", of_size(of.sparsity), short=True),
+    _C("parameters", "Parameters", "count", "Number of parameters, as the record says.",
        of_manifest(lambda m: m.model.parameters), short=True),
-    _C("nonzero_parameters", "Parameters not 0", "count", "Parameters that are not 0.",
+    _C("nonzero_parameters", "Parameters not 0", "count", "Parameters that are not 0, as the "
+       "record says.",
        of_size(lambda s: s.nonzero_parameters)),
-    _C("macs", "MACs", "count", "Multiply-adds of one sample.", of_size(lambda s: s.macs)),
-    _C("nonzero_macs", "MACs not 0", "count", "Multiply-adds with the weights that are not 0.",
-       of_size(lambda s: s.nonzero_macs)),
+    _C("macs", "MACs", "count", "Multiply-adds of one sample, as the record says.",
+       of_size(lambda s: s.macs)),
+    _C("nonzero_macs", "MACs not 0", "count", "Multiply-adds with the weights that are not 0, as "
+       "the record says.", of_size(lambda s: s.nonzero_macs)),
     _C("forwards", "Forwards", "number", "Forward passes that the run spent, per sample.",
        of_summary(lambda s: s.cost.forwards_per_sample), better="smaller"),
     _C("backwards", "Backwards", "number", "Backward passes that the run spent, per sample.",

@@ -85,8 +85,9 @@ def subject(protocol: Protocol) -> str:
 def training(manifest: Manifest) -> str | None:
     """Return how the model was trained, as far as its card says: nobody checked it."""
     card, words = manifest.model.card or {}, []
-    if isinstance(recipe := card.get("recipe"), str):
-        words.append(recipe)
+    named = card.get("method") or card.get("recipe")  # older cards say no method
+    if isinstance(named, str):
+        words.append(named)
     if isinstance(threat := card.get("threat"), dict):
         norm, eps = threat.get("norm"), threat.get("eps")
         if isinstance(norm, str) and isinstance(eps, float):

@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from leaderboards.errors import RecordError
 from leaderboards.files import atomic_write_bytes, list_folder, read_bytes
-from leaderboards.manifest import Count, Record, Sha256, Slug, StepInfo, Text, explain
+from leaderboards.manifest import Count, Protocol, Record, Sha256, Slug, StepInfo, Text, explain
 from leaderboards.sample_ids import Ids
 from leaderboards.signs import SIGNS, About
 from leaderboards.verdicts import CLEAN_STEP, Verdict
@@ -109,6 +109,24 @@ class RedFlag(Record):
     """Values above it are red."""
     samples: Count
     """Samples that count."""
+
+
+def can_be_diagnosed(protocol: Protocol) -> bool:
+    """Whether a run has attacks on predictions to be diagnosed, in a ball that is not a point.
+
+    In L0 there is no search by gradients that the probes could be made of; those of smoothed
+    classifiers, corruptions and transformations are no attacks by gradients.
+    """
+    threat, kinds = protocol.threat, [step.kind for step in protocol.steps]
+    changed = protocol.corruption is not None or protocol.transformation is not None
+    smoothed = any(s.kind == "certificate" and "sigma" in s.parameters for s in protocol.steps)
+    return (
+        "attack" in kinds
+        and protocol.explanation is None
+        and not (changed or smoothed)
+        and threat.eps > 0
+        and threat.norm != "l0"
+    )
 
 
 def knowledge_of(step: StepInfo) -> Knowledge | None:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from leaderboards.canonical import canonical_json
+from leaderboards.diagnostics import can_be_diagnosed
 from leaderboards.errors import ContradictionError, RecordError
 from leaderboards.files import list_folder
 from leaderboards.manifest import Manifest
@@ -69,6 +70,11 @@ class Entry:
             return "not reproducible"
         return None
 
+    @property
+    def undiagnosed(self) -> bool:
+        """Whether nobody looked if its attacks failed, though it can be measured."""
+        return self.summary.flags is None and can_be_diagnosed(self.manifest.protocol)
+
 
 Keep = Callable[[Entry, RunStore], Any]
 
@@ -97,6 +103,8 @@ def read_entry(folder: Path, keep: Keep | None = None) -> Entry:
         ContradictionError: A sample is both certified and broken.
         RecordError: It is not a run, or it does not agree with itself.
     """
+    if folder.is_symlink():
+        raise RecordError(f"{folder} is a symbolic link, not a run's folder; name the folder")
     store = RunStore.open(folder).snapshot()
     problems = store.verify_bytes()
     if problems:

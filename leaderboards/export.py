@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
-from leaderboards.board_columns import COLUMNS, BoardColumn, shown_columns
+from leaderboards.board_columns import COLUMNS, BoardColumn, not_looked, shown_columns
 from leaderboards.boards import Board, Row
 from leaderboards.column_values import Value
 from leaderboards.markdown import table
@@ -22,6 +22,7 @@ from leaderboards.markdown import table
 EXPORT_SCHEMA: Final = 1
 Format = Literal["csv", "json", "md", "latex"]
 
+NOT_LOOKED = "not looked for"
 _PARTS = {column.key: column for column in COLUMNS if column.of is not None}
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _LATEX = {
@@ -57,6 +58,8 @@ def plain(value: Value) -> str | float | int | bool | None:
 
 def cell(column: BoardColumn, row: Row) -> str:
     """Return a cell for people: a rate with its interval and rank; `-` where nothing is known."""
+    if not_looked(column, row):
+        return NOT_LOOKED
     value = plain(column.value(row))
     if value is None:
         return "-"

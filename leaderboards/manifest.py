@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
@@ -26,6 +28,8 @@ from leaderboards.verdicts import CLEAN_STEP
 
 MANIFEST_SCHEMA: Final = 1
 MAX_MANIFEST_BYTES = 16 << 20
+_MOST_FEATURES = 2**31
+_LAST_YEAR = 2100
 
 
 def _canonical_ids(text: str) -> str:
@@ -42,6 +46,18 @@ def _not_clean(name: str) -> str:
     if name == CLEAN_STEP:
         raise RecordError(f"'{CLEAN_STEP}' is the name of every run's first step")
     return name
+
+
+def _fits(shape: tuple[int, ...]) -> tuple[int, ...]:
+    if math.prod(max(length, 1) for length in shape) > _MOST_FEATURES:
+        raise RecordError(f"a sample has more than {_MOST_FEATURES} features")
+    return shape
+
+
+def _in_our_time(created: datetime) -> datetime:
+    if created.year > _LAST_YEAR:
+        raise RecordError(f"begun after the year {_LAST_YEAR}")
+    return created
 
 
 Text = Annotated[str, StringConstraints(max_length=500)]
@@ -86,6 +102,14 @@ class SizeInfo(Record):
     packed_bytes: Count
     """The same as the zoo writes them: sparse weights as compressed rows."""
 
+    @model_validator(mode="after")
+    def _possible(self) -> SizeInfo:
+        if self.nonzero_weights > self.weights:
+            raise RecordError("more weights are not 0 than there are")
+        if self.nonzero_macs > self.macs:
+            raise RecordError("more MACs are of weights that are not 0 than there are")
+        return self
+
 
 class DrawsInfo(Record):
     """A random model as the mean of its probabilities over draws that are made once."""
@@ -122,6 +146,12 @@ class ModelInfo(Record):
     draws: DrawsInfo | None = None
     """Absent unless the model is the mean of a random one over draws."""
 
+    @model_validator(mode="after")
+    def _possible(self) -> ModelInfo:
+        if self.size is not None and self.size.nonzero_parameters > self.parameters:
+            raise RecordError("more parameters are not 0 than there are")
+        return self
+
     @model_serializer(mode="wrap")
     def _without_nothing(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out what is absent: older records are written as they were."""
@@ -143,7 +173,7 @@ class DataInfo(Record):
     """Hash of the whole set's content."""
     ids: Annotated[str, AfterValidator(_canonical_ids)]
     """Positions of the run's samples in the set, as ascending ranges: `0-999,1004`."""
-    shape: tuple[Annotated[int, Field(ge=0)], ...]
+    shape: Annotated[tuple[Annotated[int, Field(ge=0)], ...], AfterValidator(_fits)]
     """Shape of one sample."""
     classes: tuple[Text, ...] = Field(min_length=2)
     """Names of the classes, in the order of the labels."""
@@ -349,7 +379,7 @@ class Manifest(Record):
     """Format of this file."""
     run_id: Slug
     """Name of the run."""
-    created: AwareDatetime
+    created: Annotated[AwareDatetime, AfterValidator(_in_our_time)]
     """When the run was begun, with its time zone."""
     tool_version: Text
     """Version of robustbench-c that began it."""

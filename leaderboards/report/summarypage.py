@@ -59,6 +59,12 @@ def alarms(subject: Subject) -> Iterator[Block]:
             "or an attack let samples influence one another: another run may find something else, "
             "and the run is not ranked."
         )
+    if summary.complete and subject.entry.undiagnosed:
+        yield Alarm(
+            "NOT DIAGNOSED. Nobody looked whether its attacks failed, as the record has no "
+            "diagnostics: the empirical robust accuracy may be far too high. What is proved is not "
+            "affected."
+        )
     if summary.counts.error:
         yield Alarm(
             f"ERRORS. A step failed on {plural(summary.counts.error, 'sample')} that no other step "

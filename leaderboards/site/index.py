@@ -13,7 +13,7 @@ from leaderboards.board_columns import COLUMNS, BoardColumn
 from leaderboards.boards import Board, Row
 from leaderboards.entries import Refused
 from leaderboards.errors import one_line
-from leaderboards.export import Format
+from leaderboards.export import NOT_LOOKED, Format
 from leaderboards.site.bars import small_bar
 from leaderboards.site.pareto import Point, pareto
 from leaderboards.site.render import render
@@ -235,7 +235,8 @@ def _small(column: BoardColumn, row: Row) -> Markup:
 def _flags(row: Row) -> Markup:
     found = row.entry.summary.flags
     if not found:
-        return Markup("<td class=d>{}</td>").format(NOTHING if found is None else "none")
+        words = NOT_LOOKED if row.entry.undiagnosed else NOTHING if found is None else "none"
+        return Markup("<td class=d>{}</td>").format(words)
     names = ", ".join(flag.name for flag in found)
     told = " ".join(flag.meaning for flag in found)
     return Markup('<td class="text warn" title="{}">{}</td>').format(one_line(told, 300), names)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from leaderboards.diagnostics import FILE as DIAGNOSTICS
+from leaderboards.diagnostics import can_be_diagnosed
 from leaderboards.examples import FOLDER
 from leaderboards.sample_ids import format_ids
 from leaderboards.store import MANIFEST, SHARDS, SUMMARY, RunStore
@@ -40,6 +41,10 @@ def remarks(
         names = ", ".join(flag.name for flag in told.flags)
         problem = f"red flags, the attacks may have failed: {names}"
         yield Finding("warning", DIAGNOSTICS, problem, "try --attack auto")
+    looked = (store.folder / DIAGNOSTICS).exists() or not can_be_diagnosed(manifest.protocol)
+    if told is not None and told.complete and not looked:
+        problem = "nobody looked whether its attacks failed: robust accuracy may be far too high"
+        yield Finding("warning", DIAGNOSTICS, problem, "the same robust-eval makes the file")
     broken = sum(int(frame["verdict"].isin([Verdict.BROKEN]).sum()) for frame in frames.values())
     if broken and not (store.folder / FOLDER).exists() and manifest.protocol.corruption is None:
         problem = f"the {broken} adversarial examples are not stored: nobody can replay them"

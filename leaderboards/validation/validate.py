@@ -45,6 +45,9 @@ def validate(place: Path) -> Findings:
     Raises:
         RecordError: There is no such file or folder.
     """
+    if place.is_symlink():
+        problem = "a symbolic link, not a record"
+        return Findings.of(str(place), None, [Finding("error", ".", problem, "name the folder")])
     if place.is_dir():
         run_id, found = _check_folder(place)
         return Findings.of(str(place), run_id, found)

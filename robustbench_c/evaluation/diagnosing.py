@@ -12,26 +12,16 @@ from leaderboards.diagnostics import (
     DIAGNOSTICS_SCHEMA,
     Diagnostics,
     Measured,
+    can_be_diagnosed,
     chosen,
     read_diagnostics,
     red_flags,
     write_diagnostics,
 )
-from leaderboards.manifest import Protocol
 from leaderboards.settle import sample_verdicts
 from leaderboards.verdicts import CLEAN_STEP
 from robustbench_c.evaluation.sharing import once
 from robustbench_c.evaluation.task import Task
-
-
-def can_be_diagnosed(protocol: Protocol) -> bool:
-    """Whether a run has attacks on predictions to be diagnosed, in a ball that is not a point.
-
-    In L0 there is no search by gradients that the probes could be made of.
-    """
-    attacked = any(step.kind == "attack" for step in protocol.steps)
-    threat = protocol.threat
-    return attacked and protocol.explanation is None and threat.eps > 0 and threat.norm != "l0"
 
 
 def diagnose_run(task: Task) -> None:

@@ -118,6 +118,12 @@ class Recipe(Frozen):
         return self
 
     @property
+    def method(self) -> str:
+        """How it trains, in a few words for the card: `ibp, sparse: dynamic`."""
+        sparse = f", sparse: {self.sparse.method}" if self.sparse else ""
+        return f"{self.objective.name}{sparse}{', federated' if self.federated else ''}"
+
+    @property
     def sha256(self) -> str:
         """Hash of every setting; one that recipes did not have at first counts where it is set."""
         content = self.model_dump(mode="json")

@@ -214,6 +214,7 @@ def _draft(
             data=train.name,
             dataset_sha256=train.sha256,
             recipe=recipe.name,
+            method=recipe.method,
             recipe_sha256=recipe.sha256,
             seed=recipe.train.seed,
             epochs=recipe.train.epochs,

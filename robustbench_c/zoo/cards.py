@@ -189,6 +189,8 @@ class Draft(_Record):
     """Content hash of the training split."""
     recipe: Name | None = None
     """Name of the training recipe."""
+    method: Text | None = None
+    """How the recipe trains: its objective, and its sparse method: "ibp, sparse: dynamic"."""
     recipe_sha256: Sha256 | None = None
     """Hash of the recipe file."""
     seed: int | None = None
@@ -214,10 +216,11 @@ class Draft(_Record):
 
     @model_serializer(mode="wrap")
     def _without_nothing(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out what is absent of sparsity: dense models' cards stay as they were."""
+        """Leave out absent fields that older cards do not have: those stay as they were."""
         fields: dict[str, Any] = handler(self)
-        if self.sparsity is None:
-            del fields["sparsity"]
+        for name in ("method", "sparsity"):
+            if fields[name] is None:
+                del fields[name]
         return fields
 
     @model_validator(mode="after")

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from record_makers import CROWN, PGD, a_frame, a_manifest, a_row
+from record_makers import CROWN, PGD, a_frame, a_manifest, a_row, all_signs
 
+from leaderboards.diagnostics import Diagnostics, write_diagnostics
 from leaderboards.examples import example_path
 from leaderboards.store import RunStore
 
@@ -34,6 +35,17 @@ def a_record(folder: Path, **changes: Any) -> RunStore:
     place = example_path(folder, "pgd", path.name)
     place.parent.mkdir(parents=True)
     place.write_bytes(safetensors(np.array([1, 2]), clean, clean + np.float32(FAR)))
+    store.write_summary()
+    return store
+
+
+def diagnosed(store: RunStore) -> RunStore:
+    """The same of `a_record`, with diagnostics and no red flag."""
+    looked_at = tuple(range(1, 10))
+    write_diagnostics(store, Diagnostics(
+        identity=store.manifest.identity(), looked_at=looked_at, measured=all_signs(9),
+        forwards=1, backwards=1, seconds=0.5,
+    ))  # fmt: skip
     store.write_summary()
     return store
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from hostile_records import a_record
+from hostile_records import a_record, diagnosed
 
 from leaderboards.errors import RecordError
 from leaderboards.validation import archive
@@ -38,7 +38,7 @@ def named(name: str, mode: int = 0, **fields: int) -> zipfile.ZipInfo:
 
 @pytest.mark.parametrize("top", ["", "run/"])
 def test_a_record_is_unpacked_and_checked(tmp_path: Path, top: str) -> None:
-    run = a_record(tmp_path / "run").folder
+    run = diagnosed(a_record(tmp_path / "run")).folder
     files = [(f"{top}{p.relative_to(run)}", p.read_bytes()) for p in run.rglob("*") if p.is_file()]
     path = zipped(tmp_path / "run.zip", files)
     found = validate(path)

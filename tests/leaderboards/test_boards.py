@@ -14,6 +14,7 @@ from run_makers import write_run
 
 from leaderboards.board_columns import COLUMNS, shown_columns
 from leaderboards.boards import RATES, boards_of
+from leaderboards.column_values import training
 from leaderboards.entries import find_runs, read_entries, read_entry
 from leaderboards.store import RunStore
 
@@ -175,9 +176,27 @@ def test_columns_hold_what_they_say(runs):
     assert "bent" not in shown
     assert [c.key for c in shown_columns(board, short=True)] == [
         k for k in shown if k in ("model", "clean", "robust", "certified", "verifier", "gap")
-        or k in ("parameters", "seconds")
+        or k in ("parameters", "seconds", "flags")
     ]  # fmt: skip
     assert pd.isna(weak["flags"])
+
+
+@pytest.mark.parametrize(
+    ("card", "told"),
+    [
+        (None, None),
+        ({"recipe": "net-7"}, "net-7"),
+        ({"recipe": "net-7", "method": "trades"}, "trades"),
+        (
+            {"recipe": "net-7", "method": "ibp", "threat": {"norm": "linf", "eps": 0.1}},
+            "ibp, against linf 0.1",
+        ),
+    ],
+)
+def test_training_is_the_method_and_of_older_cards_the_recipe(card, told):
+    manifest = a_manifest()
+    model = manifest.model.model_copy(update={"card": card})
+    assert training(manifest.model_copy(update={"model": model})) == told
 
 
 def test_document_has_the_columns_as_they_are():

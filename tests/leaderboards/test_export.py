@@ -89,6 +89,12 @@ def test_markdown_shows_names_as_they_are(boards):
     assert r"20.0% \[2.5, 55.6\] #1-2" in row
 
 
+def test_tables_say_where_nobody_looked_for_flags(boards):
+    header, _, *rows = export(boards[:1], "md").splitlines()[2:]
+    assert "| Red flags |" in header
+    assert all("| not looked for |" in row for row in rows if row)
+
+
 def test_latex_escapes_and_has_rules(boards):
     text = export([named(boards[0], r"a_b & 50% $x$ #1 {y} \input{z} ~^")], "latex")
     assert r"a\_b \& 50\% \$x\$ \#1 \{y\} \textbackslash{}input\{z\} \textasciitilde{}" in text

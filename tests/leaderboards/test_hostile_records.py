@@ -18,6 +18,7 @@ from hostile_records import (
     FAR,
     a_record,
     claims_fewer,
+    diagnosed,
     disagreeing,
     edit,
     many,
@@ -31,9 +32,10 @@ from hostile_records import (
 )
 from record_makers import CROWN, PGD, a_manifest
 
-from leaderboards.entries import read_entry
+from leaderboards.entries import find_runs, read_entries, read_entry
 from leaderboards.errors import RecordError
 from leaderboards.manifest import Protocol
+from leaderboards.store import RunStore
 from leaderboards.validation import tree
 from leaderboards.validation.findings import Findings
 from leaderboards.validation.validate import validate
@@ -328,15 +330,37 @@ def test_a_feature_that_may_not_change_has_to_stay(tmp_path: Path) -> None:
     assert problems == ["sample 1: changes a feature that may not change (and 1 more)"]
 
 
-def test_a_valid_record_has_no_finding(valid: Path) -> None:
-    assert looked_at(valid).found == ()
+def test_a_valid_record_has_no_finding(run: Path) -> None:
+    assert looked_at(diagnosed(RunStore.open(run)).folder).found == ()
+
+
+def test_whoever_removes_the_diagnostics_is_told_of(run: Path) -> None:
+    diagnosed(RunStore.open(run))
+    removed("diagnostics.json")(run)
+    RunStore.open(run).write_summary()
+    (found,) = looked_at(run).found
+    assert (found.severity, found.place) == ("warning", "diagnostics.json")
+    assert "nobody looked whether its attacks failed" in found.problem
+
+
+def test_a_linked_folder_is_no_record(valid: Path, tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    link = tmp_path / "runs" / "link"
+    link.symlink_to(valid)
+    (found,) = looked_at(link).found
+    assert (found.severity, "symbolic link" in found.problem) == ("error", True)
+    for place in (link, tmp_path / "runs"):
+        entries, refused = read_entries(find_runs([place]))
+        assert (entries, [each.folder for each in refused]) == ([], [link])
+        assert "a symbolic link" in refused[0].problem
 
 
 def test_markup_where_text_is_legal_is_text(tmp_path: Path) -> None:
     manifest = a_manifest()
     model = manifest.model.model_copy(update={"name": SCRIPT, "card": {SCRIPT: SCRIPT}})
     data = manifest.data.model_copy(update={"classes": (SCRIPT, "javascript:alert(1)", "bag")})
-    run = a_record(tmp_path / "run", model=model, data=data, notices=(SCRIPT,)).folder
+    store = a_record(tmp_path / "run", model=model, data=data, notices=(SCRIPT,))
+    run = diagnosed(store).folder
     assert [(f.severity, f.problem) for f in looked_at(run).found] == [("note", SCRIPT)]
 
 

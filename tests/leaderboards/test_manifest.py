@@ -143,6 +143,30 @@ def test_every_field_is_documented() -> None:
             todo += [k for k in kinds if hasattr(k, "model_fields")]
 
 
+@pytest.mark.parametrize(
+    ("place", "value", "problem"),
+    [
+        ("model.size.nonzero_weights", 8, "more weights are not 0 than there are"),
+        ("model.size.nonzero_macs", 8, "more MACs"),
+        ("model.size.nonzero_parameters", 11, "more parameters are not 0 than there are"),
+        ("data.shape", [2**16, 2**16], "more than 2147483648 features"),
+        ("data.shape", [0, 2**60], "more than 2147483648 features"),
+        ("created", "2101-01-01T00:00:00Z", "after the year 2100"),
+    ],
+)
+def test_claims_that_are_impossible_are_refused(place: str, value: Any, problem: str) -> None:
+    told = json.loads(a_manifest().to_bytes())
+    told["model"]["size"] = dict.fromkeys(SizeInfo.model_fields, 7)
+    parse_manifest(json.dumps(told).encode(), "m")
+    *parents, last = place.split(".")
+    inner = told
+    for name in parents:
+        inner = inner[name]
+    inner[last] = value
+    with pytest.raises(RecordError, match=problem):
+        parse_manifest(json.dumps(told).encode(), "m")
+
+
 def test_a_model_without_a_size_is_written_as_before_there_was_one() -> None:
     manifest = a_manifest()
     assert b'"size"' not in manifest.to_bytes()

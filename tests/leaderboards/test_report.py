@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.numpy
-from hostile_records import a_record, removed, set_in
+from hostile_records import a_record, diagnosed, removed, set_in
 from record_makers import a_frame, a_manifest, a_row, all_signs
 from test_explained_records import good as explained
 
@@ -53,7 +53,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return a_record(tmp_path_factory.mktemp("report") / "run").folder
+    return diagnosed(a_record(tmp_path_factory.mktemp("report") / "run")).folder
 
 
 @pytest.fixture(scope="module")
@@ -383,3 +383,9 @@ def test_a_run_whose_attacks_failed_says_so_first(tmp_path: Path) -> None:
     assert first.text.startswith("UNRELIABLE")
     assert "zero-gradient" in first.text
     assert "Red flags: zero-gradient" in section(report, "Diagnostics")
+
+
+def test_a_run_of_which_nobody_looked_says_so_in_a_box(tmp_path: Path) -> None:
+    first = build([a_record(tmp_path / "run").folder]).sections[0]
+    assert isinstance(first.blocks[0], Alarm)
+    assert "Nobody looked whether its attacks failed" in first.blocks[0].text

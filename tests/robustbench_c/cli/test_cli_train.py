@@ -164,6 +164,7 @@ def test_shipped_cards_name_the_recipe_as_it_is():
     for name, path in known_recipes().items():
         if name in zoo.names():
             assert zoo.card(name).recipe_sha256 == load_recipe(str(path)).sha256, name
+            assert zoo.card(name).method == load_recipe(str(path)).method, name
 
 
 @pytest.mark.parametrize(
