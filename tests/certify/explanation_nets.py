@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
+import pytest
 import torch
 from bound_nets import Fn
 from torch import Tensor, nn
@@ -132,3 +134,11 @@ def net(name: str, seed: int = 0) -> nn.Module:
                 module.weight.normal_()
                 module.bias.normal_()
     return model.eval()
+
+
+def in_short(names: Iterable[str], offset: int = 0) -> list[Any]:
+    """Parameters of a test: every other name, the others where slow tests run."""
+    return [
+        name if (i + offset) % 2 == 0 else pytest.param(name, marks=pytest.mark.slow)
+        for i, name in enumerate(names)
+    ]

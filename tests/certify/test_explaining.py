@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from explanation_nets import CLASSES, NETS, SHAPE, net
+from explanation_nets import CLASSES, NETS, SHAPE, in_short, net
 from torch import Tensor, nn
 
 from attacks.explanations import Explanation, explain, seeds
@@ -79,7 +79,7 @@ def check(
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", in_short(NETS))
 def test_nothing_lies_outside(name: str, method: str) -> None:
     check(net(name), Explanation(), 0.1, None, method)
     check(net(name), Explanation(of="loss"), 0.02, WeightBudget(0.02), method)
@@ -87,7 +87,7 @@ def test_nothing_lies_outside(name: str, method: str) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ["relu", "sigmoid, images", "max pooling"])
+@pytest.mark.parametrize("name", in_short(["relu", "sigmoid, images", "max pooling"]))
 def test_every_explanation(name: str, kind: str, method: str) -> None:
     explanation = KINDS[kind]()
     for budget in (None, WeightBudget(0.01), WeightBudget(0.01, relative=False)):
@@ -119,7 +119,7 @@ def test_at_a_point_the_box_in_float32_holds_the_float64_value(name: str) -> Non
         assert float((box.upper - box.lower).max()) <= 2e-4 * float(1 + value.detach().abs().amax())
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", in_short(NETS, 1))
 def test_boxes_of_a_batch_are_those_of_its_samples(name: str) -> None:
     """`batch summing`: auto_LiRPA 0.7.1 adds the samples' Jacobian bounds up."""
     model, x = net(name), samples()

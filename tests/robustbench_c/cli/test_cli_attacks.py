@@ -161,7 +161,7 @@ def test_features_that_may_change_are_counted(command, robust_runs, tmp_path):
     ("words", "told"),
     [
         (("--eps", 20), "the attack pgd is for linf, l2, l1, not for l0, which takes sigma-zero"),
-        (("--eps", 20, "--attack", "auto"), "which takes sigma-zero"),
+        (("--eps", 20, "--attack", "auto"), "--attack takes sigma-zero, nearest there"),
         (("--eps", 2.5, "--attack", "sigma-zero"), "of l0, --eps is a number of features"),
         (("--attack", "sigma-zero"), "of l0, --eps is a number of features"),
         (("--eps", 2, "--eps-unit", "range", "--attack", "sigma-zero"), "has no --eps-unit"),
