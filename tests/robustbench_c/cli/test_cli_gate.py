@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -174,6 +175,7 @@ def test_real_timings(gate, tmp_path):
         text=True,
         check=False,
         cwd=tmp_path,
+        env={k: v for k, v in os.environ.items() if not k.startswith("PYTEST")},  # not a worker
     )
     assert ended.returncode == 0, ended.stdout
     ended = gate("speed", "--baseline", path, "--head", path)
