@@ -5,23 +5,17 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from leaderboards.report.blocks import Curve, Report, Sandwich
 from leaderboards.site.bars import sandwich
 from leaderboards.site.curve import curve_plot
+from leaderboards.site.render import templates_of
 
 
 def render(report: Report) -> bytes:
     """Return the file."""
-    environment = Environment(
-        loader=PackageLoader("leaderboards.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates_of("leaderboards.report")
     environment.filters |= {"kind": _kind, "png": _png, "drawn": _drawn}
     text = environment.get_template("report.html").render(report=report)
     return (text.rstrip() + "\n").encode()

@@ -23,17 +23,22 @@ def _shown(value: Any) -> Any:
     return value
 
 
-@cache
-def environment() -> Environment:
-    """The templates of the site, with their filters."""
-    made = Environment(
-        loader=PackageLoader("leaderboards.site"),
+def templates_of(package: str, **options: Any) -> Environment:
+    """The templates of a package: all that they are given is escaped, and has to be there."""
+    return Environment(
+        loader=PackageLoader(package),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=_shown,
+        **options,
     )
+
+
+@cache
+def environment() -> Environment:
+    """The templates of the site, with their filters."""
+    made = templates_of("leaderboards.site", finalize=_shown)
     made.filters |= {"percent": percent, "number": number, "count": count, "signed": signed}
     return made
 
