@@ -216,9 +216,11 @@ def _node(
             "cannot bound this model: what it computes depends on the batch size"
         )
     sizes = tuple(_argument(x, y, {}) for x, y in zip(*shapes, strict=True))
-    kind = values[0].dtype if isinstance(values[0], Tensor) else None
+    one = isinstance(values[0], Tensor)
+    kind, device = (values[0].dtype, values[0].device) if one else (None, None)
     inputs = tuple(references((args, tuple(kwargs.values()))))
-    return Node(len(nodes), op, args, kwargs, inputs, shapes[0], sizes, kind, path, name)
+    shape = shapes[0]
+    return Node(len(nodes), op, args, kwargs, inputs, shape, sizes, kind, device, path, name)
 
 
 def _argument(a: Any, b: Any, place: dict[fx.Node, int]) -> Argument:

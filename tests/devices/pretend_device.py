@@ -14,11 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
+from importlib import import_module
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -37,8 +39,8 @@ _INDEXED = {"index", "_unsafe_index", "index_put", "_index_put_impl", "_unsafe_i
 _PRODUCTS = {"mm", "bmm", "addmm", "baddbmm", "mv", "dot", "convolution", "addmv"}
 
 
-class DeviceError(RuntimeError):
-    """What CUDA would not have done."""
+class DeviceError(BaseException):
+    """What CUDA would not have done; no Exception, which runs write down as a sample's own."""
 
 
 class Tags:
@@ -119,7 +121,9 @@ class _Operations(TorchDispatchMode):
         for number, (value, place) in enumerate(zip(inputs, places, strict=False)):
             fits = value.dim() == 0 and (name in _SCALARS_FIT or (name in _INDEXED and number))
             if place is None and not (fits and (number or name == "where" or name == "mul")):
-                told = [(tuple(v.shape), str(p or "cpu")) for v, p in zip(inputs, places, strict=False)]
+                told = [
+                    (tuple(v.shape), str(p or "cpu")) for v, p in zip(inputs, places, strict=False)
+                ]
                 raise DeviceError(f"{name}: operands on two devices: {told}")
 
 
@@ -142,7 +146,9 @@ class _Functions(TorchFunctionMode):
             return self._move(func, name, args, kwargs)
         if first is not None and name == "pin_memory":
             if self.tags.of(first) == CUDA:
-                raise DeviceError("cannot pin a tensor on cuda: only dense CPU tensors can be pinned")
+                raise DeviceError(
+                    "cannot pin a tensor on cuda: only dense CPU tensors can be pinned"
+                )
             self.pinned += 1
             return first.clone()
         if first is not None and name in ("numpy", "__array__") and self.tags.of(first) == CUDA:
@@ -159,7 +165,9 @@ class _Functions(TorchFunctionMode):
             place = asked if asked is not None else self._device(first)
             if place.type != drawn.device.type:
                 raise DeviceError(f"{name}: a generator of another device than {place}")
-        if not inside and (asked is not None or not inputs):
+        if inside and asked is not None and asked.type == "cpu" and not inputs:
+            return result  # as traced: where the trace was
+        if asked is not None or not inputs:
             tag = CUDA if asked is not None and asked.type == "cuda" else None
             return self._put(result, tag) if isinstance(result, Tensor) else result
         return result
@@ -196,8 +204,8 @@ class _Functions(TorchFunctionMode):
             device, rest = self._device(other), [other.dtype, *rest]
         kwargs.pop("other", None)
         target = self._device(tensor) if device is None else torch.device(device)
-        tag = CUDA if target.type == "cuda" else None
         there = self.tags.of(tensor)
+        tag = there if device is None else CUDA if target.type == "cuda" else None
         moved = tensor
         for option in [*rest, kwargs.get("dtype")]:
             if isinstance(option, torch.dtype):
@@ -241,6 +249,12 @@ def pretend_cuda() -> Iterator[_Functions]:
         patch.setattr(torch.cuda, "manual_seed", lambda *_: None)
         patch.setattr(torch.cuda, "get_rng_state", lambda *_: None)
         patch.setattr(torch.cuda, "set_rng_state", lambda *_: None)
+        # what a trace remembers of tensors; and what asks in C++ where tensors are
+        patch.setattr(FakeTensor, "device", property(lambda _: CUDA))
+        patch.setattr(
+            import_module("torch.nn.utils.clip_grad"), "_has_foreach_support", lambda *_: False
+        )
+        patch.setattr(import_module("torch.optim.optimizer"), "_foreach_supported_types", [])
         stack.enter_context(functions)
         stack.enter_context(_Operations(tags))
         yield functions

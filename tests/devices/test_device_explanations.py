@@ -35,9 +35,7 @@ CASES = {
     ),
     "top k": ExplainConfig(criterion=Criterion("top-k", 0.4, 5), attack=QUICK),
     "into top k": ExplainConfig(criterion=Criterion("into-top-k", 0.0, 5, (3, 9)), attack=QUICK),
-    "lists": ExplainConfig(
-        attack=None, methods=("crown-interval",), lipschitz=2, monotone=(3, 10)
-    ),
+    "lists": ExplainConfig(attack=None, methods=("crown-interval",), lipschitz=2, monotone=(3, 10)),
 }
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from copy import deepcopy
 
 import pytest
-import torch
 
 import robustbench_c
 from attacks.apgd import APGDConfig
@@ -62,7 +61,9 @@ EPS = {"linf": 0.06, "l2": 0.4, "l1": 2.0, "l0": 4}
 
 
 def named(case):
-    return getattr(case, "name", None) or (type(case).__name__ if not isinstance(case, str) else case)
+    return getattr(case, "name", None) or (
+        type(case).__name__ if not isinstance(case, str) else case
+    )
 
 
 @pytest.fixture
@@ -89,7 +90,9 @@ def test_attacks(both, same, norm, config):
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 @pytest.mark.parametrize("method", ["crown-ibp", "alpha-crown", "complete"])
 def test_certificates(both, same, norm, method):
-    config = CertifyConfig(method, Budget(iterations=3, subproblems=20), radius=(method, norm) == ("crown-ibp", "linf"))
+    config = CertifyConfig(
+        method, Budget(iterations=3, subproblems=20), radius=(method, norm) == ("crown-ibp", "linf")
+    )
     threat = ThreatModel.box(norm, EPS[norm] / 2)
     one, other = both(robustbench_c.evaluate, threat=threat, attack="none", certify=config)
     same(one, other)
