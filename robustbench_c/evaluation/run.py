@@ -56,6 +56,7 @@ from robustbench_c.evaluation.protocol_steps import (
 from robustbench_c.evaluation.proving import prove_samples
 from robustbench_c.evaluation.radius_plot import plot_radii
 from robustbench_c.evaluation.removal import remove_run
+from robustbench_c.evaluation.run_log import logged
 from robustbench_c.evaluation.sharing import Progress
 from robustbench_c.evaluation.steps import clean_fault, clean_rows, precise_form
 from robustbench_c.evaluation.subject import subject
@@ -232,7 +233,7 @@ def evaluate(
             artefacts.keep(store, step.name)
     if len(recorded) < len(dataset):
         store.write_shard("clean", clean)
-    with passes_of(store.manifest):
+    with passes_of(store.manifest), logged(store, target, resumed):
         task = Task(
             store,
             dataset,
