@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -34,6 +34,7 @@ class SharedProgress(Protocol):
         ...
 
 
+Item = TypeVar("Item")
 Report = Callable[[int, int], None]
 """Called with (samples finished, samples settled) of one shard."""
 
@@ -68,6 +69,12 @@ def cut(ids: Ids, size: int) -> list[Ids]:
     """Cut samples, by ascending id, into shards."""
     ids = np.sort(ids)
     return [ids[start : start + size] for start in range(0, len(ids), size)]
+
+
+def begun_at(start: float, items: Sequence[Item]) -> list[Item]:
+    """Return items in turn from the one where a worker begins, in [0, 1) of all of them."""
+    first = int(start * len(items))
+    return [*items[first:], *items[:first]]
 
 
 def work_off(
@@ -132,8 +139,7 @@ class _Step:
         there = store.read_step(step)
         known = there["sample_id"].to_numpy()
         left = [ids for each in shards if len(ids := np.setdiff1d(each, known))]
-        first = int(leases.start * len(left))
-        self.left = {store.shard_path(step, ids): ids for ids in left[first:] + left[:first]}
+        self.left = {store.shard_path(step, ids): ids for ids in begun_at(leases.start, left)}
         self._samples = len(np.union1d(known, np.concatenate([*shards, _NONE])))
         self._shards = len(shards)
         self._finished, self._settled = len(there), int(there["verdict"].isin(_SETTLED).sum())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from types import SimpleNamespace
 
 import pytest
@@ -78,14 +77,14 @@ def test_waiting_and_taking_over_are_told(run, linear, tmp_path, monkeypatch):
     path = run.store.shard_paths("pgd")[0]
     content = path.read_bytes()
     path.unlink()
-    with Leases(run.folder).claim("pgd", path.name):
-        threading.Timer(0.1, path.write_bytes, (content,)).start()
+    with Leases(run.folder).claim("pgd", path.name), monkeypatch.context() as patch:
+        patch.setattr(run_log, "still_waiting", lambda: path.write_bytes(content))
         linear.evaluate(tmp_path, **again)
     told = read_logs(run.folder).workers[-1].lines
     assert [line.event for line in told] == ["started", "step", "waiting", "ended"]
     path.unlink()
     lease = run.folder / "leases" / "pgd" / f"{path.name}.lease"
-    lease.parent.mkdir(parents=True)
+    lease.parent.mkdir(parents=True, exist_ok=True)
     lease.write_text('{"host": "node7", "pid": 12}')
     os.utime(lease, (1, 1))
     linear.evaluate(tmp_path, **again)
