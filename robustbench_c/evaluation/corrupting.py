@@ -27,7 +27,7 @@ from robustbench_c.errors import UsageError
 from robustbench_c.evaluation.changing import begin, whole_box
 from robustbench_c.evaluation.passes import passes_of
 from robustbench_c.evaluation.run import Run
-from robustbench_c.evaluation.sharing import Progress, Report, cut, work_off
+from robustbench_c.evaluation.sharing import Progress, Report, cut, finish, work_off
 from robustbench_c.evaluation.steps import frame_of, whole_where
 from robustbench_c.evaluation.task import Task
 from robustbench_c.evaluation.threats import threat_info
@@ -104,7 +104,7 @@ def corruptions(
     with passes_of(store.manifest):
         for kind in kinds:
             _corrupt_samples(begun.task, kind, severities)
-    return Run(store.folder, store, store.write_summary(), begun.resumed)
+    return Run(store.folder, store, finish(store), begun.resumed)
 
 
 def _step(kind: KindName, severities: tuple[int, ...]) -> StepInfo:

@@ -14,6 +14,7 @@ import numpy as np
 from leaderboards.manifest import Manifest
 from leaderboards.sample_ids import Ids
 from leaderboards.store import RunStore
+from leaderboards.summary import Summary
 from leaderboards.verdicts import Verdict
 from robustbench_c.evaluation.leases import Leases
 
@@ -113,6 +114,14 @@ def once(leases: Leases, name: str, is_there: Callable[[], bool], make: Callable
         if not mine:
             time.sleep(_PAUSE)
     leases.clear()
+
+
+def finish(store: RunStore) -> Summary:
+    """Write the summary of a run whose steps are done, and remove what the killed have left."""
+    summary = store.write_summary()
+    store.remove_leftovers()
+    Leases(store.folder).remove()
+    return summary
 
 
 _SETTLED = [str(Verdict.BROKEN), str(Verdict.CERTIFIED)]

@@ -34,7 +34,7 @@ from robustbench_c.evaluation.manifests import manifest_of
 from robustbench_c.evaluation.passes import passes_of
 from robustbench_c.evaluation.removal import remove_run
 from robustbench_c.evaluation.run import Run
-from robustbench_c.evaluation.sharing import Progress, Report, cut, shard_size, work_off
+from robustbench_c.evaluation.sharing import Progress, Report, cut, finish, shard_size, work_off
 from robustbench_c.evaluation.smoothing_rows import estimation_rows, selection_rows
 from robustbench_c.evaluation.subject import model_info, subject
 from robustbench_c.evaluation.task import places_of, right_ids
@@ -146,7 +146,7 @@ def smooth(
         on = _Smoothed(store, data, x, classifier, config, threat.eps, seed)
         _select(on, progress)
         _certify(on, progress)
-    return Run(folder, store, store.write_summary(), resumed)
+    return Run(folder, store, finish(store), resumed)
 
 
 def smoothed_info(base: LoadedModel, config: SmoothingConfig) -> ModelInfo:

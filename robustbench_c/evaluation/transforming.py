@@ -23,7 +23,7 @@ from robustbench_c.evaluation.attacking import in_float64_too, work_through
 from robustbench_c.evaluation.changing import begin, whole_box
 from robustbench_c.evaluation.passes import passes_of
 from robustbench_c.evaluation.run import Run
-from robustbench_c.evaluation.sharing import Progress, Report
+from robustbench_c.evaluation.sharing import Progress, Report, finish
 from robustbench_c.evaluation.steps import Judged, attack_rows
 from robustbench_c.evaluation.task import Task, right_ids, settled_before
 from robustbench_c.evaluation.threats import threat_info
@@ -103,7 +103,7 @@ def transformations(
     with passes_of(task.store.manifest):
         for step in steps:
             _transform_samples(task, step, _settings(step, families, config))
-    return Run(task.store.folder, task.store, task.store.write_summary(), begun.resumed)
+    return Run(task.store.folder, task.store, finish(task.store), begun.resumed)
 
 
 def _step(name: FamilyName, levels: int) -> StepInfo:
