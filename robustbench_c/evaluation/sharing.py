@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from robustbench_c.evaluation.leases import Leases
 
 Progress = Callable[[str, int, int, int], None]
 """Called with (step, samples finished, samples in all, samples it settled)."""
+Item = TypeVar("Item")
 Report = Callable[[int, int], None]
 """Called with (samples finished, samples settled) of one shard."""
 
@@ -54,6 +56,12 @@ def cut(ids: Ids, size: int) -> list[Ids]:
     return [ids[start : start + size] for start in range(0, len(ids), size)]
 
 
+def begun_at(start: float, items: Sequence[Item]) -> list[Item]:
+    """Return items in turn from the one where a worker begins, in [0, 1) of all of them."""
+    first = int(start * len(items))
+    return [*items[first:], *items[:first]]
+
+
 def work_off(
     store: RunStore,
     leases: Leases,
@@ -84,8 +92,7 @@ def work_off(
             progress(step, finished + done, total, settled + hits)
 
     report(0, 0)
-    first = int(leases.start * len(left))
-    left = left[first:] + left[:first]
+    left = begun_at(leases.start, left)
     while left:
         before = len(left)
         for ids in list(left):
