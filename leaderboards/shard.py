@@ -82,7 +82,7 @@ def decode(
         if isinstance(error, RecordError):
             raise
         raise RecordError(
-            f"not a whole Parquet file ({error}): remove it, and the command of the run makes it anew"
+            f"not a whole Parquet file ({error}): remove it, and the run's command makes it anew"
         ) from None
     if table.num_rows != rows:
         raise RecordError(f"{table.num_rows} rows, but it claims {rows}")

@@ -1,9 +1,9 @@
 """Who works on which shard: leases in the run's folder, for workers that share nothing else.
 
 RUN/leases/<step>/<shard>.lease is made atomically, touched while its owner lives, and removed when
-the shard is there. One that nobody touches for long, while somebody looks on, is taken over, at once
-where its owner is a process of this machine that has ended. No two clocks are compared: those of
-machines and of their file systems may be hours apart. Leases save work, they guard nothing: two
+the shard is there. One that nobody touches for long, while somebody looks on, is taken over; at
+once where its owner is a process of this machine that has ended. No two clocks are compared: those
+of machines and of their file systems may be hours apart. Leases save work, they guard nothing: two
 workers on one shard write the same rows but for the time, and the record counts them once.
 """
 
