@@ -201,8 +201,7 @@ def evaluate(
         raise UsageError(f"--eps-unit '{eps_unit}' is neither input nor range")
     random_models.check_draws(context.params)
     start = workers.start_of(shard)
-    if overwrite and (workers_ > 1 or shard is not None):
-        raise UsageError("--overwrite is for one process: start afresh without workers first")
+    workers.refuse_overwrite(overwrite, workers_, shard)
     if explain is not None:
         context.with_resource(workers.beside(workers_, shard))
         return explaining.evaluate_explanations(context, _batch_size(batch_size))

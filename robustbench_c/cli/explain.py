@@ -197,17 +197,17 @@ def evaluate_explanations(context: typer.Context, batch_size: int | None) -> Pat
     if given["as_json"]:
         print(run.summary.to_bytes().decode(), end="")
     else:
-        _show(run)
+        _show(run, shared=given["workers_"] > 1 or given["shard"] is not None)
     return run.folder
 
 
-def _show(run: Run) -> None:
+def _show(run: Run, shared: bool) -> None:
     from robustbench_c.cli.tables import print_run
     from robustbench_c.evaluation.explained_curve import CURVE, EPS_CURVE
     from robustbench_c.evaluation.explained_pictures import NAME
 
     print_run(run.store, run.summary)
-    if run.resumed:
+    if run.resumed and not shared:
         print("went on with the record that was there (--overwrite starts afresh)")
     print(f"record: {run.folder}")
     for name in (CURVE, EPS_CURVE, NAME):

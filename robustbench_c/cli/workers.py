@@ -45,6 +45,12 @@ def start_of(shard: str | None) -> float:
     raise UsageError(f"--shard {shard} is not I/N with I from 1 to N, such as 2/4")
 
 
+def refuse_overwrite(overwrite: bool, workers: int, shard: str | None) -> None:
+    """Raise UsageError where one of several workers is to throw the record away."""
+    if overwrite and (workers > 1 or shard is not None):
+        raise UsageError("--overwrite is for one process: start afresh without workers first")
+
+
 @contextmanager
 def beside(workers: int, shard: str | None) -> Iterator[None]:
     """Run this command in other processes as well while the block runs; it is one of the workers.
