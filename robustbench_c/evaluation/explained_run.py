@@ -35,12 +35,12 @@ from robustbench_c.evaluation.manifests import manifest_of
 from robustbench_c.evaluation.passes import passes_of
 from robustbench_c.evaluation.removal import remove_run
 from robustbench_c.evaluation.run import Run, auto_device, common_notices, dataset_of
-from robustbench_c.evaluation.run_log import logged
-from robustbench_c.evaluation.sharing import Progress
+from robustbench_c.evaluation.sharing import Progress, finish
 from robustbench_c.evaluation.steps import clean_fault, precise_form
 from robustbench_c.evaluation.subject import model_info, subject
 from robustbench_c.evaluation.task import Task
 from robustbench_c.evaluation.threats import settled, threat_info
+from robustbench_c.run_log import logged
 from robustbench_c.zoo.devices import parse_device
 from robustbench_c.zoo.loading import LoadedModel
 
@@ -171,7 +171,7 @@ def evaluate_explanations(
                 bend_samples(on, step)
             elif bounds is not None:
                 bound_samples(on, step, bounds)
-        return Run(store.folder, store, store.write_summary(), resumed)
+        return Run(store.folder, store, finish(store), resumed)
 
 
 def explained_task(task: Task, config: ExplainConfig, k: int) -> ExplainedTask:

@@ -17,9 +17,10 @@ from leaderboards.holders import count_holders
 from leaderboards.manifest import Manifest
 from leaderboards.sample_ids import Ids
 from leaderboards.store import RunStore
+from leaderboards.summary import Summary
 from leaderboards.verdicts import Verdict
-from robustbench_c.evaluation import run_log
-from robustbench_c.evaluation.leases import Leases
+from robustbench_c import run_log
+from robustbench_c.leases import Leases
 
 Progress = Callable[[str, int, int, int], None]
 """Called with (step, samples finished, samples in all, samples it settled)."""
@@ -188,10 +189,11 @@ class _Step:
 
     def _tell(self) -> None:
         """Tell who wants to know of shards and workers; this one holds no lease right now."""
-        if isinstance(self._progress, SharedProgress):
+        watcher: object = self._progress
+        if isinstance(watcher, SharedProgress):
             workers = 1 + count_holders(self._run)
             done = self._shards - len(self.left)
-            self._progress.shards(self._step, done, self._shards, workers)
+            watcher.shards(self._step, done, self._shards, workers)
 
 
 def once(leases: Leases, name: str, is_there: Callable[[], bool], make: Callable[[], None]) -> None:
@@ -203,6 +205,14 @@ def once(leases: Leases, name: str, is_there: Callable[[], bool], make: Callable
         if not mine:
             time.sleep(_PAUSE)
     leases.clear()
+
+
+def finish(store: RunStore) -> Summary:
+    """Write the summary of a run whose steps are done, and remove what the killed have left."""
+    summary = store.write_summary()
+    store.remove_leftovers()
+    Leases(store.folder).remove()
+    return summary
 
 
 _SETTLED = [str(Verdict.BROKEN), str(Verdict.CERTIFIED)]

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
+import socket
 from types import SimpleNamespace
 
 import pytest
 from toy_certifiers import LinearCertifier
 
 from attacks.pgd import PGDConfig
+from leaderboards.holders import process
 from leaderboards.worklog import parse_lines, read_logs
-from robustbench_c.evaluation import run_log, sharing
+from robustbench_c import run_log
+from robustbench_c.evaluation import sharing
 from robustbench_c.evaluation.certifying import CertifyConfig
-from robustbench_c.evaluation.leases import Leases
+from robustbench_c.leases import Leases
 
 PGD = PGDConfig(steps=2, restarts=1, loss="margin")
 
@@ -85,17 +89,16 @@ def test_waiting_and_taking_over_are_told(run, linear, tmp_path, monkeypatch):
     path.unlink()
     lease = run.folder / "leases" / "pgd" / f"{path.name}.lease"
     lease.parent.mkdir(parents=True, exist_ok=True)
-    lease.write_text('{"host": "node7", "pid": 12}')
-    os.utime(lease, (1, 1))
+    lease.write_text(json.dumps(process(os.getpid()) | {"started": "1"}))
     linear.evaluate(tmp_path, **again)
     told = read_logs(run.folder).workers[-1].lines
     assert [line.event for line in told] == ["started", "step", "takeover", "shard", "ended"]
-    assert (told[2].owner, told[2].shard) == ("node7 12", path.name)
+    assert (told[2].owner, told[2].shard) == (f"{socket.gethostname()} {os.getpid()}", path.name)
 
 
 @pytest.fixture
 def store(tmp_path):
-    told = {"versions": {}, "device_name": "a CPU", "tiles": (32,)}
+    told = {"versions": {}, "device_name": "a CPU", "tiles": (32,), "threads": 1}
     return SimpleNamespace(folder=tmp_path, manifest=SimpleNamespace(**told))
 
 

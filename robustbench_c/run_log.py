@@ -2,6 +2,8 @@
 
 What a worker does between `with logged(store):` and the block's end goes to the file that the block
 opened, wherever in the call tree it happens. A log that cannot be written stops nothing.
+
+Light to import: no torch.
 """
 
 from __future__ import annotations
@@ -18,17 +20,19 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from leaderboards.errors import RecordError, one_line
 from leaderboards.files import refuse_escape
 from leaderboards.holders import AGE, process
-from leaderboards.store import RunStore
 from leaderboards.worklog import FOLDER, SUFFIX, Event
 from robustbench_c import __version__
 from robustbench_c.memory import peak_memory
+
+if TYPE_CHECKING:
+    import torch
+
+    from leaderboards.store import RunStore
 
 
 class RunLog:
@@ -119,7 +123,7 @@ def logged(store: RunStore, device: torch.device, resumed: bool) -> Iterator[Run
             "tool_version": __version__,
             "versions": manifest.versions,
             "device": f"{device} ({manifest.device_name})",
-            "threads": torch.get_num_threads(),
+            "threads": manifest.threads,
             "tiles": manifest.tiles,
             "command": shlex.join(sys.argv),
             "resumed": resumed,
@@ -185,6 +189,7 @@ def _write(event: Event, **told: Any) -> None:
 
 def _memory() -> dict[str, int]:
     found = {"peak_memory": peak_memory()}
-    if torch.cuda.is_initialized():
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
         found["device_memory"] = torch.cuda.max_memory_allocated()
     return found
