@@ -35,7 +35,7 @@ from robustbench_c.evaluation.manifests import manifest_of
 from robustbench_c.evaluation.passes import passes_of
 from robustbench_c.evaluation.removal import remove_run
 from robustbench_c.evaluation.run import Run, auto_device, common_notices, dataset_of
-from robustbench_c.evaluation.sharing import Progress
+from robustbench_c.evaluation.sharing import Progress, finish
 from robustbench_c.evaluation.steps import clean_fault, precise_form
 from robustbench_c.evaluation.subject import model_info, subject
 from robustbench_c.evaluation.task import Task
@@ -170,7 +170,7 @@ def evaluate_explanations(
                 bend_samples(on, step)
             elif bounds is not None:
                 bound_samples(on, step, bounds)
-    return Run(store.folder, store, store.write_summary(), resumed)
+    return Run(store.folder, store, finish(store), resumed)
 
 
 def explained_task(task: Task, config: ExplainConfig, k: int) -> ExplainedTask:

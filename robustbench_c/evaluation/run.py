@@ -56,7 +56,7 @@ from robustbench_c.evaluation.protocol_steps import (
 from robustbench_c.evaluation.proving import prove_samples
 from robustbench_c.evaluation.radius_plot import plot_radii
 from robustbench_c.evaluation.removal import remove_run
-from robustbench_c.evaluation.sharing import Progress
+from robustbench_c.evaluation.sharing import Progress, finish
 from robustbench_c.evaluation.steps import clean_fault, clean_rows, precise_form
 from robustbench_c.evaluation.subject import subject
 from robustbench_c.evaluation.task import Task
@@ -254,7 +254,7 @@ def evaluate(
                 prove_samples(task, step, prover)
         if diagnose:
             diagnose_run(task)
-        run = Run(folder, store, store.write_summary(), resumed)
+        run = Run(folder, store, finish(store), resumed)
         if run.summary.radius or run.summary.distance:
             plot_radii(store, run.summary)
         if certify is None or not certify.cross_check:

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from leaderboards.manifest import Manifest
 from leaderboards.sample_ids import Ids
 from leaderboards.store import RunStore
+from leaderboards.summary import Summary
 from leaderboards.verdicts import Verdict
-from robustbench_c.evaluation.leases import Leases
+from robustbench_c.leases import Leases
 
 Progress = Callable[[str, int, int, int], None]
 """Called with (step, samples finished, samples in all, samples it settled)."""
+Item = TypeVar("Item")
 Report = Callable[[int, int], None]
 """Called with (samples finished, samples settled) of one shard."""
 
@@ -53,6 +56,12 @@ def cut(ids: Ids, size: int) -> list[Ids]:
     return [ids[start : start + size] for start in range(0, len(ids), size)]
 
 
+def begun_at(start: float, items: Sequence[Item]) -> list[Item]:
+    """Return items in turn from the one where a worker begins, in [0, 1) of all of them."""
+    first = int(start * len(items))
+    return [*items[first:], *items[:first]]
+
+
 def work_off(
     store: RunStore,
     leases: Leases,
@@ -83,8 +92,7 @@ def work_off(
             progress(step, finished + done, total, settled + hits)
 
     report(0, 0)
-    first = int(leases.start * len(left))
-    left = left[first:] + left[:first]
+    left = begun_at(leases.start, left)
     while left:
         before = len(left)
         for ids in list(left):
@@ -113,6 +121,14 @@ def once(leases: Leases, name: str, is_there: Callable[[], bool], make: Callable
         if not mine:
             time.sleep(_PAUSE)
     leases.clear()
+
+
+def finish(store: RunStore) -> Summary:
+    """Write the summary of a run whose steps are done, and remove what the killed have left."""
+    summary = store.write_summary()
+    store.remove_leftovers()
+    Leases(store.folder).remove()
+    return summary
 
 
 _SETTLED = [str(Verdict.BROKEN), str(Verdict.CERTIFIED)]

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
 
+from robustbench_c.executors.gpus import environment_of
 from robustbench_c.executors.protocol import Ended, Here, Say, Work
 
 THREADS = "OMP_NUM_THREADS"
@@ -30,7 +31,8 @@ def beside(work: Work, workers: int, ended: list[Ended], say: Say) -> Iterator[N
     """Run workers 2 and up while the block runs, which does the first one's work.
 
     Each gets its part of the cores, unless OMP_NUM_THREADS says how many threads it has: the same
-    for all, since the number is part of what a run is. Has to be entered before torch is imported.
+    for all, since the number is part of what a run is. Each sees one of several GPUs (`gpus`). Has
+    to be entered before torch is imported.
 
     Args:
         work: The command.
@@ -40,7 +42,9 @@ def beside(work: Work, workers: int, ended: list[Ended], say: Say) -> Iterator[N
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     os.environ.setdefault(THREADS, str(max(1, (cores or 1) // workers)))
-    others = [_start(work, i, workers) for i in range(2, workers + 1)]
+    given = dict(os.environ)
+    os.environ.update(environment_of(1, work.arguments, given))
+    others = [_start(work, i, workers, given) for i in range(2, workers + 1)]
     try:
         yield
     except BaseException:
@@ -58,7 +62,10 @@ def beside(work: Work, workers: int, ended: list[Ended], say: Say) -> Iterator[N
             log.close()
 
 
-def _start(work: Work, number: int, workers: int) -> tuple[subprocess.Popen[bytes], IO[bytes]]:
+def _start(
+    work: Work, number: int, workers: int, given: dict[str, str]
+) -> tuple[subprocess.Popen[bytes], IO[bytes]]:
     log = tempfile.TemporaryFile()  # noqa: SIM115  # closed when the process has ended
     words = work.words(number, workers)
-    return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=log), log
+    own = given | environment_of(number, work.arguments, given)
+    return subprocess.Popen(words, env=own, stdout=subprocess.DEVNULL, stderr=log), log

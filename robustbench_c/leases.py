@@ -1,9 +1,10 @@
 """Who works on which shard: leases in the run's folder, for workers that share nothing else.
 
 RUN/leases/<step>/<shard>.lease is made atomically, touched while its owner lives, and removed when
-the shard is there. One that nobody has touched for long is taken over, at once where its owner is a
-process of this machine that has ended. Leases save work, they guard nothing: two workers on one
-shard write the same rows but for the time, and the record counts them once.
+the shard is there. One that nobody touches for long, while somebody looks on, is taken over; at
+once where its owner is a process of this machine that has ended. No two clocks are compared: those
+of machines and of their file systems may be hours apart. Leases save work, they guard nothing: two
+workers on one shard write the same rows but for the time, and the record counts them once.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import socket
 import threading
 import time
@@ -32,7 +34,7 @@ class Leases:
 
     Attributes:
         folder: Where they lie.
-        age: Seconds after which one that nobody touched is free.
+        age: Seconds after which one that this worker has not seen touched is free.
         start: Which part of the work this worker begins with: 0 for the first shard, 0.5 for the
             one in the middle. Others are turned to when they are done.
     """
@@ -40,6 +42,7 @@ class Leases:
     def __init__(self, run: Path, age: float = AGE, start: float = 0.0) -> None:
         self.folder, self.age, self.start = run / FOLDER, age, start
         self._run, self._me = run, {**_process(os.getpid()), "token": secrets.token_hex(8)}
+        self._seen: dict[Path, tuple[tuple[bytes, int], float]] = {}
 
     @contextmanager
     def claim(self, step: str, shard: str) -> Iterator[bool]:
@@ -71,6 +74,10 @@ class Leases:
         with suppress(OSError):
             for folder in (*self.folder.iterdir(), self.folder):
                 folder.rmdir()
+
+    def remove(self) -> None:
+        """Remove all that is left of anybody's leases: there is nothing more to do."""
+        shutil.rmtree(self.folder, ignore_errors=True)  # follows no link
 
     def _take(self, path: Path) -> bool:
         for _ in range(10):
@@ -105,19 +112,14 @@ class Leases:
             if isinstance(pid, int) and pid > 0 and boot and boot == self._me["boot"]:
                 return _process(pid)["started"] != owner.get("started")
         try:
-            return self._now() - path.stat().st_mtime > self.age
+            now = (content, path.stat().st_mtime_ns)
         except OSError:
             return False
-
-    def _now(self) -> float:
-        """The time of the file system: the clocks of machines that share it can differ."""
-        probe = self.folder / f".{self._me['token']}.tmp"
-        with suppress(OSError):
-            probe.write_bytes(b"")
-            now = probe.stat().st_mtime
-            probe.unlink()
-            return now
-        return time.time()
+        seen, since = self._seen.get(path, (None, 0.0))
+        if seen == now:
+            return time.monotonic() - since > self.age
+        self._seen[path] = (now, time.monotonic())
+        return False
 
     def _release(self, path: Path) -> None:
         with suppress(OSError, ValueError):
