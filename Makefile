@@ -42,7 +42,7 @@ explanations: $(VENV)/.eval
 sparse: $(VENV)/.eval
 	$(BIN)/python scripts/sparse_table.py
 
-# The site of the records that scripts/zoo_records.py makes of the shipped models.
+# The site of the records that `robust-eval --suite zoo --out records` makes of the shipped models.
 leaderboard: $(VENV)/.eval
 	$(BIN)/robust-leaderboard build records --out site --title "The shipped models"
 

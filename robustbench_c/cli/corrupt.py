@@ -92,7 +92,7 @@ def corrupt(
     std: options.Std = None,
     trust_checkpoint: options.Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
-) -> None:
+) -> Path:
     """Measure a model under common corruptions, or search the simple change that breaks it."""
     if given := options.given_of(context, _OF_CORRUPTIONS if search else _OF_SEARCH):
         raise UsageError(
@@ -161,8 +161,9 @@ def corrupt(
         stderr.print(f"notice: {notice}", highlight=False, markup=False, soft_wrap=True)
     if as_json:
         print(run.summary.to_bytes().decode(), end="")
-        return
-    _show(run, shared=workers_ > 1 or shard is not None)
+    else:
+        _show(run, shared=workers_ > 1 or shard is not None)
+    return run.folder
 
 
 def _show(run: Run, shared: bool) -> None:

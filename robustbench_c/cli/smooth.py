@@ -68,7 +68,7 @@ def smooth(
     std: options.Std = None,
     trust_checkpoint: options.Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
-) -> None:
+) -> Path:
     """Certify the majority vote of a model under Gaussian noise (randomised smoothing)."""
     if model is None:
         raise UsageError("give a --model (robust-eval --list shows those of the zoo)")
@@ -119,6 +119,7 @@ def smooth(
         _print_json(run, result)
     else:
         _print_table(run, result, shared=workers_ > 1 or shard is not None)
+    return run.folder
 
 
 def _print_table(run: Run, result: SmoothedResult, shared: bool) -> None:

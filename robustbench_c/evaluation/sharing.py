@@ -17,7 +17,7 @@ from leaderboards.sample_ids import Ids
 from leaderboards.store import RunStore
 from leaderboards.summary import Summary
 from leaderboards.verdicts import Verdict
-from robustbench_c.evaluation.leases import Leases
+from robustbench_c.leases import Leases
 
 Progress = Callable[[str, int, int, int], None]
 """Called with (step, samples finished, samples in all, samples it settled)."""

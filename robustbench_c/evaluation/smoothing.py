@@ -29,7 +29,6 @@ from leaderboards.verdicts import CLEAN_STEP, RULES_VERSION
 from robustbench_c.data import Dataset
 from robustbench_c.errors import UsageError
 from robustbench_c.evaluation.inputs import chance_notice, check_data, check_logits
-from robustbench_c.evaluation.leases import Leases
 from robustbench_c.evaluation.manifests import manifest_of
 from robustbench_c.evaluation.passes import passes_of
 from robustbench_c.evaluation.removal import remove_run
@@ -39,6 +38,7 @@ from robustbench_c.evaluation.smoothing_rows import estimation_rows, selection_r
 from robustbench_c.evaluation.subject import model_info, subject
 from robustbench_c.evaluation.task import places_of, right_ids
 from robustbench_c.evaluation.threats import threat_info
+from robustbench_c.leases import Leases
 from robustbench_c.zoo.devices import parse_device
 from robustbench_c.zoo.loading import LoadedModel
 

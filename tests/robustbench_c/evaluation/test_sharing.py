@@ -12,7 +12,7 @@ from attacks.pgd import PGDConfig
 from leaderboards.store import RunStore
 from robustbench_c.evaluation import proving, sharing
 from robustbench_c.evaluation.certifying import METHODS, CertifyConfig
-from robustbench_c.evaluation.leases import Leases
+from robustbench_c.leases import Leases
 
 PGD = PGDConfig(steps=10, restarts=2, loss="margin", goal="multi-targeted")
 

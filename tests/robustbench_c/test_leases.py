@@ -12,7 +12,7 @@ import time
 import pytest
 
 from leaderboards.errors import RecordError
-from robustbench_c.evaluation.leases import Leases
+from robustbench_c.leases import Leases
 
 NAME = "00000000-00000009-0123456789abcdef.parquet"
 
@@ -68,7 +68,7 @@ def test_of_many_threads_one_at_a_time(tmp_path):
 DYING = """
 import os, sys
 from pathlib import Path
-from robustbench_c.evaluation.leases import Leases
+from robustbench_c.leases import Leases
 with Leases(Path(sys.argv[1])).claim("pgd", sys.argv[2]) as mine:
     assert mine
     os._exit(9)
