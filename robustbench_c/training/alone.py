@@ -9,7 +9,7 @@ from pathlib import Path
 from leaderboards.errors import RecordError
 from leaderboards.files import make_folder, remove_temporaries
 from robustbench_c.errors import RunError
-from robustbench_c.evaluation.leases import Leases
+from robustbench_c.leases import Leases
 
 
 @contextmanager

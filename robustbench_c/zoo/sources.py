@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from robustbench_c.errors import ModelError
@@ -65,17 +66,19 @@ def _sha256(path: Path) -> str:
         raise ModelError(f"cannot read {one_line(path)}: {error.strerror}") from error
 
 
-def refuse_changes(sources: tuple[SourceFile, ...]) -> None:
-    """Make sure that a run is still about the files that its model was read from.
+def watch(sources: tuple[SourceFile, ...]) -> Callable[[], None]:
+    """Return what makes sure that a run is still about the files that its model was read from.
 
-    One that is gone is no other: the model is in memory.
-
-    Raises:
-        ModelError: One has another content.
+    It raises ModelError where one has another content. One that is gone is no other: the model is
+    in memory.
     """
-    for source in sources:
-        if source.changed():
-            raise ModelError(
-                f"{one_line(source.path)} changed while the run was at work on it; what is finished "
-                "is kept: put the file back to go on, or begin a run of the new one"
-            )
+
+    def check() -> None:
+        for source in sources:
+            if source.changed():
+                raise ModelError(
+                    f"{one_line(source.path)} changed while a run was at work on it: put the file "
+                    "back to go on, or begin a run of the new one; what is finished is kept"
+                )
+
+    return check
