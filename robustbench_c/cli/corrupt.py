@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustbench_c.cli import options
+from robustbench_c.cli import options, workers
 from robustbench_c.cli.app import new_app, run_app
 from robustbench_c.errors import UsageError, did_you_mean
 
@@ -74,6 +74,8 @@ def corrupt(
     ] = None,
     device: options.Device = "auto",
     out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
+    workers_: workers.Workers = 1,
+    shard: workers.Shard = None,
     save_adversarial: Annotated[
         bool, typer.Option("--save-adversarial", help="Of --search: keep every sample that broke.")
     ] = False,
@@ -90,7 +92,7 @@ def corrupt(
     std: options.Std = None,
     trust_checkpoint: options.Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
-) -> None:
+) -> Path:
     """Measure a model under common corruptions, or search the simple change that breaks it."""
     if given := options.given_of(context, _OF_CORRUPTIONS if search else _OF_SEARCH):
         raise UsageError(
@@ -102,6 +104,9 @@ def corrupt(
     strengths = _severities(severities)
     if model is None:
         raise UsageError("give a --model (robust-eval --list shows those of the zoo)")
+    start = workers.start_of(shard)
+    workers.refuse_overwrite(overwrite, workers_, shard)
+    context.with_resource(workers.beside(workers_, shard))
     from rich.console import Console
 
     from attacks.transform_search import TransformConfig
@@ -133,6 +138,7 @@ def corrupt(
                 save_adversarial=save_adversarial,
                 overwrite=overwrite,
                 progress=progress,
+                start=start,
             )
         else:
             run = corruptions(
@@ -146,6 +152,7 @@ def corrupt(
                 out=out,
                 overwrite=overwrite,
                 progress=progress,
+                start=start,
             )
     if not search:
         draw_accuracy(run)
@@ -154,15 +161,16 @@ def corrupt(
         stderr.print(f"notice: {notice}", highlight=False, markup=False, soft_wrap=True)
     if as_json:
         print(run.summary.to_bytes().decode(), end="")
-        return
-    _show(run)
+    else:
+        _show(run, shared=workers_ > 1 or shard is not None)
+    return run.folder
 
 
-def _show(run: Run) -> None:
+def _show(run: Run, shared: bool) -> None:
     from robustbench_c.cli.tables import print_run
 
     print_run(run.store, run.summary)
-    if run.resumed:
+    if run.resumed and not shared:
         print("went on with the record that was there (--overwrite starts afresh)")
     print(f"record: {run.folder}")
     for name in ("corruption-accuracy", "corruption-sheet", "contact-sheet"):

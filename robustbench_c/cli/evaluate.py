@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustbench_c.cli import budgets, flags, options, workers
+from robustbench_c.cli import budgets, flags, options, suite, workers
 from robustbench_c.cli import eot as random_models
 from robustbench_c.cli import explain as explaining
 from robustbench_c.cli import minimal as nearest
@@ -172,33 +172,39 @@ def evaluate(
     mean: options.Mean = None,
     std: options.Std = None,
     trust_checkpoint: options.Trust = False,
+    suite_: suite.Name = None,
+    only: suite.Only = [],  # noqa: B006  # typer copies it
+    plan: suite.Plan = False,
+    executor: suite.ExecutorName = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
     list_: Annotated[bool, typer.Option("--list", help="Show models, data, protocols.")] = False,
     version: Annotated[bool, typer.Option("--version", help="Show versions.")] = False,
-) -> None:
+) -> Path | None:
     """Attack a model and prove what holds; verdicts, table and record for every sample."""
     if list_ or version:
         show_known() if list_ else show_versions()
-        return
+        return None
+    if suite_ is not None:
+        suite.run_suite(context)
+        return None
+    suite.refuse_own_options(context)
     if property_ or instances or reference or timeout is not None:
         from robustbench_c.cli.property import answer
 
         answer(
             context, model, property_, instances, reference, timeout, out, seed, overwrite, as_json
         )
-        return
+        return None
     attack, minimal = nearest.minimal_attack(context, attack, minimal)
     check_attack(attack)
     if eps_unit not in ("input", "range"):
         raise UsageError(f"--eps-unit '{eps_unit}' is neither input nor range")
     random_models.check_draws(context.params)
     start = workers.start_of(shard)
-    if overwrite and (workers_ > 1 or shard is not None):
-        raise UsageError("--overwrite is for one process: start afresh without workers first")
+    workers.refuse_overwrite(overwrite, workers_, shard)
     if explain is not None:
         context.with_resource(workers.beside(workers_, shard))
-        explaining.evaluate_explanations(context, _batch_size(batch_size))
-        return
+        return explaining.evaluate_explanations(context, _batch_size(batch_size))
     explaining.refuse_own_options(context)
     if model is None:
         raise UsageError("give a --model (robust-eval --list shows those of the zoo)")
@@ -292,8 +298,9 @@ def evaluate(
     flags.warn(run.summary, stderr)
     if as_json:
         print(run.summary.to_bytes().decode(), end="")
-        return
-    _show(run, shared=workers_ > 1 or shard is not None)
+    else:
+        _show(run, shared=workers_ > 1 or shard is not None)
+    return run.folder
 
 
 def _batch_size(text: str) -> int | None:

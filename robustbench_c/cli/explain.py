@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -129,8 +130,8 @@ def refuse_own_options(context: typer.Context) -> None:
         raise UsageError(f"{given} is about explanations: add --explain gradient, say")
 
 
-def evaluate_explanations(context: typer.Context, batch_size: int | None) -> None:
-    """Run what the options of `robust-eval --explain` say, and show what it found."""
+def evaluate_explanations(context: typer.Context, batch_size: int | None) -> Path:
+    """Run what the options of `robust-eval --explain` say, and show it; returns its folder."""
     from rich.console import Console
 
     from robustbench_c import evaluation
@@ -195,17 +196,18 @@ def evaluate_explanations(context: typer.Context, batch_size: int | None) -> Non
         stderr.print(f"notice: {notice}", highlight=False, markup=False, soft_wrap=True)
     if given["as_json"]:
         print(run.summary.to_bytes().decode(), end="")
-        return
-    _show(run)
+    else:
+        _show(run, shared=given["workers_"] > 1 or given["shard"] is not None)
+    return run.folder
 
 
-def _show(run: Run) -> None:
+def _show(run: Run, shared: bool) -> None:
     from robustbench_c.cli.tables import print_run
     from robustbench_c.evaluation.explained_curve import CURVE, EPS_CURVE
     from robustbench_c.evaluation.explained_pictures import NAME
 
     print_run(run.store, run.summary)
-    if run.resumed:
+    if run.resumed and not shared:
         print("went on with the record that was there (--overwrite starts afresh)")
     print(f"record: {run.folder}")
     for name in (CURVE, EPS_CURVE, NAME):

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from robustbench_c.cli import options
 from robustbench_c.cli.app import new_app, run_app
 from robustbench_c.errors import CheckFailedError, UsageError
-
-if TYPE_CHECKING:
-    from leaderboards.manifest import Protocol
 
 app = new_app()
 
@@ -34,43 +31,23 @@ def ls(root: Annotated[Path, typer.Argument(help="Folder of the runs.")] = Path(
 
     from leaderboards.errors import one_line
     from leaderboards.listing import list_runs
-    from leaderboards.rates import Rate
     from robustbench_c.cli.console import wide_console
-    from robustbench_c.cli.flags import reliability
+    from robustbench_c.cli.run_cells import HEADS, run_cells
 
-    table = Table(
-        "run", "of", "state", "samples", "clean", "robust", "certified", "reliable", box=None
-    )
+    table = Table("run", *HEADS, box=None)
     found = list_runs(root)
     if not found:
         print(f"no runs in {root}")
         return
     for listed in found:
         if listed.manifest is None or listed.summary is None:
-            table.add_row(one_line(listed.folder.name), "", listed.problem or "", *[""] * 5)
+            table.add_row(
+                one_line(listed.folder.name), "", listed.problem or "", *[""] * (len(HEADS) - 2)
+            )
             continue
-        found_out = listed.summary
-        rates = (found_out.clean_accuracy, found_out.robust_accuracy, found_out.certified_accuracy)
-        what = listed.manifest.protocol.explanation
-        if (bent := found_out.explanation) is not None:  # robust: not bent, nor failed on
-            held = found_out.counts.certified + found_out.counts.undecided
-            left = bent.bent and Rate.of(held, bent.bent.n)
-            rates = (found_out.clean_accuracy, left, bent.certified)
-        table.add_row(
-            one_line(listed.folder.name),
-            _subject(listed.manifest.protocol) if what is None else what.kind,
-            "complete" if listed.summary.complete else "unfinished",
-            str(listed.summary.samples),
-            *("-" if rate is None else f"{rate.value:.2%}" for rate in rates),
-            reliability(found_out),
-        )
+        name = one_line(listed.folder.name)
+        table.add_row(name, *run_cells(listed.manifest, listed.summary))
     wide_console().print(table)
-
-
-def _subject(protocol: Protocol) -> str:
-    if protocol.corruption is not None:
-        return "corruption"
-    return "prediction" if protocol.transformation is None else "transformation"
 
 
 @app.command()

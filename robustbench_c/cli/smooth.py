@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustbench_c.cli import options
+from robustbench_c.cli import options, workers
 from robustbench_c.cli.app import new_app, run_app
 from robustbench_c.errors import UsageError
 
@@ -30,6 +30,7 @@ def main() -> None:
 
 @app.command()
 def smooth(
+    context: typer.Context,
     model: options.Model = None,
     sigma: Annotated[
         float | None, typer.Option("--smooth", help="Standard deviation of the noise.")
@@ -52,6 +53,8 @@ def smooth(
     ] = None,
     device: options.Device = "auto",
     out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
+    workers_: workers.Workers = 1,
+    shard: workers.Shard = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Run again although the record is there.")
     ] = False,
@@ -65,12 +68,15 @@ def smooth(
     std: options.Std = None,
     trust_checkpoint: options.Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
-) -> None:
+) -> Path:
     """Certify the majority vote of a model under Gaussian noise (randomised smoothing)."""
     if model is None:
         raise UsageError("give a --model (robust-eval --list shows those of the zoo)")
     if sigma is None:
         raise UsageError("give --smooth SIGMA, such as --smooth 0.25: that noise makes the subject")
+    start = workers.start_of(shard)
+    workers.refuse_overwrite(overwrite, workers_, shard)
+    context.with_resource(workers.beside(workers_, shard))
     from rich.console import Console
 
     from certify.smoothing import SmoothingConfig
@@ -103,6 +109,7 @@ def smooth(
             out=out,
             overwrite=overwrite,
             progress=progress,
+            start=start,
         )
     result = read_result(run.store)
     draw_certified_accuracy(run.folder, result, loaded.name, dataset.name)
@@ -111,10 +118,11 @@ def smooth(
     if as_json:
         _print_json(run, result)
     else:
-        _print_table(run, result)
+        _print_table(run, result, shared=workers_ > 1 or shard is not None)
+    return run.folder
 
 
-def _print_table(run: Run, result: SmoothedResult) -> None:
+def _print_table(run: Run, result: SmoothedResult, shared: bool) -> None:
     from rich.table import Table
 
     from leaderboards.errors import one_line
@@ -150,7 +158,7 @@ def _print_table(run: Run, result: SmoothedResult) -> None:
         "at once), and of the smoothed classifier alone, not of the model inside it"
     )
     print(f"cost: {run.summary.cost.forwards} forward passes, {run.summary.cost.seconds:.1f} s")
-    if run.resumed:
+    if run.resumed and not shared:
         print("went on with the record that was there (--overwrite starts afresh)")
     print(f"record: {run.folder}")
     print(f"picture: {run.folder / NAME}.png")

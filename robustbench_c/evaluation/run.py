@@ -56,11 +56,12 @@ from robustbench_c.evaluation.protocol_steps import (
 from robustbench_c.evaluation.proving import prove_samples
 from robustbench_c.evaluation.radius_plot import plot_radii
 from robustbench_c.evaluation.removal import remove_run
-from robustbench_c.evaluation.sharing import Progress
+from robustbench_c.evaluation.sharing import Progress, finish
 from robustbench_c.evaluation.steps import clean_fault, clean_rows, precise_form
 from robustbench_c.evaluation.subject import subject
 from robustbench_c.evaluation.task import Task
 from robustbench_c.evaluation.threats import settled
+from robustbench_c.run_log import logged
 from robustbench_c.zoo.devices import parse_device
 from robustbench_c.zoo.loading import LoadedModel
 
@@ -232,7 +233,7 @@ def evaluate(
             artefacts.keep(store, step.name)
     if len(recorded) < len(dataset):
         store.write_shard("clean", clean)
-    with passes_of(store.manifest):
+    with passes_of(store.manifest), logged(store, target, resumed):
         task = Task(
             store,
             dataset,
@@ -254,7 +255,7 @@ def evaluate(
                 prove_samples(task, step, prover)
         if diagnose:
             diagnose_run(task)
-        run = Run(folder, store, store.write_summary(), resumed)
+        run = Run(folder, store, finish(store), resumed)
         if run.summary.radius or run.summary.distance:
             plot_radii(store, run.summary)
         if certify is None or not certify.cross_check:

@@ -16,8 +16,8 @@ from leaderboards.sample_ids import Ids
 from leaderboards.store import RunStore
 from leaderboards.verdicts import CLEAN_STEP, SETTLED
 from robustbench_c.data import Dataset
-from robustbench_c.evaluation.leases import Leases
 from robustbench_c.evaluation.sharing import Progress
+from robustbench_c.leases import Leases
 
 
 @dataclass(frozen=True, eq=False)
