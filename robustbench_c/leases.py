@@ -13,7 +13,6 @@ import json
 import os
 import secrets
 import shutil
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,11 +21,16 @@ from pathlib import Path
 
 from leaderboards.errors import RecordError
 from leaderboards.files import refuse_escape
-
-FOLDER, SUFFIX = "leases", ".lease"
-AGE = 60.0
-"""Seconds after which a lease that nobody touched is taken over."""
-_MAX_BYTES = 4096
+from leaderboards.holders import (
+    AGE,
+    FOLDER,
+    MAX_LEASE_BYTES,
+    SUFFIX,
+    has_ended,
+    owner_of,
+    process,
+)
+from robustbench_c import run_log
 
 
 class Leases:
@@ -48,7 +52,7 @@ class Leases:
         check: Callable[[], None] = lambda: None,
     ) -> None:
         self.folder, self.age, self.start, self.check = run / FOLDER, age, start, check
-        self._run, self._me = run, {**_process(os.getpid()), "token": secrets.token_hex(8)}
+        self._run, self._me = run, {**process(os.getpid()), "token": secrets.token_hex(8)}
         self._seen: dict[Path, tuple[tuple[bytes, int], float]] = {}
 
     @contextmanager
@@ -88,6 +92,7 @@ class Leases:
         shutil.rmtree(self.folder, ignore_errors=True)  # follows no link
 
     def _take(self, path: Path) -> bool:
+        before = None
         for _ in range(10):
             refuse_escape(self._run, path)
             try:
@@ -99,26 +104,23 @@ class Leases:
                 if not self._is_free(path, old):
                     return False
                 _put_aside(path, old)
+                before = owner_of(old)
                 continue
             except FileNotFoundError:  # another worker has just cleared the folder
                 continue
             except OSError as error:
                 raise RecordError(f"cannot write {path}: {error.strerror or error}") from error
             with os.fdopen(handle, "w") as file:
-                json.dump(self._me, file)
+                json.dump({**self._me, "since": time.time()}, file)
+            if before is not None:
+                run_log.took_over(path.parent.name, path.name.removesuffix(SUFFIX), before)
             return True
         return False
 
     def _is_free(self, path: Path, content: bytes) -> bool:
         """Whether the owner of a lease has ended, or has not touched it for long."""
-        try:
-            owner = json.loads(content or b"null")
-        except ValueError:
-            owner = None
-        if isinstance(owner, dict) and owner.get("host") == self._me["host"]:
-            pid, boot = owner.get("pid"), owner.get("boot")
-            if isinstance(pid, int) and pid > 0 and boot and boot == self._me["boot"]:
-                return _process(pid)["started"] != owner.get("started")
+        if (ended := has_ended(owner_of(content))) is not None:
+            return ended
         try:
             now = (content, path.stat().st_mtime_ns)
         except OSError:
@@ -130,8 +132,8 @@ class Leases:
         return False
 
     def _release(self, path: Path) -> None:
-        with suppress(OSError, ValueError):
-            if json.loads(_content(path) or b"{}").get("token") == self._me["token"]:
+        with suppress(OSError):
+            if owner_of(_content(path) or b"").get("token") == self._me["token"]:
                 path.unlink()
 
 
@@ -139,7 +141,7 @@ def _content(path: Path) -> bytes | None:
     """What a lease says; None where there is none."""
     try:
         with path.open("rb") as file:
-            return file.read(_MAX_BYTES)
+            return file.read(MAX_LEASE_BYTES)
     except OSError:
         return None
 
@@ -162,15 +164,3 @@ def _touch(path: Path, pause: float, done: threading.Event) -> None:
     while not done.wait(pause):
         with suppress(OSError):
             os.utime(path)
-
-
-def _process(pid: int) -> dict[str, str | int | None]:
-    """What tells a process from every other: machine, its boot, number, and start (None: ended)."""
-    boot = started = None
-    with suppress(OSError):
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    with suppress(OSError, IndexError):
-        # after the name, which may hold spaces: the state, and 20 fields on the time it began
-        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-        started = None if state[0] == "Z" else state[19]
-    return {"host": socket.gethostname(), "boot": boot, "pid": pid, "started": started}

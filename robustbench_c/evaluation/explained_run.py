@@ -41,6 +41,7 @@ from robustbench_c.evaluation.steps import clean_fault, precise_form
 from robustbench_c.evaluation.subject import model_info, subject
 from robustbench_c.evaluation.task import Task
 from robustbench_c.evaluation.threats import settled, threat_info
+from robustbench_c.run_log import logged
 from robustbench_c.zoo.devices import parse_device
 from robustbench_c.zoo.loading import LoadedModel
 
@@ -145,7 +146,7 @@ def evaluate_explanations(
         Steepness(loaded.module, x[:1], threat.to(target), logits.shape[1])
     store, resumed = _begin(place_of(manifest, out, resume), manifest, config, overwrite)
     classifier.tiles = store.manifest.tiles
-    with passes_of(store.manifest):
+    with passes_of(store.manifest), logged(store, target, resumed):
         started = time.perf_counter()
         on = explained_task(
             Task(
@@ -174,7 +175,7 @@ def evaluate_explanations(
                 bend_samples(on, step)
             elif bounds is not None:
                 bound_samples(on, step, bounds)
-    return Run(store.folder, store, finish(store, on.task.leases), resumed)
+        return Run(store.folder, store, finish(store, on.task.leases), resumed)
 
 
 def explained_task(task: Task, config: ExplainConfig, k: int) -> ExplainedTask:

@@ -62,6 +62,7 @@ from robustbench_c.evaluation.steps import clean_fault, clean_rows, precise_form
 from robustbench_c.evaluation.subject import subject
 from robustbench_c.evaluation.task import Task
 from robustbench_c.evaluation.threats import settled
+from robustbench_c.run_log import logged
 from robustbench_c.zoo.devices import parse_device
 from robustbench_c.zoo.loading import LoadedModel
 
@@ -235,7 +236,7 @@ def evaluate(
             artefacts.keep(store, step.name)
     if len(recorded) < len(dataset):
         store.write_shard("clean", clean)
-    with passes_of(store.manifest):
+    with passes_of(store.manifest), logged(store, target, resumed):
         task = Task(
             store,
             dataset,

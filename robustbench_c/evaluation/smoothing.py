@@ -39,6 +39,7 @@ from robustbench_c.evaluation.subject import model_info, subject
 from robustbench_c.evaluation.task import places_of, right_ids
 from robustbench_c.evaluation.threats import threat_info
 from robustbench_c.leases import Leases
+from robustbench_c.run_log import logged
 from robustbench_c.zoo.devices import parse_device
 from robustbench_c.zoo.loading import LoadedModel
 from robustbench_c.zoo.sources import watch
@@ -147,12 +148,12 @@ def smooth(
     resumed = is_run(folder)
     store = RunStore.create(folder, manifest)
     classifier.tiles = store.manifest.tiles
-    with passes_of(store.manifest):
+    with passes_of(store.manifest), logged(store, target, resumed):
         leases = Leases(store.folder, start=start, check=watch(loaded.sources))
         on = _Smoothed(store, leases, data, x, classifier, config, threat.eps, seed)
         _select(on, progress)
         _certify(on, progress)
-    return Run(folder, store, finish(store, leases), resumed)
+        return Run(folder, store, finish(store, leases), resumed)
 
 
 def smoothed_info(base: LoadedModel, config: SmoothingConfig) -> ModelInfo:

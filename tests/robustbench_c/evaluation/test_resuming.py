@@ -54,6 +54,6 @@ def test_another_run_is_refused(linear, tmp_path):
 
 
 def test_what_is_no_run_is_refused(linear, tmp_path):
-    with pytest.raises(RecordError, match="is not a run: it has no manifest.json"):
+    with pytest.raises(RecordError, match=r"is not a run: it has no manifest\.json"):
         linear.evaluate(tmp_path / "runs", resume=tmp_path)
     assert not list(tmp_path.iterdir())
