@@ -110,8 +110,12 @@ class Leases:
                 continue
             except OSError as error:
                 raise RecordError(f"cannot write {path}: {error.strerror or error}") from error
-            with os.fdopen(handle, "w") as file:
-                json.dump({**self._me, "since": time.time()}, file)
+            try:
+                with os.fdopen(handle, "w") as file:
+                    json.dump({**self._me, "since": time.time()}, file)
+            except OSError as error:
+                path.unlink(missing_ok=True)
+                raise RecordError(f"cannot write {path}: {error.strerror or error}") from error
             if before is not None:
                 run_log.took_over(path.parent.name, path.name.removesuffix(SUFFIX), before)
             return True
