@@ -11,6 +11,7 @@ from robustbench_c.cli import budgets, flags, options, plan, suite, workers
 from robustbench_c.cli import eot as random_models
 from robustbench_c.cli import explain as explaining
 from robustbench_c.cli import minimal as nearest
+from robustbench_c.cli import resume as resuming
 from robustbench_c.cli.app import new_app, run_app
 from robustbench_c.cli.attacks import NONE, attack_of, check_attack, check_settings
 from robustbench_c.cli.known import show_known, show_versions
@@ -144,6 +145,7 @@ def evaluate(
     ] = "auto",
     device: options.Device = "auto",
     out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
+    resume: resuming.Resume = None,
     workers_: workers.Workers = 1,
     shard: workers.Shard = None,
     save_adversarial: Annotated[
@@ -201,6 +203,7 @@ def evaluate(
         raise UsageError(f"--eps-unit '{eps_unit}' is neither input nor range")
     random_models.check_draws(context.params)
     start = workers.start_of(shard)
+    resuming.check_resume(context)
     workers.refuse_overwrite(overwrite, workers_, shard)
     if explain is not None:
         context.with_resource(workers.beside(workers_, shard))
@@ -302,6 +305,7 @@ def evaluate(
             batch_size=most,
             device=where,
             out=out,
+            resume=resume,
             save_adversarial=save_adversarial,
             overwrite=overwrite,
             protocol_name=protocol,

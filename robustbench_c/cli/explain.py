@@ -196,6 +196,7 @@ def evaluate_explanations(context: typer.Context, batch_size: int | None) -> Pat
             batch_size=batch_size,
             device=where,
             out=given["out"],
+            resume=given["resume"],
             save_adversarial=given["save_adversarial"],
             overwrite=given["overwrite"],
             progress=progress,

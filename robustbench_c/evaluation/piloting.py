@@ -262,12 +262,11 @@ class Pilot:
         done = torch.tensor([o in (Outcome.CERTIFIED, Outcome.FALSIFIED) for o in found.outcome])
         work = found.work.double()
         if budget.subproblems < proof.budget.subproblems and not bool(done.all()):
-            growth = tuple(
-                float(torch.where(done, work, rest).sum() / work.sum().clamp(min=1))
-                for rest in (
-                    heavy_tail(budget.subproblems, proof.budget.subproblems),
-                    float(proof.budget.subproblems),
-                )
+            rests = heavy_tail(budget.subproblems, proof.budget.subproblems)
+            whole, spent = float(proof.budget.subproblems), max(1.0, float(work.sum()))
+            growth = (
+                float(torch.where(done, work, rests).sum()) / spent,
+                float(torch.where(done, work, whole).sum()) / spent,
             )
         elif proof.method == "complete":
             growth = (1.0, proof.budget.subproblems / max(1.0, float(work.mean())))

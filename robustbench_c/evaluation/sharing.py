@@ -219,11 +219,12 @@ def once(leases: Leases, name: str, is_there: Callable[[], bool], make: Callable
     leases.clear()
 
 
-def finish(store: RunStore) -> Summary:
+def finish(store: RunStore, leases: Leases) -> Summary:
     """Write the summary of a run whose steps are done, and remove what the killed have left."""
+    leases.check()
     summary = store.write_summary()
     store.remove_leftovers()
-    Leases(store.folder).remove()
+    leases.remove()
     return summary
 
 
