@@ -19,6 +19,7 @@ from robustbench_c.errors import HarnessError, RunError, UsageError, did_you_mea
 if TYPE_CHECKING:
     from rich.text import Text
 
+    from robustbench_c.evaluation.estimate import Estimate
     from robustbench_c.executors import Executor
     from robustbench_c.suites import Job, JobLog, JobRecord, Suite
 
@@ -30,15 +31,12 @@ Only = Annotated[
     list[str],
     typer.Option("--only", help="Of a suite: the jobs with this word; repeatable."),
 ]
-Plan = Annotated[
-    bool, typer.Option("--plan", help="Show the jobs, and what they may take; do nothing.")
-]
 ExecutorName = Annotated[
     str | None,
     typer.Option("--executor", help="Of a suite: inline or local [local with --workers]."),
 ]
 _GOES_WITH = (
-    *("suite_", "only", "plan", "executor", "out", "workers_", "shard", "as_json"),
+    *("suite_", "only", "plan_", "executor", "out", "workers_", "shard", "as_json"),
     *("list_", "version"),
 )
 _EXECUTORS = ("inline", "local")
@@ -72,12 +70,13 @@ def run_suite(context: typer.Context) -> None:
     if shard is not None and number > 1:
         raise UsageError("--shard is for one process: leave out --workers, or --shard")
     log = JobLog(out, start)
-    if given["plan"]:
-        _show_jobs(suite, jobs, log)
-        return
     executor = _executor(given["executor"], number)
     _set_threads(suite.threads)
     machine = _machine_words(context)
+    if given["plan_"]:
+        with options.resident_models():
+            _show_jobs(suite, jobs, log, _estimate_in(jobs, out, machine))
+        return
 
     def here(shard: str | None) -> int:
         _work(jobs, out, shard or given["shard"], machine)
@@ -139,19 +138,11 @@ def _execute_in(
 ) -> Callable[[Job], str]:
     """Return what does a job by its command's own function, in this process."""
     from robustbench_c.cli.programs import app_of
-    from robustbench_c.suites.job import TRAINED
 
-    models = {
-        f"--model={TRAINED}{job.name}": f"--model={out / job.folder / f'{job.name}.safetensors'}"
-        for job in jobs
-        if job.trains
-    }
+    words_of = _words_in(jobs, out, machine)
 
     def execute(job: Job) -> str:
-        command = typer.main.get_command(app_of(job.program))
-        known = {name.removeprefix("--") for option in command.params for name in option.opts}
-        words = [models.get(word, word) for word in job.arguments]
-        words += [word for key, word in machine if key in known]
+        command, words = typer.main.get_command(app_of(job.program)), words_of(job)
         if job.trains:
             folder = out / job.folder
             if not (folder / f"{job.name}.json").exists():
@@ -161,7 +152,7 @@ def _execute_in(
                     )
             return job.folder
         words.append(f"--out={out}")
-        if shard is not None and "shard" in known:
+        if shard is not None:
             words.append(f"--shard={shard}")
         with redirect_stdout(io.StringIO()):
             made = command.main(words, job.program, standalone_mode=False)
@@ -170,17 +161,89 @@ def _execute_in(
     return execute
 
 
-def _show_jobs(suite: Suite, jobs: Sequence[Job], log: JobLog) -> None:
+def _words_in(
+    jobs: Sequence[Job], out: Path, machine: tuple[tuple[str, str], ...]
+) -> Callable[[Job], list[str]]:
+    """Return what gives a job's command line here: where its model lies, and the machine's part."""
+    from robustbench_c.suites.job import TRAINED
+    from robustbench_c.suites.options import options_of
+
+    models = {
+        f"--model={TRAINED}{job.name}": f"--model={out / job.folder / f'{job.name}.safetensors'}"
+        for job in jobs
+        if job.trains
+    }
+
+    def words(job: Job) -> list[str]:
+        known = options_of(job.program)
+        own = [models.get(word, word) for word in job.arguments]
+        return own + [word for key, word in machine if key in known.of_machine]
+
+    return words
+
+
+def _estimate_in(
+    jobs: Sequence[Job], out: Path, machine: tuple[tuple[str, str], ...]
+) -> Callable[[Job], Estimate]:
+    """Return what estimates a job by its command's own `--plan`, in this process."""
+    from robustbench_c.cli.programs import app_of
+    from robustbench_c.suites.job import TRAINED
+
+    words_of = _words_in(jobs, out, machine)
+
+    def estimate(job: Job) -> Estimate:
+        for other in jobs:
+            asked = f"--model={TRAINED}{other.name}"
+            if asked in job.arguments and not (out / other.folder / f"{other.name}.json").exists():
+                raise UsageError(f"'{other.name}' is not trained yet")
+        command = typer.main.get_command(app_of(job.program))
+        with redirect_stdout(io.StringIO()):
+            found: Estimate = command.main(
+                [*words_of(job), "--plan"], job.program, standalone_mode=False
+            )
+        return found
+
+    return estimate
+
+
+def _show_jobs(
+    suite: Suite, jobs: Sequence[Job], log: JobLog, estimate: Callable[[Job], Estimate]
+) -> None:
+    """Print the jobs with what each is thought to take, by trying a little of it here."""
     from rich.table import Table
 
+    from leaderboards.report.words import duration
     from robustbench_c.cli.console import wide_console
+    from robustbench_c.cli.plan import in_bytes
 
-    table = Table("job", "state", "command", box=None)
-    states = [record.state if (record := log.read(job.id)) else "left" for job in jobs]
-    for number, (job, state) in enumerate(zip(jobs, states, strict=True), 1):
-        table.add_row(str(number), state, str(job))
+    table = Table("job", "state", "likely", "at most", "memory", "command", box=None)
+    states, likely, most, memory, unknown = [], 0.0, 0.0, 0, 0
+    for number, job in enumerate(jobs, 1):
+        state = record.state if (record := log.read(job.id)) else "left"
+        states.append(state)
+        cells = ("", "", "")
+        if state != "done":
+            print(f"[{number}/{len(jobs)}] {job}", file=sys.stderr, flush=True)
+            try:
+                found = estimate(job)
+                cells = duration(found.likely), duration(found.most), in_bytes(found.memory)
+                likely, most = likely + found.likely, most + found.most
+                memory = max(memory, found.memory)
+            except Exception as error:
+                if (shown := as_line(error)) is None:
+                    raise
+                unknown += 1
+                print(f"notice: {shown[0]}", file=sys.stderr)
+        table.add_row(str(number), state, *cells, str(job))
     wide_console().print(table, highlight=False)
     print(f"suite {suite.name}: {len(jobs)} jobs, {states.count('done')} of them done")
+    if likely:
+        left = f"; {unknown} more could not be tried" if unknown else ""
+        print(
+            f"left: about {duration(likely)} of one worker here with {suite.threads} thread"
+            f"{'s' * (suite.threads > 1)} (at most {duration(most)}), up to {in_bytes(memory)} of "
+            f"memory for each worker{left}"
+        )
 
 
 def _show(suite: Suite, jobs: Sequence[Job], log: JobLog, out: Path, as_json: bool) -> None:

@@ -60,9 +60,21 @@ def shard_size(manifest: Manifest, passes: float) -> int:
     """
     size = manifest.model.size
     each = size.macs if size is not None and size.macs else 10 * manifest.model.parameters
-    part = manifest.data.samples / _PARTS
-    fair = max(min(_OPERATIONS / max(each * passes, 1.0), part), manifest.tiles[-1])
-    room = _BYTES // max(4 * int(np.prod(manifest.data.shape)), 1)
+    data = manifest.data
+    return fair_size(each * passes, data.samples, manifest.tiles[-1], data.shape)
+
+
+def fair_size(operations: float, samples: int, tile: int, shape: tuple[int, ...]) -> int:
+    """Return how many samples make a shard of fair length.
+
+    Args:
+        operations: Multiply-adds of a sample, at worst.
+        samples: Of the run.
+        tile: Samples of a pass: the least.
+        shape: Of a sample.
+    """
+    fair = max(min(_OPERATIONS / max(operations, 1.0), samples / _PARTS), tile)
+    room = _BYTES // max(4 * int(np.prod(shape)), 1)
     return max(1, int(min(fair, MOST, room)))
 
 
@@ -207,11 +219,12 @@ def once(leases: Leases, name: str, is_there: Callable[[], bool], make: Callable
     leases.clear()
 
 
-def finish(store: RunStore) -> Summary:
+def finish(store: RunStore, leases: Leases) -> Summary:
     """Write the summary of a run whose steps are done, and remove what the killed have left."""
+    leases.check()
     summary = store.write_summary()
     store.remove_leftovers()
-    Leases(store.folder).remove()
+    leases.remove()
     return summary
 
 
