@@ -178,6 +178,8 @@ def evaluate(
     only: suite.Only = [],  # noqa: B006  # typer copies it
     plan_: plan.Plan = False,
     executor: suite.ExecutorName = None,
+    slurm: suite.Slurm = [],  # noqa: B006  # typer copies it
+    no_wait: suite.NoWait = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
     list_: Annotated[bool, typer.Option("--list", help="Show models, data, protocols.")] = False,
     version: Annotated[bool, typer.Option("--version", help="Show versions.")] = False,
