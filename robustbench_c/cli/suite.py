@@ -244,6 +244,7 @@ def _show_jobs(
 
     table = Table("job", "state", "likely", "at most", "memory", "command", box=None)
     states, likely, most, memory, unknown = [], 0.0, 0.0, 0, 0
+    told: set[str] = set()
     for number, job in enumerate(jobs, 1):
         state = record.state if (record := log.read(job.id)) else "left"
         states.append(state)
@@ -259,7 +260,9 @@ def _show_jobs(
                 if (shown := as_line(error)) is None:
                     raise
                 unknown += 1
-                print(f"notice: {shown[0]}", file=sys.stderr)
+                if shown[0] not in told:
+                    print(f"notice: {shown[0]}", file=sys.stderr)
+                told.add(shown[0])
         table.add_row(str(number), state, *cells, str(job))
     wide_console().print(table, highlight=False)
     print(f"suite {suite.name}: {len(jobs)} jobs, {states.count('done')} of them done")
