@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustbench_c.cli import budgets, flags, options, suite, workers
+from robustbench_c.cli import budgets, flags, options, plan, suite, workers
 from robustbench_c.cli import eot as random_models
 from robustbench_c.cli import explain as explaining
 from robustbench_c.cli import minimal as nearest
@@ -176,12 +176,14 @@ def evaluate(
     trust_checkpoint: options.Trust = False,
     suite_: suite.Name = None,
     only: suite.Only = [],  # noqa: B006  # typer copies it
-    plan: suite.Plan = False,
+    plan_: plan.Plan = False,
     executor: suite.ExecutorName = None,
+    slurm: suite.Slurm = [],  # noqa: B006  # typer copies it
+    no_wait: suite.NoWait = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
     list_: Annotated[bool, typer.Option("--list", help="Show models, data, protocols.")] = False,
     version: Annotated[bool, typer.Option("--version", help="Show versions.")] = False,
-) -> Path | None:
+) -> object:
     """Attack a model and prove what holds; verdicts, table and record for every sample."""
     if list_ or version:
         show_known() if list_ else show_versions()
@@ -248,6 +250,7 @@ def evaluate(
     from robustbench_c import evaluation
     from robustbench_c.cli.run_progress import RunProgress
     from robustbench_c.evaluation.certifying import Budget, CertifyConfig
+    from robustbench_c.evaluation.estimate import estimate
 
     proof = certify and CertifyConfig(
         certify,
@@ -276,10 +279,25 @@ def evaluate(
     loaded = options.load_model(
         model, card, dataset, where, arch, arch_args, mean, std, trust_checkpoint
     )
+    subject = random_models.averaged_if(loaded, eot, seed)
+    if plan_:
+        found = estimate(
+            subject,
+            dataset,
+            threat=threat,
+            attack=config or "none",
+            certify=proof or None,
+            budget=budgets.budget_of(context),
+            batch_size=most,
+            device=where,
+            diagnose=not no_diagnose,
+        )
+        plan.show_plan(found)
+        return found
     stderr = Console(stderr=True)
     with RunProgress(stderr) as progress:
         run = evaluation.evaluate(
-            random_models.averaged_if(loaded, eot, seed),
+            subject,
             dataset,
             threat=threat,
             attack=config or "none",
