@@ -11,6 +11,8 @@ from pathlib import Path
 from leaderboards.errors import RecordError
 
 TEMPORARY_SUFFIX = ".tmp"
+_TRIES = 8
+"""Of a write, whose temporary file others may take for what a crash left."""
 
 
 def atomic_write_bytes(path: Path, data: bytes) -> None:
@@ -25,7 +27,7 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
     Raises:
         RecordError: The disk is full, the folder is not writable, and so on; nothing is left.
     """
-    for last in (False, False, True):
+    for left in reversed(range(_TRIES)):
         temporary = _temporary(path)
         try:
             try:
@@ -37,8 +39,8 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
             _sync_folder(path.parent)
             return
         except FileNotFoundError as error:
-            # another worker that began just now took it for what a crash left
-            if last or not path.parent.exists():
+            # another worker, which began or ended just now, took it for what a crash left
+            if not left or not path.parent.exists():
                 raise RecordError(f"cannot write {path}: {error.strerror or error}") from error
         except OSError as error:
             raise RecordError(f"cannot write {path}: {error.strerror or error}") from error
@@ -53,7 +55,7 @@ def atomic_create_bytes(path: Path, data: bytes) -> bool:
     Raises:
         RecordError: As there.
     """
-    for last in (False, False, True):
+    for left in reversed(range(_TRIES)):
         temporary = _temporary(path)
         try:
             try:
@@ -66,7 +68,7 @@ def atomic_create_bytes(path: Path, data: bytes) -> bool:
             _sync_folder(path.parent)
             return True
         except FileNotFoundError as error:  # as in atomic_write_bytes
-            if last or not path.parent.exists():
+            if not left or not path.parent.exists():
                 raise RecordError(f"cannot write {path}: {error.strerror or error}") from error
         except OSError as error:
             raise RecordError(f"cannot write {path}: {error.strerror or error}") from error

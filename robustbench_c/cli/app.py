@@ -58,7 +58,7 @@ def run_app(
     except KeyboardInterrupt:
         code = _INTERRUPTED
     except Exception as error:
-        shown = _as_line(error)
+        shown = as_line(error)
         if shown is None:
             raise
         message, code = shown
@@ -98,7 +98,7 @@ def _check_siblings() -> None:
             )
 
 
-def _as_line(error: Exception) -> tuple[str, int] | None:
+def as_line(error: Exception) -> tuple[str, int] | None:
     """The message and exit code of an error that users can act on."""
     if isinstance(error, BrokenPipeError):
         # The reader has gone (`| head`); keep the interpreter from failing again at its exit.

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from leaderboards.errors import one_line
-from robustbench_c.cli import options
+from robustbench_c.cli import options, plan, workers
 from robustbench_c.cli.app import new_app, run_app
 from robustbench_c.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
+    from robustbench_c.cli.run_progress import RunProgress
+    from robustbench_c.data import Dataset
     from robustbench_c.evaluation import Run
 
 app = new_app()
@@ -76,6 +78,8 @@ def corrupt(
     ] = None,
     device: options.Device = "auto",
     out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
+    workers_: workers.Workers = 1,
+    shard: workers.Shard = None,
     save_adversarial: Annotated[
         bool, typer.Option("--save-adversarial", help="Of --search: keep every sample that broke.")
     ] = False,
@@ -91,8 +95,9 @@ def corrupt(
     mean: options.Mean = None,
     std: options.Std = None,
     trust_checkpoint: options.Trust = False,
+    plan_: plan.Plan = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
-) -> None:
+) -> object:
     """Measure a model under common corruptions, or search the simple change that breaks it."""
     if given := options.given_of(context, _OF_CORRUPTIONS if search else _OF_SEARCH):
         raise UsageError(
@@ -104,6 +109,9 @@ def corrupt(
     strengths = _severities(severities)
     if model is None:
         raise UsageError("give a --model (robust-eval --list shows those of the zoo)")
+    start = workers.start_of(shard)
+    workers.refuse_overwrite(overwrite, workers_, shard)
+    context.with_resource(workers.beside(workers_, shard))
     from rich.console import Console
 
     from attacks.transform_search import TransformConfig
@@ -111,6 +119,7 @@ def corrupt(
     from robustbench_c.evaluation.corrupted_pictures import draw_accuracy, draw_sheet
     from robustbench_c.evaluation.corrupting import corruptions
     from robustbench_c.evaluation.transforming import transformations
+    from robustbench_c.evaluation.trial import estimate_by_trial
 
     card = options.card_of(model)
     name = data if data is not None else options.data_of(card)
@@ -121,34 +130,43 @@ def corrupt(
     loaded = options.load_model(
         model, card, dataset, where, arch, arch_args, mean, std, trust_checkpoint
     )
-    stderr = Console(stderr=True)
-    with RunProgress(stderr, "broken") as progress:
+
+    def measure(part: Dataset, folder: Path, watch: RunProgress | None = None) -> Run:
         if search:
-            run = transformations(
+            return transformations(
                 loaded,
-                dataset,
+                part,
                 TransformConfig(levels, draws, chosen),  # type: ignore[arg-type]  # known names
                 seed=seed,
                 batch_size=batch_size,
                 device=where,
-                out=out,
+                out=folder,
                 save_adversarial=save_adversarial,
                 overwrite=overwrite,
-                progress=progress,
+                progress=watch,
+                start=start,
             )
-        else:
-            run = corruptions(
-                loaded,
-                dataset,
-                chosen,  # type: ignore[arg-type]  # known names
-                strengths,
-                seed=seed,
-                batch_size=batch_size,
-                device=where,
-                out=out,
-                overwrite=overwrite,
-                progress=progress,
-            )
+        return corruptions(
+            loaded,
+            part,
+            chosen,  # type: ignore[arg-type]  # known names
+            strengths,
+            seed=seed,
+            batch_size=batch_size,
+            device=where,
+            out=folder,
+            overwrite=overwrite,
+            progress=watch,
+            start=start,
+        )
+
+    if plan_:
+        found = estimate_by_trial(measure, dataset, where)
+        plan.show_plan(found)
+        return found
+    stderr = Console(stderr=True)
+    with RunProgress(stderr, "broken") as progress:
+        run = measure(dataset, out, progress)
     if not search:
         draw_accuracy(run)
         draw_sheet(run, dataset)
@@ -156,15 +174,16 @@ def corrupt(
         stderr.print(f"notice: {notice}", highlight=False, markup=False, soft_wrap=True)
     if as_json:
         print(run.summary.to_bytes().decode(), end="")
-        return
-    _show(run)
+    else:
+        _show(run, shared=workers_ > 1 or shard is not None)
+    return run.folder
 
 
-def _show(run: Run) -> None:
+def _show(run: Run, shared: bool) -> None:
     from robustbench_c.cli.tables import print_run
 
     print_run(run.store, run.summary)
-    if run.resumed:
+    if run.resumed and not shared:
         print("went on with the record that was there (--overwrite starts afresh)")
     print(f"record: {run.folder}")
     for name in ("corruption-accuracy", "corruption-sheet", "contact-sheet"):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +15,7 @@ from robustbench_c.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from robustbench_c.data import Dataset
+    from robustbench_c.zoo import ModelCache
     from robustbench_c.zoo.cards import Card
     from robustbench_c.zoo.loading import LoadedModel
 
@@ -36,6 +39,7 @@ Trust = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 
+_resident: dict[str, ModelCache] | None = None
 _SHIPPED = {"fashion-mnist": "fashion-mnist-mini"}
 """Data sets that need a download, and the part of them that is in the package."""
 
@@ -138,12 +142,13 @@ def load_model(
     """
     from robustbench_c import zoo
 
+    load = zoo.load if _resident is None else _resident_on(device)
     if card is not None and card.input_shape != data.shape:
         raise DataError(
             f"'{card.name}' takes samples of shape {card.input_shape}, but those of {data.name} "
             f"have the shape {data.shape}"
         )
-    return zoo.load(
+    return load(
         name,
         device,
         arch=arch,
@@ -154,6 +159,33 @@ def load_model(
         n_classes=None if card else data.n_classes,
         trust_checkpoint=trust,
     )
+
+
+@contextmanager
+def resident_models() -> Iterator[None]:
+    """Keep the models that `load_model` loads for those who ask again, while the block runs."""
+    global _resident
+    _resident = {}
+    try:
+        yield
+    finally:
+        _resident = None
+
+
+def _resident_on(device: str) -> Callable[..., LoadedModel]:
+    from robustbench_c.zoo import ModelCache
+    from robustbench_c.zoo.devices import parse_device
+
+    assert _resident is not None
+    if device not in _resident:
+        budget = None
+        if parse_device(device).type == "cuda":
+            import torch
+
+            budget = torch.cuda.get_device_properties(parse_device(device)).total_memory // 4
+        _resident[device] = ModelCache(device, budget)
+    cache = _resident[device]
+    return lambda name, _, **arguments: cache.get(name, **arguments)
 
 
 def pick_device(name: str) -> str:

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustbench_c.cli import options
+from robustbench_c.cli import options, plan, workers
 from robustbench_c.cli.app import new_app, run_app
 from robustbench_c.errors import UsageError
 
 if TYPE_CHECKING:
     from leaderboards.rates import Rate
+    from robustbench_c.cli.run_progress import RunProgress
+    from robustbench_c.data import Dataset
     from robustbench_c.evaluation import Run
     from robustbench_c.evaluation.smoothed_result import SmoothedResult
 
@@ -30,6 +32,7 @@ def main() -> None:
 
 @app.command()
 def smooth(
+    context: typer.Context,
     model: options.Model = None,
     sigma: Annotated[
         float | None, typer.Option("--smooth", help="Standard deviation of the noise.")
@@ -55,6 +58,8 @@ def smooth(
     ] = None,
     device: options.Device = "auto",
     out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
+    workers_: workers.Workers = 1,
+    shard: workers.Shard = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Run again although the record is there.")
     ] = False,
@@ -67,13 +72,17 @@ def smooth(
     mean: options.Mean = None,
     std: options.Std = None,
     trust_checkpoint: options.Trust = False,
+    plan_: plan.Plan = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
-) -> None:
+) -> object:
     """Certify the majority vote of a model under Gaussian noise (randomised smoothing)."""
     if model is None:
         raise UsageError("give a --model (robust-eval --list shows those of the zoo)")
     if sigma is None:
         raise UsageError("give --smooth SIGMA, such as --smooth 0.25: that noise makes the subject")
+    start = workers.start_of(shard)
+    workers.refuse_overwrite(overwrite, workers_, shard)
+    context.with_resource(workers.beside(workers_, shard))
     from rich.console import Console
 
     from certify.smoothing import SmoothingConfig
@@ -81,6 +90,7 @@ def smooth(
     from robustbench_c.evaluation import smoothing
     from robustbench_c.evaluation.smoothed_picture import draw_certified_accuracy
     from robustbench_c.evaluation.smoothed_result import read_result
+    from robustbench_c.evaluation.trial import estimate_by_trial
 
     config = SmoothingConfig(sigma, n0, n, alpha)
     card = options.card_of(model)
@@ -93,20 +103,29 @@ def smooth(
     loaded = options.load_model(
         model, card, dataset, where, arch, arch_args, mean, std, trust_checkpoint
     )
-    stderr = Console(stderr=True)
-    with RunProgress(stderr, "certified") as progress:
-        run = smoothing.smooth(
+
+    def measure(part: Dataset, folder: Path, watch: RunProgress | None = None) -> Run:
+        return smoothing.smooth(
             loaded,
-            dataset,
+            part,
             config,
             eps=eps,
             seed=seed,
             batch_size=batch_size,
             device=where,
-            out=out,
+            out=folder,
             overwrite=overwrite,
-            progress=progress,
+            progress=watch,
+            start=start,
         )
+
+    if plan_:
+        found = estimate_by_trial(measure, dataset, where)
+        plan.show_plan(found)
+        return found
+    stderr = Console(stderr=True)
+    with RunProgress(stderr, "certified") as progress:
+        run = measure(dataset, out, progress)
     result = read_result(run.store)
     draw_certified_accuracy(run.folder, result, loaded.name, dataset.name)
     for notice in run.store.manifest.notices:
@@ -114,10 +133,11 @@ def smooth(
     if as_json:
         _print_json(run, result)
     else:
-        _print_table(run, result)
+        _print_table(run, result, shared=workers_ > 1 or shard is not None)
+    return run.folder
 
 
-def _print_table(run: Run, result: SmoothedResult) -> None:
+def _print_table(run: Run, result: SmoothedResult, shared: bool) -> None:
     from rich.table import Table
 
     from leaderboards.errors import one_line
@@ -153,7 +173,7 @@ def _print_table(run: Run, result: SmoothedResult) -> None:
         "at once), and of the smoothed classifier alone, not of the model inside it"
     )
     print(f"cost: {run.summary.cost.forwards} forward passes, {run.summary.cost.seconds:.1f} s")
-    if run.resumed:
+    if run.resumed and not shared:
         print("went on with the record that was there (--overwrite starts afresh)")
     print(f"record: {run.folder}")
     print(f"picture: {run.folder / NAME}.png")

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO, Annotated
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from robustbench_c.errors import UsageError
+from robustbench_c.executors import Work
+from robustbench_c.executors.local import beside as others
 
 Workers = Annotated[
     int,
@@ -22,7 +22,9 @@ Shard = Annotated[
     str | None,
     typer.Option(help="I/N: be the I-th of N such commands, anywhere, that share --out."),
 ]
-_THREADS = "OMP_NUM_THREADS"
+
+_NOT_PASSED_ON = ("--workers", "--executor", "--slurm")
+_SWITCHES_NOT_PASSED_ON = ("--no-wait",)
 
 
 def start_of(shard: str | None) -> float:
@@ -44,13 +46,18 @@ def start_of(shard: str | None) -> float:
     raise UsageError(f"--shard {shard} is not I/N with I from 1 to N, such as 2/4")
 
 
+def refuse_overwrite(overwrite: bool, workers: int, shard: str | None) -> None:
+    """Raise UsageError where one of several workers is to throw the record away."""
+    if overwrite and (workers > 1 or shard is not None):
+        raise UsageError("--overwrite is for one process: start afresh without workers first")
+
+
 @contextmanager
 def beside(workers: int, shard: str | None) -> Iterator[None]:
     """Run this command in other processes as well while the block runs; it is one of the workers.
 
-    Each gets its part of the cores, unless OMP_NUM_THREADS says how many threads it has: the same
-    for all, since the number is part of what a run is. Has to be entered before torch is imported.
-    One that fails is said on stderr: the others do its work.
+    Has to be entered before torch is imported. One that fails is said on stderr: the others do its
+    work.
 
     Args:
         workers: Processes in all.
@@ -64,32 +71,17 @@ def beside(workers: int, shard: str | None) -> Iterator[None]:
         return
     if shard is not None:
         raise UsageError("--shard is for one process: leave out --workers, or --shard")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    os.environ.setdefault(_THREADS, str(max(1, (cores or 1) // workers)))
-    others = [_start(i, workers) for i in range(2, workers + 1)]
-    try:
+    with others(
+        this_command(), workers, [], lambda line: print(f"notice: {line}", file=sys.stderr)
+    ):
         yield
-    except BaseException:
-        for process, _ in others:
-            process.terminate()
-        raise
-    finally:
-        for number, (process, log) in enumerate(others, 2):
-            code = process.wait()
-            log.seek(0)
-            lines = log.read().decode(errors="replace").splitlines()
-            if code > 0:
-                told = lines[-1] if lines else "no message"
-                print(f"notice: worker {number} ended with code {code}: {told}", file=sys.stderr)
-            log.close()
 
 
-def _start(number: int, workers: int) -> tuple[subprocess.Popen[bytes], IO[bytes]]:
-    words, skip = [sys.executable, sys.argv[0]], False
+def this_command() -> Work:
+    """The command line of this process, without what says who works on it."""
+    words, skip = [], False
     for word in sys.argv[1:]:
-        if not skip and not word.startswith("--workers"):
+        if not skip and word.split("=")[0] not in (*_NOT_PASSED_ON, *_SWITCHES_NOT_PASSED_ON):
             words.append(word)
-        skip = not skip and word == "--workers"
-    log = tempfile.TemporaryFile()  # noqa: SIM115  # closed when the process has ended
-    words += ["--shard", f"{number}/{workers}"]
-    return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=log), log
+        skip = not skip and word in _NOT_PASSED_ON
+    return Work(Path(sys.argv[0]).name, tuple(words))

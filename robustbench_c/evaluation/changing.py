@@ -64,6 +64,7 @@ def begin(
     out: Path | str,
     overwrite: bool,
     progress: Progress | None,
+    start: float,
 ) -> Begun:
     """Check model and data, and begin the record, or take it up where it is on disk.
 
@@ -79,6 +80,7 @@ def begin(
         out: Folder of the runs.
         overwrite: Throw away the record of the same run, if there is one, and start afresh.
         progress: Called as samples finish.
+        start: Which part of each step this worker begins with, in [0, 1).
 
     Raises:
         DataError: Data outside of their box, or of the wrong form.
@@ -127,4 +129,17 @@ def begin(
     if len(recorded) < len(data):
         store.write_shard(CLEAN_STEP, clean)
     on = threat.to(target)
-    return Begun(Task(store, data, x, y, on, classifier, precise, seed, progress), resumed)
+    task = Task(
+        store,
+        data,
+        x,
+        y,
+        on,
+        classifier,
+        precise,
+        seed,
+        progress,
+        start=start,
+        sources=loaded.sources,
+    )
+    return Begun(task, resumed)

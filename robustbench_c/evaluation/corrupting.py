@@ -27,10 +27,11 @@ from robustbench_c.errors import UsageError
 from robustbench_c.evaluation.changing import begin, whole_box
 from robustbench_c.evaluation.passes import passes_of
 from robustbench_c.evaluation.run import Run
-from robustbench_c.evaluation.sharing import Progress, Report, cut, work_off
+from robustbench_c.evaluation.sharing import Progress, Report, begun_at, cut, finish, work_off
 from robustbench_c.evaluation.steps import frame_of, whole_where
 from robustbench_c.evaluation.task import Task
 from robustbench_c.evaluation.threats import threat_info
+from robustbench_c.run_log import logged
 from robustbench_c.zoo.loading import LoadedModel
 
 CORRUPTION_VERSION = 1
@@ -52,6 +53,7 @@ def corruptions(
     out: Path | str = "runs",
     overwrite: bool = False,
     progress: Progress | None = None,
+    start: float = 0.0,
 ) -> Run:
     """Measure a model under common corruptions, and write the record of it.
 
@@ -68,6 +70,8 @@ def corruptions(
         out: Folder of the runs.
         overwrite: Throw away the record of the same run, if there is one, and start afresh.
         progress: Called as samples finish; its last number counts those that broke.
+        start: Of several calls that share a folder: where this one begins, in [0, 1), as of
+            `evaluate`.
 
     Raises:
         AttackError: No images, no such kind or severity, or not for these images.
@@ -99,12 +103,13 @@ def corruptions(
         out=out,
         overwrite=overwrite,
         progress=progress,
+        start=start,
     )
     store = begun.task.store
-    with passes_of(store.manifest):
-        for kind in kinds:
+    with passes_of(store.manifest), logged(store, begun.task.x.device, begun.resumed):
+        for kind in begun_at(start, kinds):  # none hangs on another
             _corrupt_samples(begun.task, kind, severities)
-    return Run(store.folder, store, store.write_summary(), begun.resumed)
+        return Run(store.folder, store, finish(store, begun.task.leases), begun.resumed)
 
 
 def _step(kind: KindName, severities: tuple[int, ...]) -> StepInfo:

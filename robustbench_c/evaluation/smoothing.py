@@ -29,18 +29,20 @@ from leaderboards.verdicts import CLEAN_STEP, RULES_VERSION
 from robustbench_c.data import Dataset
 from robustbench_c.errors import UsageError
 from robustbench_c.evaluation.inputs import chance_notice, check_data, check_logits
-from robustbench_c.evaluation.leases import Leases
 from robustbench_c.evaluation.manifests import manifest_of
 from robustbench_c.evaluation.passes import passes_of
 from robustbench_c.evaluation.removal import remove_run
 from robustbench_c.evaluation.run import Run
-from robustbench_c.evaluation.sharing import Progress, Report, cut, shard_size, work_off
+from robustbench_c.evaluation.sharing import Progress, Report, cut, finish, shard_size, work_off
 from robustbench_c.evaluation.smoothing_rows import estimation_rows, selection_rows
 from robustbench_c.evaluation.subject import model_info, subject
 from robustbench_c.evaluation.task import places_of, right_ids
 from robustbench_c.evaluation.threats import threat_info
+from robustbench_c.leases import Leases
+from robustbench_c.run_log import logged
 from robustbench_c.zoo.devices import parse_device
 from robustbench_c.zoo.loading import LoadedModel
+from robustbench_c.zoo.sources import watch
 
 SMOOTHING = "smoothing"
 """Name of the step."""
@@ -52,6 +54,7 @@ class _Smoothed:
     """What the steps work on: the record, the samples on the model's device, and f."""
 
     store: RunStore
+    leases: Leases
     data: Dataset
     x: Tensor
     classifier: TiledClassifier
@@ -82,6 +85,7 @@ def smooth(
     out: Path | str = "runs",
     overwrite: bool = False,
     progress: Progress | None = None,
+    start: float = 0.0,
 ) -> Run:
     """Certify the smoothed classifier of a model sample by sample and write the record of it.
 
@@ -99,6 +103,8 @@ def smooth(
         out: Folder of the runs.
         overwrite: Throw away the record of the same run, if there is one, and start afresh.
         progress: Called as samples finish; its last number counts certified samples.
+        start: Of several calls that share a folder: where this one begins, in [0, 1), as of
+            `evaluate`.
 
     Raises:
         SmoothingError: `config.n` draws cannot certify a radius beyond `eps`.
@@ -142,11 +148,12 @@ def smooth(
     resumed = is_run(folder)
     store = RunStore.create(folder, manifest)
     classifier.tiles = store.manifest.tiles
-    with passes_of(store.manifest):
-        on = _Smoothed(store, data, x, classifier, config, threat.eps, seed)
+    with passes_of(store.manifest), logged(store, target, resumed):
+        leases = Leases(store.folder, start=start, check=watch(loaded.sources))
+        on = _Smoothed(store, leases, data, x, classifier, config, threat.eps, seed)
         _select(on, progress)
         _certify(on, progress)
-    return Run(folder, store, store.write_summary(), resumed)
+        return Run(folder, store, finish(store, leases), resumed)
 
 
 def smoothed_info(base: LoadedModel, config: SmoothingConfig) -> ModelInfo:
@@ -202,7 +209,7 @@ def _select(on: _Smoothed, progress: Progress | None) -> None:
         on.store.write_shard(CLEAN_STEP, rows)
 
     shards = cut(on.data.ids.numpy(), shard_size(on.store.manifest, on.config.n0))
-    work_off(on.store, Leases(on.store.folder), CLEAN_STEP, shards, work, progress)
+    work_off(on.store, on.leases, CLEAN_STEP, shards, work, progress)
 
 
 def _certify(on: _Smoothed, progress: Progress | None) -> None:
@@ -216,4 +223,4 @@ def _certify(on: _Smoothed, progress: Progress | None) -> None:
         on.store.write_shard(SMOOTHING, rows)
 
     shards = cut(right_ids(on.store), shard_size(on.store.manifest, on.config.n))
-    work_off(on.store, Leases(on.store.folder), SMOOTHING, shards, work, progress)
+    work_off(on.store, on.leases, SMOOTHING, shards, work, progress)

@@ -23,10 +23,11 @@ from robustbench_c.evaluation.attacking import in_float64_too, work_through
 from robustbench_c.evaluation.changing import begin, whole_box
 from robustbench_c.evaluation.passes import passes_of
 from robustbench_c.evaluation.run import Run
-from robustbench_c.evaluation.sharing import Progress, Report
+from robustbench_c.evaluation.sharing import Progress, Report, begun_at, finish
 from robustbench_c.evaluation.steps import Judged, attack_rows
 from robustbench_c.evaluation.task import Task, right_ids, settled_before
 from robustbench_c.evaluation.threats import threat_info
+from robustbench_c.run_log import logged
 from robustbench_c.zoo.loading import LoadedModel
 
 MIXTURE = "mixture"
@@ -48,6 +49,7 @@ def transformations(
     save_adversarial: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
+    start: float = 0.0,
 ) -> Run:
     """Search the weakest transformation of each family that breaks a sample, and write it down.
 
@@ -64,6 +66,8 @@ def transformations(
         save_adversarial: Keep every sample that broke, transformed, for `robust-runs verify`.
         overwrite: Throw away the record of the same run, if there is one, and start afresh.
         progress: Called as samples finish; its last number counts those that broke.
+        start: Of several calls that share a folder: where this one begins, in [0, 1), as of
+            `evaluate`.
 
     Raises:
         AttackError: No such family, or not for these samples.
@@ -74,12 +78,12 @@ def transformations(
     families = config.families or families_for(data.shape)
     check_families(families, data.shape)
     threat = whole_box(data)
-    steps = [_step(name, config.levels) for name in dict.fromkeys(families)]
-    if config.draws:
-        steps.append(_mixture(families, config))
+    alone = [_step(name, config.levels) for name in dict.fromkeys(families)]
+    mixed = [_mixture(families, config)] if config.draws else []
+    steps = (*alone, *mixed)
     protocol = Protocol(
         threat=threat_info(threat),
-        steps=tuple(steps),
+        steps=steps,
         rules=RULES_VERSION,
         transformation=TransformationInfo(levels=config.levels, draws=config.draws),
     )
@@ -95,15 +99,16 @@ def transformations(
         out=out,
         overwrite=overwrite,
         progress=progress,
+        start=start,
     )
     task = begun.task
     for step in steps:
         if save_adversarial or artefacts.kept(task.store, step.name):
             artefacts.keep(task.store, step.name)
-    with passes_of(task.store.manifest):
-        for step in steps:
+    with passes_of(task.store.manifest), logged(task.store, task.x.device, begun.resumed):
+        for step in (*begun_at(start, alone), *mixed):  # of those alone none hangs on another
             _transform_samples(task, step, _settings(step, families, config))
-    return Run(task.store.folder, task.store, task.store.write_summary(), begun.resumed)
+        return Run(task.store.folder, task.store, finish(task.store, task.leases), begun.resumed)
 
 
 def _step(name: FamilyName, levels: int) -> StepInfo:

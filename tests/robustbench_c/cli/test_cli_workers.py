@@ -11,7 +11,10 @@ import pytest
 from robustbench_c.cli.workers import start_of
 from robustbench_c.errors import UsageError
 
-RUN = "from robustbench_c.cli.evaluate import main; main()"
+RUN = "from robustbench_c.cli.{module} import main; main()"
+EVAL = ("--model", "breast-cancer-mlp", "--samples", "60", "--eps", "0.02", "--no-diagnose")
+FEW = ("--model", "fmnist-cnn-pgd", "--samples", "40")
+SEARCH = ("--search", "--families", "shift,noise,blur", "--levels", "3", "--draws", "4")
 
 
 def test_where_a_worker_begins():
@@ -34,17 +37,28 @@ def test_what_is_no_shard(shard):
     ],
 )
 def test_wrong_usage(command, tmp_path, given, words):
-    ended = command("robust-eval", "--model", "breast-cancer-mlp", "--out", tmp_path, *given)
-    assert ended.code == 2
-    assert words in ended.err
-    assert not list(tmp_path.iterdir())
+    for script in ("robust-eval", "robust-corrupt", "robust-smooth"):
+        model = ("--model", "breast-cancer-mlp", *(("--smooth", 1) if "smooth" in script else ()))
+        ended = command(script, *model, "--out", tmp_path, *given)
+        assert ended.code == 2
+        assert words in ended.err
+        assert not list(tmp_path.iterdir())
 
 
-def test_two_processes_make_the_record_of_one(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("module", "options"),
+    [
+        ("evaluate", EVAL),
+        pytest.param("corrupt", (*FEW, "--severities", "2,5"), marks=pytest.mark.slow),
+        pytest.param("corrupt", (*FEW, *SEARCH), marks=pytest.mark.slow),
+        pytest.param("smooth", (*FEW, "--smooth", "0.25"), marks=pytest.mark.slow),
+    ],
+    ids=["evaluate", "corrupt", "search", "smooth"],
+)
+def test_two_processes_make_the_record_of_one(module, options, tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    script = tmp_path / "robust-eval"
-    script.write_text(RUN)
-    options = ("--model", "breast-cancer-mlp", "--samples", "60", "--eps", "0.02", "--no-diagnose")
+    script = tmp_path / f"robust-{module}"
+    script.write_text(RUN.format(module=module))
     sums = []
     for place, more in (("one", ()), ("two", ("--workers", "2"))):
         words = [sys.executable, script, *options, "--device", "cpu", "--out", tmp_path / place]
@@ -52,6 +66,7 @@ def test_two_processes_make_the_record_of_one(tmp_path, monkeypatch):
             [*words, *more, "--json"], capture_output=True, text=True, check=True
         )
         found = json.loads(ended.stdout)
+        found = found.get("summary", found)
         sums.append((found["counts"], [step["content_sha256"] for step in found["steps"]]))
         assert "notice: worker" not in ended.stderr
     assert sums[0] == sums[1]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections import Counter
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from attacks.transform_search import TransformConfig, transform_attack
 from attacks.transformations import FAMILY
 from leaderboards.changed import classes_under, least_shares
 from leaderboards.rates import Rate
+from leaderboards.store import RunStore
 from robustbench_c.cli.changed_tables import print_transformations
 from robustbench_c.data import from_tensors
 from robustbench_c.evaluation import corrupting, transforming
@@ -118,6 +121,36 @@ def test_no_result_hangs_on_batches_order_shards_or_resumes(
     assert hashes(again) == hashes(whole)
     assert hashes(make(out="other", seed=1)) != hashes(whole)
     assert make(overwrite=True).resumed is False
+
+
+@pytest.mark.parametrize("made", ["corrupted", "transformed"])
+def test_two_at_once_make_the_record_of_one(made, hashes, request, monkeypatch):
+    make, write = request.getfixturevalue(made), RunStore.write_shard
+    whole = make()
+    monkeypatch.setattr(corrupting, "_SHARD_SAMPLES", 16)
+    monkeypatch.setattr(transforming, "_SHARD_SAMPLES", 16)
+    runs, first, written = [], {}, Counter()
+
+    def counting(store, step, frame):
+        if step != "clean":
+            first.setdefault(threading.current_thread().name, step)
+            written[(step, *sorted(frame["sample_id"]))] += 1
+        return write(store, step, frame)
+
+    def work(start: float) -> None:
+        runs.append(make(out="shared", start=start))
+
+    monkeypatch.setattr(RunStore, "write_shard", counting)
+    workers = [threading.Thread(target=work, args=(start,), name=str(start)) for start in (0, 0.5)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [hashes(run) for run in runs] == [hashes(whole)] * 2
+    assert set(written.values()) == {1}, "no shard twice"
+    steps = whole.store.steps[1:]
+    assert first["0.5"] != first["0"] == steps[0], "they begin with different steps"
+    assert not (runs[0].folder / "leases").exists()
 
 
 def test_a_check_corrupts_again(corrupted, net, images, monkeypatch):

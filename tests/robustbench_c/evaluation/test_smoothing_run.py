@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -89,6 +90,28 @@ def test_results_depend_on_neither_order_nor_batch_nor_shards(smooth, data, hash
     monkeypatch.setattr(sharing, "MOST", 7)
     assert hashes(smooth(out="shards")) == whole
     assert hashes(smooth(out="seed", seed=1)) != whole
+
+
+def test_two_at_once_make_the_record_of_one(smooth, hashes, small_shards, monkeypatch):
+    whole, write = smooth(), RunStore.write_shard
+    runs, written = [], []
+
+    def counting(store, step, frame):
+        written.append((step, *sorted(frame["sample_id"])))
+        return write(store, step, frame)
+
+    def work(start: float) -> None:
+        runs.append(smooth(out="shared", start=start))
+
+    monkeypatch.setattr(RunStore, "write_shard", counting)
+    workers = [threading.Thread(target=work, args=(start,)) for start in (0, 0.5)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [hashes(run) for run in runs] == [hashes(whole)] * 2
+    assert len(set(written)) == len(written) > 10, "no shard twice"
+    assert not (runs[0].folder / "leases").exists()
 
 
 @pytest.mark.parametrize("stop", [("clean", 14), ("clean", 60), ("smoothing", 21)])
