@@ -109,7 +109,7 @@ def _files(name_or_path: str) -> tuple[Path, ...]:
     path = Path(name_or_path)
     if name_or_path in cards.names():
         path = cards.WEIGHTS / f"{name_or_path}.safetensors"
-    elif _FACTORY.fullmatch(name_or_path) and not _exists(path):
+    elif _FACTORY.fullmatch(name_or_path) and not is_there(path):
         path = Path(name_or_path.rpartition(":")[0])
     card = (path.with_suffix(".json"),) if path.suffix.lower() == ".safetensors" else ()
     return path, *card
