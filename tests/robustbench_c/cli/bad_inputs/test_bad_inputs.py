@@ -69,7 +69,7 @@ def test_bad_input(command, bad_file, tmp_path, monkeypatch, case):
     before = tree(bad_file.folder)
     ended = command(case.command, *arguments)
     check(case, ended.code, ended.out, ended.err)
-    assert not list(tmp_path.iterdir())
+    assert not [path for path in tmp_path.rglob("*") if not path.is_dir()]
     assert tree(bad_file.folder) == before
 
 
@@ -95,4 +95,4 @@ def test_bad_input_in_a_process_of_its_own(bad_file, tmp_path, case):
         timeout=120,
     )
     check(case, done.returncode, done.stdout, done.stderr)
-    assert not list(tmp_path.iterdir())
+    assert not [path for path in tmp_path.rglob("*") if not path.is_dir()]
