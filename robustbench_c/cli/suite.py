@@ -33,18 +33,30 @@ Only = Annotated[
 ]
 ExecutorName = Annotated[
     str | None,
-    typer.Option("--executor", help="Of a suite: inline or local [local with --workers]."),
+    typer.Option(
+        "--executor", help="Of a suite: inline, local or slurm [local with --workers, else inline]."
+    ),
+]
+Slurm = Annotated[
+    list[str],
+    typer.Option(
+        "--slurm",
+        help="An option of sbatch for each worker, KEY=VALUE; repeatable (docs/clusters.md).",
+    ),
+]
+NoWait = Annotated[
+    bool, typer.Option("--no-wait", help="Of --executor slurm: submit the workers, and end.")
 ]
 _GOES_WITH = (
-    *("suite_", "only", "plan_", "executor", "out", "workers_", "shard", "as_json"),
-    *("list_", "version"),
+    *("suite_", "only", "plan_", "executor", "slurm", "no_wait"),
+    *("out", "workers_", "shard", "as_json", "list_", "version"),
 )
-_EXECUTORS = ("inline", "local")
+_EXECUTORS = ("inline", "local", "slurm")
 
 
 def refuse_own_options(context: typer.Context) -> None:
     """Raise UsageError if an option of suites is given without `--suite`."""
-    if given := options.given_of(context, ("only", "executor")):
+    if given := options.given_of(context, ("only", "executor", "slurm", "no_wait")):
         raise UsageError(f"{given} is about suites: add --suite")
 
 
@@ -70,7 +82,7 @@ def run_suite(context: typer.Context) -> None:
     if shard is not None and number > 1:
         raise UsageError("--shard is for one process: leave out --workers, or --shard")
     log = JobLog(out, start)
-    executor = _executor(given["executor"], number)
+    executor = _executor(context)
     _set_threads(suite.threads)
     machine = _machine_words(context)
     if given["plan_"]:
@@ -83,8 +95,9 @@ def run_suite(context: typer.Context) -> None:
         return 0
 
     work = workers.this_command()
-    executor.run(work, number, here, lambda line: print(f"notice: {line}", file=sys.stderr))
-    _show(suite, jobs, log, out, given["as_json"])
+    ended = executor.run(work, number, here, _notice)
+    if ended:  # else they are not waited for
+        _show(suite, jobs, log, out, given["as_json"])
 
 
 def _set_threads(number: int) -> None:
@@ -96,13 +109,26 @@ def _set_threads(number: int) -> None:
         torch.set_num_threads(number)
 
 
-def _executor(name: str | None, number: int) -> Executor:
-    from robustbench_c.executors import InlineExecutor, LocalExecutor
+def _notice(line: str) -> None:
+    print(f"notice: {line}", file=sys.stderr, flush=True)
 
-    name = name or ("local" if number > 1 else "inline")
+
+def _executor(context: typer.Context) -> Executor:
+    from robustbench_c.executors import InlineExecutor, LocalExecutor
+    from robustbench_c.executors.slurm import SlurmExecutor
+    from robustbench_c.executors.slurm_options import slurm_options
+
+    given: dict[str, Any] = context.params
+    name = given["executor"] or ("local" if given["workers_"] > 1 else "inline")
     if name not in _EXECUTORS:
         raise UsageError(f"no executor '{name}'; {did_you_mean(name, list(_EXECUTORS))}")
-    if name == "inline" and number > 1:
+    if name == "slurm":
+        if given["shard"] is not None:
+            raise UsageError("--executor slurm starts all shards: leave out --shard")
+        return SlurmExecutor(given["out"], slurm_options(given["slurm"]), not given["no_wait"])
+    if foreign := options.given_of(context, ("slurm", "no_wait")):
+        raise UsageError(f"{foreign} is about jobs of a cluster: add --executor slurm")
+    if name == "inline" and given["workers_"] > 1:
         raise UsageError("--executor inline is one worker: leave out --workers, or take local")
     return InlineExecutor() if name == "inline" else LocalExecutor()
 
@@ -218,6 +244,7 @@ def _show_jobs(
 
     table = Table("job", "state", "likely", "at most", "memory", "command", box=None)
     states, likely, most, memory, unknown = [], 0.0, 0.0, 0, 0
+    told: set[str] = set()
     for number, job in enumerate(jobs, 1):
         state = record.state if (record := log.read(job.id)) else "left"
         states.append(state)
@@ -233,7 +260,9 @@ def _show_jobs(
                 if (shown := as_line(error)) is None:
                     raise
                 unknown += 1
-                print(f"notice: {shown[0]}", file=sys.stderr)
+                if shown[0] not in told:
+                    print(f"notice: {shown[0]}", file=sys.stderr)
+                told.add(shown[0])
         table.add_row(str(number), state, *cells, str(job))
     wide_console().print(table, highlight=False)
     print(f"suite {suite.name}: {len(jobs)} jobs, {states.count('done')} of them done")
