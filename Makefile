@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-war
 export MKL_CBWR := AUTO
 export OMP_WAIT_POLICY := passive
 
-.PHONY: eval test test-all lint bench leaderboard zoo explanations sparse lirpa clean
+.PHONY: eval test test-slurm test-all lint bench records leaderboard zoo explanations sparse lirpa clean
 
 eval: $(VENV)/.eval
 	$(BIN)/robust-eval --model fmnist-cnn-mtl-ibp --attack pgd --certify cascade
@@ -17,6 +17,10 @@ eval: $(VENV)/.eval
 # One thread each: two tests side by side are faster than one on two threads.
 test: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --benchmark-disable -m "not slow and not bench and not gpu and not slurm and not vnncomp"
+
+# On a Slurm cluster of one node that the tests start (Debian: slurm-wlm, munge); else left out.
+test-slurm: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/slurm -m "slurm and not slow" -rs
 
 test-all: $(VENV)/.dev
 	$(BIN)/python -m pytest
@@ -42,7 +46,11 @@ explanations: $(VENV)/.eval
 sparse: $(VENV)/.eval
 	$(BIN)/python scripts/sparse_table.py
 
-# The site of the records that scripts/zoo_records.py makes of the shipped models.
+# Makes the records of the shipped models that are not there (two hours on one core; Adult: docs/data.md).
+records: $(VENV)/.eval
+	$(BIN)/robust-eval --suite zoo --out records --workers 2
+
+# The site of these records.
 leaderboard: $(VENV)/.eval
 	$(BIN)/robust-leaderboard build records --out site --title "The shipped models"
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from leaderboards.errors import RecordError
 
 TEMPORARY_SUFFIX = ".tmp"
+_TRIES = 8
+"""Of a write, whose temporary file others may take for what a crash left."""
 
 
 def atomic_write_bytes(path: Path, data: bytes) -> None:
@@ -25,7 +27,7 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
     Raises:
         RecordError: The disk is full, the folder is not writable, and so on; nothing is left.
     """
-    for last in (False, False, True):
+    for left in reversed(range(_TRIES)):
         temporary = _temporary(path)
         try:
             try:
@@ -37,8 +39,8 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
             _sync_folder(path.parent)
             return
         except FileNotFoundError as error:
-            # another worker that began just now took it for what a crash left
-            if last or not path.parent.exists():
+            # another worker, which began or ended just now, took it for what a crash left
+            if not left or not path.parent.exists():
                 raise RecordError(f"cannot write {path}: {error.strerror or error}") from error
         except OSError as error:
             raise RecordError(f"cannot write {path}: {error.strerror or error}") from error
@@ -53,7 +55,7 @@ def atomic_create_bytes(path: Path, data: bytes) -> bool:
     Raises:
         RecordError: As there.
     """
-    for last in (False, False, True):
+    for left in reversed(range(_TRIES)):
         temporary = _temporary(path)
         try:
             try:
@@ -66,7 +68,7 @@ def atomic_create_bytes(path: Path, data: bytes) -> bool:
             _sync_folder(path.parent)
             return True
         except FileNotFoundError as error:  # as in atomic_write_bytes
-            if last or not path.parent.exists():
+            if not left or not path.parent.exists():
                 raise RecordError(f"cannot write {path}: {error.strerror or error}") from error
         except OSError as error:
             raise RecordError(f"cannot write {path}: {error.strerror or error}") from error
@@ -121,8 +123,21 @@ def read_bytes(root: Path, path: Path, limit: int) -> bytes:
         RecordError: The file is missing, outside of `root` (by a symbolic link), not a regular
             file, or too large.
     """
+    refuse_escape(root, path)
+    return read_regular(path, limit)
+
+
+def read_regular(path: Path, limit: int) -> bytes:
+    """Read a file that anybody may have written: a pipe or a device would never end.
+
+    Args:
+        path: The file.
+        limit: The largest size to accept, in bytes.
+
+    Raises:
+        RecordError: The file is missing, not a regular file, or too large.
+    """
     try:
-        refuse_escape(root, path)
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise RecordError(f"{path} is not a regular file")
@@ -132,8 +147,9 @@ def read_bytes(root: Path, path: Path, limit: int) -> bytes:
             return file.read(limit + 1)[:limit]
     except FileNotFoundError:
         raise RecordError(f"{path} is missing") from None
-    except OSError as error:
-        raise RecordError(f"cannot read {path}: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # a name with a NUL is a ValueError
+        told = getattr(error, "strerror", None) or error
+        raise RecordError(f"cannot read {path}: {told}") from error
 
 
 def list_folder(root: Path, path: Path) -> list[Path]:
@@ -168,8 +184,12 @@ def remove_temporaries(root: Path, folder: Path) -> None:
 
 
 def refuse_escape(root: Path, path: Path) -> None:
-    """Raise RecordError if symbolic links lead `path` out of `root`."""
-    if not path.resolve().is_relative_to(root.resolve()):
+    """Raise RecordError if symbolic links lead `path` out of `root`, or nowhere."""
+    try:
+        inside = path.resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError) as error:  # a loop of them is a RuntimeError before Python 3.13
+        raise RecordError(f"cannot read {path}: too many levels of symbolic links") from error
+    if not inside:
         raise RecordError(f"{path} leads out of the record {root}")
 
 

@@ -81,7 +81,9 @@ def decode(
     except (pa.ArrowException, OSError, MemoryError, ValueError) as error:
         if isinstance(error, RecordError):
             raise
-        raise RecordError(f"not a whole Parquet file: {error}") from None
+        raise RecordError(
+            f"not a whole Parquet file ({error}): remove it, and the run's command makes it anew"
+        ) from None
     if table.num_rows != rows:
         raise RecordError(f"{table.num_rows} rows, but it claims {rows}")
     return table

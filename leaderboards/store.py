@@ -24,7 +24,9 @@ from leaderboards.columns import (
     to_frame,
     to_table,
 )
+from leaderboards.differences import differences
 from leaderboards.errors import RecordError
+from leaderboards.examples import FOLDER as EXAMPLES
 from leaderboards.files import (
     atomic_create_bytes,
     atomic_write_bytes,
@@ -104,8 +106,7 @@ class RunStore:
         if is_run(folder):
             store = cls.open(folder)
             _refuse_differences(folder, store.manifest, manifest)
-            for step in store.steps:
-                remove_temporaries(folder, store._folder(step))
+            store.remove_leftovers()
             return store
         there = [path for path in list_folder(folder, folder) if not is_temporary(path)]
         if there and folder / MANIFEST not in there:
@@ -226,6 +227,16 @@ class RunStore:
         atomic_write_bytes(self.folder / SUMMARY, summary.to_bytes())
         return summary
 
+    def remove_leftovers(self) -> None:
+        """Remove what workers that were killed have left half-written.
+
+        Raises:
+            RecordError: A folder leads out of the record, or is not writable.
+        """
+        own = [self.folder / part / step for part in (SHARDS, EXAMPLES) for step in self.steps]
+        for folder in (self.folder, *own):
+            remove_temporaries(self.folder, folder)
+
     def verify_bytes(self) -> list[str]:
         """Check everything that needs no model; one line for each problem, none if all is well."""
         from leaderboards.verify import verify_bytes
@@ -302,9 +313,7 @@ def is_run(folder: Path) -> bool:
 
 
 def _refuse_differences(folder: Path, there: Manifest, here: Manifest) -> None:
-    old, new = there.identity_fields(), here.identity_fields()
-    differing = [f"{k} ({old[k]} there, {new[k]} now)" for k in old if old[k] != new[k]]
-    if differing:
+    if differing := differences(there, here):
         raise RecordError(
             f"{folder} holds another run and cannot be resumed: {'; '.join(differing)}"
         )

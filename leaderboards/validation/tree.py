@@ -13,13 +13,14 @@ from leaderboards.files import is_temporary
 from leaderboards.site.heat_maps import FILE as HEAT_MAPS
 from leaderboards.store import MANIFEST, SHARDS, SUMMARY
 from leaderboards.validation.findings import Finding
+from leaderboards.worklog import FOLDER as LOG
 
 MAX_FILES = 50_000
 """Files and folders of one record."""
 EXAMPLES = "adversarial"
 CONTRADICTION = "contradiction"
 _FILES = {MANIFEST, SUMMARY, DIAGNOSTICS, CURVE, "explanation.safetensors", HEAT_MAPS}
-_FOLDERS = {SHARDS, EXAMPLES, CONTRADICTION}
+_FOLDERS = {SHARDS, EXAMPLES, CONTRADICTION, LOG}
 _PICTURES = (".png", ".svg", ".pdf")
 _DEEPEST = 3
 _KINDS = {

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustbench_c.cli import options, workers
+from leaderboards.errors import one_line
+from robustbench_c.cli import options, plan, workers
 from robustbench_c.cli.app import new_app, run_app
 from robustbench_c.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
+    from robustbench_c.cli.run_progress import RunProgress
+    from robustbench_c.data import Dataset
     from robustbench_c.evaluation import Run
 
 app = new_app()
@@ -70,7 +73,8 @@ def corrupt(
     samples: Annotated[int | None, typer.Option(help="The first N samples [all].")] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**53, help="Seed of all noise.")] = 0,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Most samples in a pass; changes no verdict.")
+        int | None,
+        typer.Option(min=1, max=1_000_000, help="Most samples in a pass; changes no verdict."),
     ] = None,
     device: options.Device = "auto",
     out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
@@ -91,8 +95,9 @@ def corrupt(
     mean: options.Mean = None,
     std: options.Std = None,
     trust_checkpoint: options.Trust = False,
+    plan_: plan.Plan = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
-) -> None:
+) -> object:
     """Measure a model under common corruptions, or search the simple change that breaks it."""
     if given := options.given_of(context, _OF_CORRUPTIONS if search else _OF_SEARCH):
         raise UsageError(
@@ -114,6 +119,7 @@ def corrupt(
     from robustbench_c.evaluation.corrupted_pictures import draw_accuracy, draw_sheet
     from robustbench_c.evaluation.corrupting import corruptions
     from robustbench_c.evaluation.transforming import transformations
+    from robustbench_c.evaluation.trial import estimate_by_trial
 
     card = options.card_of(model)
     name = data if data is not None else options.data_of(card)
@@ -124,36 +130,43 @@ def corrupt(
     loaded = options.load_model(
         model, card, dataset, where, arch, arch_args, mean, std, trust_checkpoint
     )
-    stderr = Console(stderr=True)
-    with RunProgress(stderr, "broken") as progress:
+
+    def measure(part: Dataset, folder: Path, watch: RunProgress | None = None) -> Run:
         if search:
-            run = transformations(
+            return transformations(
                 loaded,
-                dataset,
+                part,
                 TransformConfig(levels, draws, chosen),  # type: ignore[arg-type]  # known names
                 seed=seed,
                 batch_size=batch_size,
                 device=where,
-                out=out,
+                out=folder,
                 save_adversarial=save_adversarial,
                 overwrite=overwrite,
-                progress=progress,
+                progress=watch,
                 start=start,
             )
-        else:
-            run = corruptions(
-                loaded,
-                dataset,
-                chosen,  # type: ignore[arg-type]  # known names
-                strengths,
-                seed=seed,
-                batch_size=batch_size,
-                device=where,
-                out=out,
-                overwrite=overwrite,
-                progress=progress,
-                start=start,
-            )
+        return corruptions(
+            loaded,
+            part,
+            chosen,  # type: ignore[arg-type]  # known names
+            strengths,
+            seed=seed,
+            batch_size=batch_size,
+            device=where,
+            out=folder,
+            overwrite=overwrite,
+            progress=watch,
+            start=start,
+        )
+
+    if plan_:
+        found = estimate_by_trial(measure, dataset, where)
+        plan.show_plan(found)
+        return found
+    stderr = Console(stderr=True)
+    with RunProgress(stderr, "broken") as progress:
+        run = measure(dataset, out, progress)
     if not search:
         draw_accuracy(run)
         draw_sheet(run, dataset)
@@ -161,8 +174,9 @@ def corrupt(
         stderr.print(f"notice: {notice}", highlight=False, markup=False, soft_wrap=True)
     if as_json:
         print(run.summary.to_bytes().decode(), end="")
-        return
-    _show(run, shared=workers_ > 1 or shard is not None)
+    else:
+        _show(run, shared=workers_ > 1 or shard is not None)
+    return run.folder
 
 
 def _show(run: Run, shared: bool) -> None:
@@ -193,5 +207,6 @@ def _severities(text: str) -> tuple[int, ...]:
     except ValueError:
         found = ()
     if not found or found[0] < 1 or found[-1] > 5:
-        raise UsageError(f"--severities '{text}' is no list of numbers from 1 to 5, like 1,3,5")
+        told = one_line(text, 80)
+        raise UsageError(f"--severities '{told}' is no list of numbers from 1 to 5, like 1,3,5")
     return found

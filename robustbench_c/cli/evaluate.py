@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustbench_c.cli import budgets, flags, options, workers
+from leaderboards.errors import one_line
+from robustbench_c.cli import budgets, flags, options, plan, suite, workers
 from robustbench_c.cli import eot as random_models
 from robustbench_c.cli import explain as explaining
 from robustbench_c.cli import minimal as nearest
+from robustbench_c.cli import resume as resuming
 from robustbench_c.cli.app import new_app, run_app
 from robustbench_c.cli.attacks import NONE, attack_of, check_attack, check_settings
 from robustbench_c.cli.known import show_known, show_versions
@@ -144,6 +146,7 @@ def evaluate(
     ] = "auto",
     device: options.Device = "auto",
     out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
+    resume: resuming.Resume = None,
     workers_: workers.Workers = 1,
     shard: workers.Shard = None,
     save_adversarial: Annotated[
@@ -172,32 +175,42 @@ def evaluate(
     mean: options.Mean = None,
     std: options.Std = None,
     trust_checkpoint: options.Trust = False,
+    suite_: suite.Name = None,
+    only: suite.Only = [],  # noqa: B006  # typer copies it
+    plan_: plan.Plan = False,
+    executor: suite.ExecutorName = None,
+    slurm: suite.Slurm = [],  # noqa: B006  # typer copies it
+    no_wait: suite.NoWait = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
     list_: Annotated[bool, typer.Option("--list", help="Show models, data, protocols.")] = False,
     version: Annotated[bool, typer.Option("--version", help="Show versions.")] = False,
-) -> None:
+) -> object:
     """Attack a model and prove what holds; verdicts, table and record for every sample."""
     if list_ or version:
         show_known() if list_ else show_versions()
-        return
+        return None
+    if suite_ is not None:
+        suite.run_suite(context)
+        return None
+    suite.refuse_own_options(context)
     if property_ or instances or reference or timeout is not None:
         from robustbench_c.cli.property import answer
 
         answer(
             context, model, property_, instances, reference, timeout, out, seed, overwrite, as_json
         )
-        return
+        return None
     attack, minimal = nearest.minimal_attack(context, attack, minimal)
     check_attack(attack)
     if eps_unit not in ("input", "range"):
         raise UsageError(f"--eps-unit '{eps_unit}' is neither input nor range")
     random_models.check_draws(context.params)
     start = workers.start_of(shard)
+    resuming.check_resume(context)
     workers.refuse_overwrite(overwrite, workers_, shard)
     if explain is not None:
         context.with_resource(workers.beside(workers_, shard))
-        explaining.evaluate_explanations(context, _batch_size(batch_size))
-        return
+        return explaining.evaluate_explanations(context, _batch_size(batch_size))
     explaining.refuse_own_options(context)
     if model is None:
         raise UsageError("give a --model (robust-eval --list shows those of the zoo)")
@@ -238,6 +251,7 @@ def evaluate(
     from robustbench_c import evaluation
     from robustbench_c.cli.run_progress import RunProgress
     from robustbench_c.evaluation.certifying import Budget, CertifyConfig
+    from robustbench_c.evaluation.estimate import estimate
 
     proof = certify and CertifyConfig(
         certify,
@@ -266,10 +280,25 @@ def evaluate(
     loaded = options.load_model(
         model, card, dataset, where, arch, arch_args, mean, std, trust_checkpoint
     )
+    subject = random_models.averaged_if(loaded, eot, seed)
+    if plan_:
+        found = estimate(
+            subject,
+            dataset,
+            threat=threat,
+            attack=config or "none",
+            certify=proof or None,
+            budget=budgets.budget_of(context),
+            batch_size=most,
+            device=where,
+            diagnose=not no_diagnose,
+        )
+        plan.show_plan(found)
+        return found
     stderr = Console(stderr=True)
     with RunProgress(stderr) as progress:
         run = evaluation.evaluate(
-            random_models.averaged_if(loaded, eot, seed),
+            subject,
             dataset,
             threat=threat,
             attack=config or "none",
@@ -279,6 +308,7 @@ def evaluate(
             batch_size=most,
             device=where,
             out=out,
+            resume=resume,
             save_adversarial=save_adversarial,
             overwrite=overwrite,
             protocol_name=protocol,
@@ -291,16 +321,20 @@ def evaluate(
     flags.warn(run.summary, stderr)
     if as_json:
         print(run.summary.to_bytes().decode(), end="")
-        return
-    _show(run, shared=workers_ > 1 or shard is not None)
+    else:
+        _show(run, shared=workers_ > 1 or shard is not None)
+    return run.folder
 
 
 def _batch_size(text: str) -> int | None:
     if text == "auto":
         return None
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise UsageError(f"--batch-size '{text}' is neither auto nor a number from 1 up")
-    return int(text)
+    number = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
+    if not 1 <= number <= _MOST:
+        raise UsageError(
+            f"--batch-size '{one_line(text, 80)}' is neither auto nor a number from 1 to {_MOST}"
+        )
+    return number
 
 
 def _data_name(data: str | None, card: Card | None) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from robustbench_c.cli import options, workers
+from robustbench_c.cli import options, plan, workers
 from robustbench_c.cli.threats import threat_of
 from robustbench_c.errors import UsageError, did_you_mean
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from attacks.explanations import Explanation
     from robustbench_c.data import Dataset
     from robustbench_c.evaluation import ExplainConfig, Run
+    from robustbench_c.evaluation.estimate import Estimate
 
 Kind = Annotated[
     str | None,
@@ -129,12 +131,13 @@ def refuse_own_options(context: typer.Context) -> None:
         raise UsageError(f"{given} is about explanations: add --explain gradient, say")
 
 
-def evaluate_explanations(context: typer.Context, batch_size: int | None) -> None:
-    """Run what the options of `robust-eval --explain` say, and show what it found."""
+def evaluate_explanations(context: typer.Context, batch_size: int | None) -> Path | Estimate:
+    """Run what the options of `robust-eval --explain` say, and show it; returns its folder."""
     from rich.console import Console
 
     from robustbench_c import evaluation
     from robustbench_c.cli.run_progress import RunProgress
+    from robustbench_c.evaluation.estimate import estimate_explanations
     from robustbench_c.evaluation.explained_curve import draw_curve, draw_eps_curve
     from robustbench_c.evaluation.explained_pictures import draw_samples
     from robustbench_c.evaluation.explained_samples import eps_curve
@@ -171,6 +174,17 @@ def evaluate_explanations(context: typer.Context, batch_size: int | None) -> Non
         given["std"],
         given["trust_checkpoint"],
     )
+    if given["plan_"]:
+        found = estimate_explanations(
+            loaded,
+            data,
+            threat=threat,
+            config=config,
+            batch_size=batch_size,
+            device=where,
+        )
+        plan.show_plan(found)
+        return found
     stderr = Console(stderr=True)
     with RunProgress(stderr) as progress:
         run = evaluation.evaluate_explanations(
@@ -182,6 +196,7 @@ def evaluate_explanations(context: typer.Context, batch_size: int | None) -> Non
             batch_size=batch_size,
             device=where,
             out=given["out"],
+            resume=given["resume"],
             save_adversarial=given["save_adversarial"],
             overwrite=given["overwrite"],
             progress=progress,
@@ -195,8 +210,9 @@ def evaluate_explanations(context: typer.Context, batch_size: int | None) -> Non
         stderr.print(f"notice: {notice}", highlight=False, markup=False, soft_wrap=True)
     if given["as_json"]:
         print(run.summary.to_bytes().decode(), end="")
-        return
-    _show(run, shared=given["workers_"] > 1 or given["shard"] is not None)
+    else:
+        _show(run, shared=given["workers_"] > 1 or given["shard"] is not None)
+    return run.folder
 
 
 def _show(run: Run, shared: bool) -> None:

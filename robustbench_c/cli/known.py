@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def show_known() -> None:
-    """Print the models, data, protocols, attacks and certificates that there are."""
+    """Print the models, data, protocols, suites, attacks and certificates that there are."""
     from rich.table import Table
 
     from robustbench_c import zoo
@@ -18,6 +18,7 @@ def show_known() -> None:
     from robustbench_c.data.registry import REGISTRY
     from robustbench_c.evaluation.certifying import CASCADE, METHODS
     from robustbench_c.evaluation.protocols import known_protocols, load_protocol
+    from robustbench_c.suites import known_suites, load_suite
 
     models = Table("model", "architecture", "data", "trained for", "clean", box=None)
     for name in zoo.names():
@@ -31,13 +32,17 @@ def show_known() -> None:
     protocols = Table("protocol", "what it is", box=None)
     for name in known_protocols():
         protocols.add_row(name, load_protocol(name).description)
+    suites = Table("suite", "what it is", box=None)
+    for name in known_suites():
+        suite = load_suite(name)
+        suites.add_row(name, f"{suite.description} {len(suite.jobs)} jobs.")
     names = [
         f"suites of attacks: {', '.join(SUITES)}",
         f"foolbox:NAME, with --set KEY=VALUE for its own settings: {_foolbox()}",
         f"certificates: {', '.join([*METHODS, CASCADE])}",
     ]
     console = wide_console()
-    for part in (models, "", sets, "", protocols, "", _attacks(), "", *names):
+    for part in (models, "", sets, "", protocols, "", suites, "", _attacks(), "", *names):
         console.print(part)
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from leaderboards.errors import one_line
 from robustbench_c.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from robustbench_c.data import Dataset
+    from robustbench_c.zoo import ModelCache
     from robustbench_c.zoo.cards import Card
     from robustbench_c.zoo.loading import LoadedModel
 
@@ -35,6 +39,7 @@ Trust = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 
+_resident: dict[str, ModelCache] | None = None
 _SHIPPED = {"fashion-mnist": "fashion-mnist-mini"}
 """Data sets that need a download, and the part of them that is in the package."""
 
@@ -91,15 +96,16 @@ def card_of(model: str) -> Card | None:
     """
     from robustbench_c import zoo
     from robustbench_c.zoo.cards import read_card
+    from robustbench_c.zoo.files import is_there
 
     if not model.strip():
         raise UsageError("--model is empty: give a zoo name or a file")
     if model in zoo.names():
         return zoo.card(model)
     path = Path(model)
-    if ":" not in model and not path.exists():
+    if ":" not in model and not is_there(path):
         zoo.load(model)  # says what is missing, and what may have been meant
-    if path.suffix != ".safetensors" or not path.with_suffix(".json").exists():
+    if path.suffix != ".safetensors" or not is_there(path.with_suffix(".json")):
         return None
     return read_card(path.with_suffix(".json"))
 
@@ -112,10 +118,10 @@ def arguments(text: str | None) -> dict[str, object] | None:
     """
     try:
         found = None if text is None else json.loads(text)
-    except ValueError:
-        raise UsageError(f"--arch-args '{text}' is not JSON") from None
+    except (ValueError, RecursionError):
+        raise UsageError(f"--arch-args '{one_line(text or '', 80)}' is not JSON") from None
     if found is not None and not isinstance(found, dict):
-        raise UsageError(f"--arch-args '{text}' is not a JSON object")
+        raise UsageError(f"--arch-args '{one_line(text or '', 80)}' is not a JSON object")
     return found
 
 
@@ -136,12 +142,13 @@ def load_model(
     """
     from robustbench_c import zoo
 
+    load = zoo.load if _resident is None else _resident_on(device)
     if card is not None and card.input_shape != data.shape:
         raise DataError(
             f"'{card.name}' takes samples of shape {card.input_shape}, but those of {data.name} "
             f"have the shape {data.shape}"
         )
-    return zoo.load(
+    return load(
         name,
         device,
         arch=arch,
@@ -152,6 +159,33 @@ def load_model(
         n_classes=None if card else data.n_classes,
         trust_checkpoint=trust,
     )
+
+
+@contextmanager
+def resident_models() -> Iterator[None]:
+    """Keep the models that `load_model` loads for those who ask again, while the block runs."""
+    global _resident
+    _resident = {}
+    try:
+        yield
+    finally:
+        _resident = None
+
+
+def _resident_on(device: str) -> Callable[..., LoadedModel]:
+    from robustbench_c.zoo import ModelCache
+    from robustbench_c.zoo.devices import parse_device
+
+    assert _resident is not None
+    if device not in _resident:
+        budget = None
+        if parse_device(device).type == "cuda":
+            import torch
+
+            budget = torch.cuda.get_device_properties(parse_device(device)).total_memory // 4
+        _resident[device] = ModelCache(device, budget)
+    cache = _resident[device]
+    return lambda name, _, **arguments: cache.get(name, **arguments)
 
 
 def pick_device(name: str) -> str:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from robustbench_c.cli import options
 from robustbench_c.cli.app import new_app, run_app
 from robustbench_c.errors import CheckFailedError, UsageError
-
-if TYPE_CHECKING:
-    from leaderboards.manifest import Protocol
 
 app = new_app()
 
@@ -34,61 +31,56 @@ def ls(root: Annotated[Path, typer.Argument(help="Folder of the runs.")] = Path(
 
     from leaderboards.errors import one_line
     from leaderboards.listing import list_runs
-    from leaderboards.rates import Rate
     from robustbench_c.cli.console import wide_console
-    from robustbench_c.cli.flags import reliability
+    from robustbench_c.cli.run_cells import HEADS, run_cells
 
-    table = Table(
-        "run", "of", "state", "samples", "clean", "robust", "certified", "reliable", box=None
-    )
+    table = Table("run", *HEADS, box=None)
     found = list_runs(root)
     if not found:
         print(f"no runs in {root}")
         return
     for listed in found:
         if listed.manifest is None or listed.summary is None:
-            table.add_row(one_line(listed.folder.name), "", listed.problem or "", *[""] * 5)
+            table.add_row(
+                one_line(listed.folder.name), "", listed.problem or "", *[""] * (len(HEADS) - 2)
+            )
             continue
-        found_out = listed.summary
-        rates = (found_out.clean_accuracy, found_out.robust_accuracy, found_out.certified_accuracy)
-        what = listed.manifest.protocol.explanation
-        if (bent := found_out.explanation) is not None:  # robust: not bent, nor failed on
-            held = found_out.counts.certified + found_out.counts.undecided
-            left = bent.bent and Rate.of(held, bent.bent.n)
-            rates = (found_out.clean_accuracy, left, bent.certified)
-        table.add_row(
-            one_line(listed.folder.name),
-            _subject(listed.manifest.protocol) if what is None else what.kind,
-            "complete" if listed.summary.complete else "unfinished",
-            str(listed.summary.samples),
-            *("-" if rate is None else f"{rate.value:.2%}" for rate in rates),
-            reliability(found_out),
-        )
+        name = one_line(listed.folder.name)
+        table.add_row(name, *run_cells(listed.manifest, listed.summary))
     wide_console().print(table)
 
 
-def _subject(protocol: Protocol) -> str:
-    if protocol.corruption is not None:
-        return "corruption"
-    return "prediction" if protocol.transformation is None else "transformation"
-
-
 @app.command()
-def status(run: Folder) -> None:
-    """Show what a run found so far, from its shards."""
+def status(
+    run: Folder,
+    every: Annotated[
+        float | None,
+        typer.Option("--watch", min=0.5, help="Show it again every so many seconds, till it ends."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Show what a run found so far, from its shards, how far it is and who is at it."""
     from leaderboards.errors import one_line
     from leaderboards.store import RunStore
-    from leaderboards.summary import summarise
+    from leaderboards.watching import watch
+    from robustbench_c.cli import watching
     from robustbench_c.cli.console import wide_console
     from robustbench_c.cli.flags import warn
     from robustbench_c.cli.tables import print_run
 
+    if as_json and every is not None:
+        raise UsageError("--json is printed once: leave out --watch")
     store = RunStore.open(run)
-    summary = summarise(store)
-    print_run(store, summary)
-    warn(summary, wide_console())
+    state = watch(store) if every is None else watching.follow(lambda: watch(store), every)
+    if as_json:
+        print(watching.as_json(state))
+        return
+    print_run(store, state.summary)
+    warn(state.summary, wide_console())
     for notice in store.manifest.notices:
         print(one_line(f"notice: {notice}", limit=3000))
+    if every is None:
+        wide_console().print(watching.shown(state))
 
 
 @app.command()

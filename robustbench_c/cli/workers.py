@@ -23,6 +23,9 @@ Shard = Annotated[
     typer.Option(help="I/N: be the I-th of N such commands, anywhere, that share --out."),
 ]
 
+_NOT_PASSED_ON = ("--workers", "--executor", "--slurm")
+_SWITCHES_NOT_PASSED_ON = ("--no-wait",)
+
 
 def start_of(shard: str | None) -> float:
     """Return which part of each step a worker begins with.
@@ -68,16 +71,17 @@ def beside(workers: int, shard: str | None) -> Iterator[None]:
         return
     if shard is not None:
         raise UsageError("--shard is for one process: leave out --workers, or --shard")
-    work = Work(Path(sys.argv[0]).name, without_workers(sys.argv[1:]))
-    with others(work, workers, [], lambda line: print(f"notice: {line}", file=sys.stderr)):
+    with others(
+        this_command(), workers, [], lambda line: print(f"notice: {line}", file=sys.stderr)
+    ):
         yield
 
 
-def without_workers(arguments: list[str]) -> tuple[str, ...]:
-    """A command line without `--workers N`."""
+def this_command() -> Work:
+    """The command line of this process, without what says who works on it."""
     words, skip = [], False
-    for word in arguments:
-        if not skip and not word.startswith("--workers"):
+    for word in sys.argv[1:]:
+        if not skip and word.split("=")[0] not in (*_NOT_PASSED_ON, *_SWITCHES_NOT_PASSED_ON):
             words.append(word)
-        skip = not skip and word == "--workers"
-    return tuple(words)
+        skip = not skip and word in _NOT_PASSED_ON
+    return Work(Path(sys.argv[0]).name, tuple(words))

@@ -27,10 +27,11 @@ from robustbench_c.errors import UsageError
 from robustbench_c.evaluation.changing import begin, whole_box
 from robustbench_c.evaluation.passes import passes_of
 from robustbench_c.evaluation.run import Run
-from robustbench_c.evaluation.sharing import Progress, Report, begun_at, cut, work_off
+from robustbench_c.evaluation.sharing import Progress, Report, begun_at, cut, finish, work_off
 from robustbench_c.evaluation.steps import frame_of, whole_where
 from robustbench_c.evaluation.task import Task
 from robustbench_c.evaluation.threats import threat_info
+from robustbench_c.run_log import logged
 from robustbench_c.zoo.loading import LoadedModel
 
 CORRUPTION_VERSION = 1
@@ -105,10 +106,10 @@ def corruptions(
         start=start,
     )
     store = begun.task.store
-    with passes_of(store.manifest):
+    with passes_of(store.manifest), logged(store, begun.task.x.device, begun.resumed):
         for kind in begun_at(start, kinds):  # none hangs on another
             _corrupt_samples(begun.task, kind, severities)
-    return Run(store.folder, store, store.write_summary(), begun.resumed)
+        return Run(store.folder, store, finish(store, begun.task.leases), begun.resumed)
 
 
 def _step(kind: KindName, severities: tuple[int, ...]) -> StepInfo:

@@ -34,12 +34,14 @@ from robustbench_c.evaluation.inputs import check_data, check_logits
 from robustbench_c.evaluation.manifests import manifest_of
 from robustbench_c.evaluation.passes import passes_of
 from robustbench_c.evaluation.removal import remove_run
+from robustbench_c.evaluation.resuming import place_of
 from robustbench_c.evaluation.run import Run, auto_device, common_notices, dataset_of
-from robustbench_c.evaluation.sharing import Progress
+from robustbench_c.evaluation.sharing import Progress, finish
 from robustbench_c.evaluation.steps import clean_fault, precise_form
 from robustbench_c.evaluation.subject import model_info, subject
 from robustbench_c.evaluation.task import Task
 from robustbench_c.evaluation.threats import settled, threat_info
+from robustbench_c.run_log import logged
 from robustbench_c.zoo.devices import parse_device
 from robustbench_c.zoo.loading import LoadedModel
 
@@ -58,6 +60,7 @@ def evaluate_explanations(
     batch_size: int | None = None,
     device: torch.device | str = "auto",
     out: Path | str = "runs",
+    resume: Path | str | None = None,
     save_adversarial: bool = False,
     overwrite: bool = False,
     notices: tuple[str, ...] = (),
@@ -80,6 +83,7 @@ def evaluate_explanations(
         batch_size: Most samples in one pass; None measures. Changes no result.
         device: "auto" (CUDA where there is one), "cpu" or "cuda".
         out: Folder of the runs.
+        resume: Folder of a run to go on with, instead of `out`: refused if it is another.
         save_adversarial: Keep the inputs that bend explanations, for `robust-runs verify`. Weights
             are not kept: their attack is run again there.
         overwrite: Throw away the record of the same run, if there is one, and start afresh.
@@ -140,9 +144,9 @@ def evaluate_explanations(
     bounds = boxes(loaded.module, x[:1], config.explanation) if config.methods else None
     if config.lipschitz is not None:
         Steepness(loaded.module, x[:1], threat.to(target), logits.shape[1])
-    store, resumed = _begin(Path(out) / manifest.run_id, manifest, config, overwrite)
+    store, resumed = _begin(place_of(manifest, out, resume), manifest, config, overwrite)
     classifier.tiles = store.manifest.tiles
-    with passes_of(store.manifest):
+    with passes_of(store.manifest), logged(store, target, resumed):
         started = time.perf_counter()
         on = explained_task(
             Task(
@@ -156,6 +160,7 @@ def evaluate_explanations(
                 seed,
                 progress,
                 start=start,
+                sources=loaded.sources,
             ),
             config,
             info.k,
@@ -170,7 +175,7 @@ def evaluate_explanations(
                 bend_samples(on, step)
             elif bounds is not None:
                 bound_samples(on, step, bounds)
-    return Run(store.folder, store, store.write_summary(), resumed)
+        return Run(store.folder, store, finish(store, on.task.leases), resumed)
 
 
 def explained_task(task: Task, config: ExplainConfig, k: int) -> ExplainedTask:

@@ -29,18 +29,20 @@ from leaderboards.verdicts import CLEAN_STEP, RULES_VERSION
 from robustbench_c.data import Dataset
 from robustbench_c.errors import UsageError
 from robustbench_c.evaluation.inputs import chance_notice, check_data, check_logits
-from robustbench_c.evaluation.leases import Leases
 from robustbench_c.evaluation.manifests import manifest_of
 from robustbench_c.evaluation.passes import passes_of
 from robustbench_c.evaluation.removal import remove_run
 from robustbench_c.evaluation.run import Run
-from robustbench_c.evaluation.sharing import Progress, Report, cut, shard_size, work_off
+from robustbench_c.evaluation.sharing import Progress, Report, cut, finish, shard_size, work_off
 from robustbench_c.evaluation.smoothing_rows import estimation_rows, selection_rows
 from robustbench_c.evaluation.subject import model_info, subject
 from robustbench_c.evaluation.task import places_of, right_ids
 from robustbench_c.evaluation.threats import threat_info
+from robustbench_c.leases import Leases
+from robustbench_c.run_log import logged
 from robustbench_c.zoo.devices import parse_device
 from robustbench_c.zoo.loading import LoadedModel
+from robustbench_c.zoo.sources import watch
 
 SMOOTHING = "smoothing"
 """Name of the step."""
@@ -146,12 +148,12 @@ def smooth(
     resumed = is_run(folder)
     store = RunStore.create(folder, manifest)
     classifier.tiles = store.manifest.tiles
-    with passes_of(store.manifest):
-        leases = Leases(store.folder, start=start)
+    with passes_of(store.manifest), logged(store, target, resumed):
+        leases = Leases(store.folder, start=start, check=watch(loaded.sources))
         on = _Smoothed(store, leases, data, x, classifier, config, threat.eps, seed)
         _select(on, progress)
         _certify(on, progress)
-    return Run(folder, store, store.write_summary(), resumed)
+        return Run(folder, store, finish(store, leases), resumed)
 
 
 def smoothed_info(base: LoadedModel, config: SmoothingConfig) -> ModelInfo:

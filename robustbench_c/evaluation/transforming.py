@@ -23,10 +23,11 @@ from robustbench_c.evaluation.attacking import in_float64_too, work_through
 from robustbench_c.evaluation.changing import begin, whole_box
 from robustbench_c.evaluation.passes import passes_of
 from robustbench_c.evaluation.run import Run
-from robustbench_c.evaluation.sharing import Progress, Report, begun_at
+from robustbench_c.evaluation.sharing import Progress, Report, begun_at, finish
 from robustbench_c.evaluation.steps import Judged, attack_rows
 from robustbench_c.evaluation.task import Task, right_ids, settled_before
 from robustbench_c.evaluation.threats import threat_info
+from robustbench_c.run_log import logged
 from robustbench_c.zoo.loading import LoadedModel
 
 MIXTURE = "mixture"
@@ -104,10 +105,10 @@ def transformations(
     for step in steps:
         if save_adversarial or artefacts.kept(task.store, step.name):
             artefacts.keep(task.store, step.name)
-    with passes_of(task.store.manifest):
+    with passes_of(task.store.manifest), logged(task.store, task.x.device, begun.resumed):
         for step in (*begun_at(start, alone), *mixed):  # of those alone none hangs on another
             _transform_samples(task, step, _settings(step, families, config))
-    return Run(task.store.folder, task.store, task.store.write_summary(), begun.resumed)
+        return Run(task.store.folder, task.store, finish(task.store, task.leases), begun.resumed)
 
 
 def _step(name: FamilyName, levels: int) -> StepInfo:

@@ -172,6 +172,8 @@ def fit_federated(
     except OSError as error:
         raise RunError(f"cannot make the folder {folder}: {error.strerror}") from error
     rows = _restored(model, folder, about, device) if resume else []
+    if rows:
+        write_log(folder, rows)
     local = federation.local_epochs
     steps = sum(client.steps for client in clients) * local
     progress.start(config.epochs, steps, rows[-1].epoch if rows else 0)
@@ -275,7 +277,7 @@ def _measure_round(
     attack: Attack | None,
 ) -> EpochRow:
     """The round's row of the log: the clients' training together, and the common model."""
-    seen = [row.seconds * row.samples_per_second for row in found]
+    seen = [row.samples for row in found]
     seconds = sum(row.seconds for row in found)
     few = math.ceil(_MEASURED / len(clients))
     x = torch.cat([client.train.x[:few] for client in clients])

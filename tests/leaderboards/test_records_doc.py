@@ -13,6 +13,7 @@ from leaderboards.diagnostics import Diagnostics
 from leaderboards.manifest import Manifest, Record
 from leaderboards.summary import Summary
 from leaderboards.verdicts import Verdict
+from leaderboards.worklog import Event, Line
 
 DOC = Path(__file__).parents[2] / "docs" / "records.md"
 
@@ -44,6 +45,7 @@ def test_walk_reaches_the_innermost_fields() -> None:
         _fields(Summary),
         _fields(Diagnostics),
         {str(verdict) for verdict in Verdict},
+        {*Line.model_fields, *get_args(Event)},
         set(a_manifest().identity_fields()),
     ],
 )

@@ -1,9 +1,10 @@
 """Who works on which shard: leases in the run's folder, for workers that share nothing else.
 
 RUN/leases/<step>/<shard>.lease is made atomically, touched while its owner lives, and removed when
-the shard is there. One that nobody has touched for long is taken over, at once where its owner is a
-process of this machine that has ended. Leases save work, they guard nothing: two workers on one
-shard write the same rows but for the time, and the record counts them once.
+the shard is there. One that nobody touches for long, while somebody looks on, is taken over; at
+once where its owner is a process of this machine that has ended. No two clocks are compared: those
+of machines and of their file systems may be hours apart. Leases save work, they guard nothing: two
+workers on one shard write the same rows but for the time, and the record counts them once.
 """
 
 from __future__ import annotations
@@ -11,20 +12,25 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import socket
+import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from leaderboards.errors import RecordError
 from leaderboards.files import refuse_escape
-
-FOLDER, SUFFIX = "leases", ".lease"
-AGE = 60.0
-"""Seconds after which a lease that nobody touched is taken over."""
-_MAX_BYTES = 4096
+from leaderboards.holders import (
+    AGE,
+    FOLDER,
+    MAX_LEASE_BYTES,
+    SUFFIX,
+    has_ended,
+    owner_of,
+    process,
+)
+from robustbench_c import run_log
 
 
 class Leases:
@@ -32,14 +38,22 @@ class Leases:
 
     Attributes:
         folder: Where they lie.
-        age: Seconds after which one that nobody touched is free.
+        age: Seconds after which one that this worker has not seen touched is free.
         start: Which part of the work this worker begins with: 0 for the first shard, 0.5 for the
             one in the middle. Others are turned to when they are done.
+        check: Called before anything is claimed; raises where this worker may not go on.
     """
 
-    def __init__(self, run: Path, age: float = AGE, start: float = 0.0) -> None:
-        self.folder, self.age, self.start = run / FOLDER, age, start
-        self._run, self._me = run, {**_process(os.getpid()), "token": secrets.token_hex(8)}
+    def __init__(
+        self,
+        run: Path,
+        age: float = AGE,
+        start: float = 0.0,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.folder, self.age, self.start, self.check = run / FOLDER, age, start, check
+        self._run, self._me = run, {**process(os.getpid()), "token": secrets.token_hex(8)}
+        self._seen: dict[Path, tuple[tuple[bytes, int], float]] = {}
 
     @contextmanager
     def claim(self, step: str, shard: str) -> Iterator[bool]:
@@ -52,6 +66,7 @@ class Leases:
         Raises:
             RecordError: The folder cannot be written.
         """
+        self.check()
         path = self.folder / step / f"{shard}{SUFFIX}"
         if not self._take(path):
             yield False
@@ -72,7 +87,12 @@ class Leases:
             for folder in (*self.folder.iterdir(), self.folder):
                 folder.rmdir()
 
+    def remove(self) -> None:
+        """Remove all that is left of anybody's leases: there is nothing more to do."""
+        shutil.rmtree(self.folder, ignore_errors=True)  # follows no link
+
     def _take(self, path: Path) -> bool:
+        before = None
         for _ in range(10):
             refuse_escape(self._run, path)
             try:
@@ -84,44 +104,40 @@ class Leases:
                 if not self._is_free(path, old):
                     return False
                 _put_aside(path, old)
+                before = owner_of(old)
                 continue
             except FileNotFoundError:  # another worker has just cleared the folder
                 continue
             except OSError as error:
                 raise RecordError(f"cannot write {path}: {error.strerror or error}") from error
-            with os.fdopen(handle, "w") as file:
-                json.dump(self._me, file)
+            try:
+                with os.fdopen(handle, "w") as file:
+                    json.dump({**self._me, "since": time.time()}, file)
+            except OSError as error:
+                path.unlink(missing_ok=True)
+                raise RecordError(f"cannot write {path}: {error.strerror or error}") from error
+            if before is not None:
+                run_log.took_over(path.parent.name, path.name.removesuffix(SUFFIX), before)
             return True
         return False
 
     def _is_free(self, path: Path, content: bytes) -> bool:
         """Whether the owner of a lease has ended, or has not touched it for long."""
+        if (ended := has_ended(owner_of(content))) is not None:
+            return ended
         try:
-            owner = json.loads(content or b"null")
-        except ValueError:
-            owner = None
-        if isinstance(owner, dict) and owner.get("host") == self._me["host"]:
-            pid, boot = owner.get("pid"), owner.get("boot")
-            if isinstance(pid, int) and pid > 0 and boot and boot == self._me["boot"]:
-                return _process(pid)["started"] != owner.get("started")
-        try:
-            return self._now() - path.stat().st_mtime > self.age
+            now = (content, path.stat().st_mtime_ns)
         except OSError:
             return False
-
-    def _now(self) -> float:
-        """The time of the file system: the clocks of machines that share it can differ."""
-        probe = self.folder / f".{self._me['token']}.tmp"
-        with suppress(OSError):
-            probe.write_bytes(b"")
-            now = probe.stat().st_mtime
-            probe.unlink()
-            return now
-        return time.time()
+        seen, since = self._seen.get(path, (None, 0.0))
+        if seen == now:
+            return time.monotonic() - since > self.age
+        self._seen[path] = (now, time.monotonic())
+        return False
 
     def _release(self, path: Path) -> None:
-        with suppress(OSError, ValueError):
-            if json.loads(_content(path) or b"{}").get("token") == self._me["token"]:
+        with suppress(OSError):
+            if owner_of(_content(path) or b"").get("token") == self._me["token"]:
                 path.unlink()
 
 
@@ -129,7 +145,7 @@ def _content(path: Path) -> bytes | None:
     """What a lease says; None where there is none."""
     try:
         with path.open("rb") as file:
-            return file.read(_MAX_BYTES)
+            return file.read(MAX_LEASE_BYTES)
     except OSError:
         return None
 
@@ -152,15 +168,3 @@ def _touch(path: Path, pause: float, done: threading.Event) -> None:
     while not done.wait(pause):
         with suppress(OSError):
             os.utime(path)
-
-
-def _process(pid: int) -> dict[str, str | int | None]:
-    """What tells a process from every other: machine, its boot, number, and start (None: ended)."""
-    boot = started = None
-    with suppress(OSError):
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    with suppress(OSError, IndexError):
-        # after the name, which may hold spaces: the state, and 20 fields on the time it began
-        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-        started = None if state[0] == "Z" else state[19]
-    return {"host": socket.gethostname(), "boot": boot, "pid": pid, "started": started}

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from leaderboards.errors import RecordError
-from robustbench_c.evaluation.leases import Leases
+from robustbench_c.leases import Leases
 
 NAME = "00000000-00000009-0123456789abcdef.parquet"
 
@@ -68,7 +68,7 @@ def test_of_many_threads_one_at_a_time(tmp_path):
 DYING = """
 import os, sys
 from pathlib import Path
-from robustbench_c.evaluation.leases import Leases
+from robustbench_c.leases import Leases
 with Leases(Path(sys.argv[1])).claim("pgd", sys.argv[2]) as mine:
     assert mine
     os._exit(9)
@@ -95,12 +95,11 @@ def test_a_number_that_another_process_has_now_is_not_its_owner(tmp_path, lease)
 def test_that_of_another_machine_is_free_when_nobody_touches_it(tmp_path, lease, text):
     lease.parent.mkdir(parents=True)
     lease.write_text(text)
-    leases = Leases(tmp_path, age=60.0)
-    with leases.claim("pgd", NAME) as mine:
-        assert not mine
-    os.utime(lease, (time.time() - 61, time.time() - 61))
-    with leases.claim("pgd", NAME) as mine:
-        assert mine
+    leases = Leases(tmp_path, age=0.05)
+    for pause in (0.0, 0.06):  # unchanged since the last look, then for as long as the age
+        time.sleep(pause)
+        with leases.claim("pgd", NAME) as mine:
+            assert mine == (pause > 0)
 
 
 def test_it_is_touched_while_its_owner_works(tmp_path, lease):
@@ -111,14 +110,22 @@ def test_it_is_touched_while_its_owner_works(tmp_path, lease):
         assert lease.stat().st_mtime_ns > before
 
 
-def test_clocks_that_differ_do_not_matter(tmp_path, lease, monkeypatch):
-    """Ages are taken from the file system: a worker whose clock is an hour ahead takes nothing."""
+@pytest.mark.parametrize("hours", [-5, 5])
+def test_clocks_that_differ_do_not_matter(tmp_path, lease, monkeypatch, hours):
+    """Of a machine whose clock, and that of its files, is hours off: neither stolen nor stuck."""
     lease.parent.mkdir(parents=True)
     lease.write_text('{"host": "elsewhere", "pid": 1}')
-    now = time.time()
-    monkeypatch.setattr(time, "time", lambda: now + 3600)
-    with Leases(tmp_path).claim("pgd", NAME) as mine:
-        assert not mine
+    theirs, now = time.time() + 3600 * hours, time.time()
+    monkeypatch.setattr(time, "time", lambda: now - 3600 * hours)
+    leases = Leases(tmp_path, age=0.1)
+    for beat in range(4):  # it lives: it touches its lease, by its own clock
+        os.utime(lease, (theirs + beat, theirs + beat))
+        with leases.claim("pgd", NAME) as mine:
+            assert not mine
+        time.sleep(0.04)
+    time.sleep(0.08)
+    with leases.claim("pgd", NAME) as mine:  # it has ended
+        assert mine
 
 
 def test_a_folder_that_leads_elsewhere_is_refused(tmp_path):

@@ -1,0 +1,119 @@
+"""What became of the jobs of a folder: OUT/jobs/<id>.json each, and leases of those at work."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from leaderboards.errors import RecordError
+from leaderboards.files import atomic_write_bytes, list_folder, make_folder, read_bytes
+from leaderboards.manifest import explain
+from leaderboards.strict_json import check_json
+from robustbench_c.errors import RunError
+from robustbench_c.leases import Leases
+from robustbench_c.suites.job import Job
+
+FOLDER = "jobs"
+_MAX_BYTES = 1 << 20
+_Line = Annotated[str, StringConstraints(max_length=100_000)]
+_Folder = Annotated[str, StringConstraints(pattern=r"^(models/)?[A-Za-z0-9][A-Za-z0-9._-]{0,254}$")]
+_Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class JobRecord(BaseModel):
+    """What is known of a job that some worker began."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    format: Literal[1] = 1
+    command: _Line
+    """The command line, without where results go."""
+    state: Literal["begun", "done", "failed"]
+    """`begun` until it ends; who is at it now is known by its lease alone."""
+    files: dict[str, _Sha256] = {}
+    """SHA-256 of the files it was begun with."""
+    result: _Folder | None = None
+    """Folder of its run or model, in the folder of the suite."""
+    exit_code: Annotated[int, Field(ge=0, le=255)] = 0
+    """Of a failed job."""
+    error: _Line | None = None
+    """Likewise, one line."""
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """Of the worker that ended it, this time."""
+    peak_bytes: Annotated[int, Field(ge=0)] = 0
+    """Peak memory of that worker so far."""
+    ended: datetime | None = None
+    """When it ended."""
+    attempt: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}$")]
+    """Tells one attempt from another."""
+
+
+def new_attempt() -> str:
+    """Return what tells an attempt from all others."""
+    return secrets.token_hex(4)
+
+
+def now() -> datetime:
+    """The time, to the second."""
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+class JobLog:
+    """The records of the jobs in a folder of runs.
+
+    Attributes:
+        folder: `OUT/jobs`.
+        leases: Of this worker.
+    """
+
+    def __init__(self, out: Path, start: float = 0.0) -> None:
+        self.folder = out / FOLDER
+        self.leases = Leases(self.folder, start=start)
+
+    def prepare(self) -> None:
+        """Make the folder.
+
+        Raises:
+            RecordError: It cannot be made.
+        """
+        make_folder(self.folder)
+
+    def read(self, job_id: str) -> JobRecord | None:
+        """Return what is known of a job; None if nobody began it.
+
+        Raises:
+            RunError: Its file is none of ours.
+        """
+        path = self.folder / f"{job_id}.json"
+        if not path.exists():
+            return None
+        try:
+            content = read_bytes(self.folder, path, _MAX_BYTES)
+            check_json(content)
+            return JobRecord.model_validate_json(content)
+        except ValidationError as error:
+            raise RunError(f"{path} is no record of a job: {explain(error)}; remove it") from error
+        except RecordError as error:
+            raise RunError(f"{path} is no record of a job: {error}; remove it") from error
+
+    def write(self, job: Job, record: JobRecord) -> None:
+        """Write down what became of a job.
+
+        Raises:
+            RecordError: The disk is full, and so on.
+        """
+        content = record.model_dump_json(indent=1).encode() + b"\n"
+        atomic_write_bytes(self.folder / f"{job.id}.json", content)
+
+    def ids(self) -> list[str]:
+        """Ids of the jobs that somebody began.
+
+        Raises:
+            RecordError: The folder cannot be read.
+        """
+        paths = list_folder(self.folder, self.folder)
+        return [p.stem for p in paths if p.suffix == ".json" and not p.name.startswith(".")]
