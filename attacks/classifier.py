@@ -58,6 +58,7 @@ class TiledClassifier:
 
     Attributes:
         module: The model, in eval mode.
+        search: What gradients are of: the module, or the same compiled (`attacks.compiled`).
         tiles: Allowed tile sizes, ascending.
         invariant: Whether a sample's bits were measured not to depend on its place in a tile.
         seconds: Measured time of one gradient of one sample; 0 where it was not measured.
@@ -78,6 +79,7 @@ class TiledClassifier:
                 "call model.eval()"
             )
         self.module = module
+        self.search: Callable[[Tensor], Tensor] = module
         self.tiles = tuple(sorted(tiles))
         self.invariant = invariant
         self.seconds = seconds
@@ -88,8 +90,8 @@ class TiledClassifier:
         """Smallest tile that holds `n` samples, or the largest tile."""
         return next((tile for tile in self.tiles if tile >= n), self.tiles[-1])
 
-    def _forward(self, tile: Tensor) -> Tensor:
-        logits = self.module(tile)
+    def _forward(self, module: Callable[[Tensor], Tensor], tile: Tensor) -> Tensor:
+        logits = module(tile)
         if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(tile):
             found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise ClassifierError(
@@ -120,7 +122,7 @@ class TiledClassifier:
             for start in range(0, len(x), self.tiles[-1]):
                 part = x[start : start + self.tiles[-1]]
                 padded = self.pad(part, self.tile_for(len(part))).clone()  # it may be written on
-                found.append(self._forward(padded)[: len(part)].clone())
+                found.append(self._forward(self.module, padded)[: len(part)].clone())
         return torch.cat(found)
 
     def logits_and_gradient(
@@ -138,7 +140,7 @@ class TiledClassifier:
         x = x.detach().requires_grad_()
         with torch.enable_grad():
             with FastInputGradients() if self.fast else nullcontext():
-                logits = self._forward(x.clone())  # a model may write on its input
+                logits = self._forward(self.search, x.clone())  # a model may write on its input
             gradient = None
             if logits.requires_grad:
                 (gradient,) = torch.autograd.grad(loss(logits).sum(), x, allow_unused=True)

@@ -13,3 +13,9 @@ class ClassifierError(ValueError):
     """A classifier cannot be attacked: wrong output shape, not finite, random, in training mode."""
 
     exit_code = 3
+
+
+class CompileError(ValueError):
+    """Compiled gradients were asked for, and `torch.compile` has none here."""
+
+    exit_code = 2

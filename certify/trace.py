@@ -72,6 +72,9 @@ def trace(
     """
     first, second = (_make(function, _rows(values, batched, size)) for size in _BATCHES)
     graph = canonical(_unify(first, second, tuple(values), batched))
+    # numbers that a forward assigns, as in y[:, 0] = 0.5, are traced on the CPU
+    here = values[min(batched)].device
+    graph = replace(graph, literals={i: value.to(here) for i, value in graph.literals.items()})
     return replace(graph, apart=_replay(graph, function, values, batched))
 
 

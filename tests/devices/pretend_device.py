@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -24,6 +25,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
 
 CUDA = torch.device("cuda", 0)
 ANY = "any"
@@ -167,6 +169,8 @@ class _Functions(TorchFunctionMode):
                 raise DeviceError(f"{name}: a generator of another device than {place}")
         if inside and asked is not None and asked.type == "cpu" and not inputs:
             return result  # as traced: where the trace was
+        if asked is None and first is not None and name.startswith("new_"):
+            asked = self._device(first)
         if asked is not None or not inputs:
             tag = CUDA if asked is not None and asked.type == "cuda" else None
             return self._put(result, tag) if isinstance(result, Tensor) else result
@@ -234,6 +238,16 @@ class _Generator(torch.Generator):
         return self.place
 
 
+def _load(load: Any, tags: Tags, *args: Any, map_location: Any = "cpu", **options: Any) -> Any:
+    content = load(*args, map_location="cpu", **options)
+    there = torch.device(map_location).type == "cuda"
+    return tree_map_only(Tensor, lambda t: tags.put(t, CUDA if there else None) or t, content)
+
+
+class _Nothing(nullcontext[None]):
+    """Stands for `torch.cuda.device`."""
+
+
 @contextmanager
 def pretend_cuda() -> Iterator[_Functions]:
     """Inside, there is a device "cuda"; yields what counts the tensors that were pinned."""
@@ -245,7 +259,8 @@ def pretend_cuda() -> Iterator[_Functions]:
         patch.setattr(torch.cuda, "device_count", lambda: 1)
         patch.setattr(torch.cuda, "synchronize", lambda *_: None)
         patch.setattr(torch.cuda, "get_device_name", lambda *_: "a pretended device")
-        patch.setattr(torch.cuda, "device", lambda *_: nullcontext())
+        patch.setattr(torch.cuda, "device", _Nothing)
+        patch.setattr(torch, "load", partial(_load, torch.load, tags))
         patch.setattr(torch.cuda, "manual_seed", lambda *_: None)
         patch.setattr(torch.cuda, "get_rng_state", lambda *_: None)
         patch.setattr(torch.cuda, "set_rng_state", lambda *_: None)

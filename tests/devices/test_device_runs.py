@@ -79,7 +79,11 @@ def both(net, images, tmp_path, device):
     return run
 
 
-@pytest.mark.parametrize(("norm", "config"), ATTACKS, ids=named)
+@pytest.mark.parametrize(
+    ("norm", "config"),
+    [ATTACKS[0], *(pytest.param(*case, marks=pytest.mark.slow) for case in ATTACKS[1:])],
+    ids=named,
+)
 def test_attacks(both, same, norm, config):
     threat = ThreatModel.box(norm, EPS[norm])
     one, other = both(robustbench_c.evaluate, threat=threat, attack=config, diagnose=False)
@@ -87,6 +91,7 @@ def test_attacks(both, same, norm, config):
     assert other.store.manifest.device == "cuda"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 @pytest.mark.parametrize("method", ["crown-ibp", "alpha-crown", "complete"])
 def test_certificates(both, same, norm, method):
@@ -99,6 +104,7 @@ def test_certificates(both, same, norm, method):
     assert not other.store.read_step(method)["verdict"].isin(["error"]).any()
 
 
+@pytest.mark.slow
 def test_a_cascade_and_its_record(both, same, net, images, device):
     threat = ThreatModel.box("linf", 0.04)
     config = CertifyConfig("cascade", Budget(iterations=3, subproblems=40))
@@ -111,13 +117,16 @@ def test_a_cascade_and_its_record(both, same, net, images, device):
     assert not again.problems
 
 
+@pytest.mark.slow
 def test_corruptions(both, same):
     same(*both(corrupting.corruptions, severities=(1, 4)))
 
 
+@pytest.mark.slow
 def test_transformations(both, same):
     same(*both(transforming.transformations, config=TransformConfig(2, 4)))
 
 
+@pytest.mark.slow
 def test_smoothing(both, same):
     same(*both(smoothing.smooth, config=SmoothingConfig(0.2, n0=20, n=100, alpha=0.01)))

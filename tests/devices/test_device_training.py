@@ -36,7 +36,7 @@ SPARSE = (
     *("static-sparse", "sparsevlr", "set", "rigl", "magnitude", "ac-dc", "rewind", "hydra"),
     *("cram", "tscnc"),
 )
-SHORT = ("pgd", "sparsevlr")
+SHORT = ("sparsevlr",)
 """What is trained in the short form of the tests."""
 
 
@@ -51,7 +51,7 @@ def trained(images, net, tmp_path):
     """Train the net by a recipe's objective and sparse method, on a device."""
     data = twice(images, 2)
 
-    def run(name: str, place: str, folder: str, resume: bool = False, epochs: int = 2):
+    def run(name: str, place: str, folder: str, resume: bool = False):
         recipe, model = load_recipe(name), deepcopy(net)
         for parameter in model.parameters():
             parameter.requires_grad_()
@@ -67,7 +67,7 @@ def trained(images, net, tmp_path):
             model,
             data,
             bind(recipe.objective.name, settings, *ends),
-            CONFIG.model_copy(update={"epochs": epochs}),
+            CONFIG.model_copy(update={"cycles": 2, "epochs": 4} if name == "rewind" else {}),
             folder=tmp_path / folder,
             resume=resume,
             device=place,
