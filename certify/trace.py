@@ -219,8 +219,8 @@ def _node(
             "cannot bound this model: what it computes depends on the batch size"
         )
     sizes = tuple(_argument(x, y, {}) for x, y in zip(*shapes, strict=True))
-    one = isinstance(values[0], Tensor)
-    kind, device = (values[0].dtype, values[0].device) if one else (None, None)
+    kind = values[0].dtype if isinstance(values[0], Tensor) else None
+    device = values[0].device if isinstance(values[0], Tensor) else None
     inputs = tuple(references((args, tuple(kwargs.values()))))
     shape = shapes[0]
     return Node(len(nodes), op, args, kwargs, inputs, shape, sizes, kind, device, path, name)
