@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from attacks.errors import TooLittleMemoryError
 from attacks.explanations import Explanation
 from attacks.threat import ThreatModel, WeightBudget
 from certify.explaining import ExplanationCertifier, Method
@@ -158,6 +159,8 @@ def box_of(
         return boxes.box(x, seed, on.threat, on.config.budget, method), [None] * len(x)
     except Exception as error:  # whatever a bound can raise, the other samples have their turn
         if getattr(error, "exit_code", None) == ModelError.exit_code:
+            raise
+        if isinstance(error, TooLittleMemoryError):
             raise
         if len(x) == 1:
             nothing = torch.full_like(x, torch.nan)
