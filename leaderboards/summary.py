@@ -114,7 +114,10 @@ class Cost(Record):
     work: Count
     """Subproblems bounded, in all."""
     seconds: Seconds
-    """Time in all."""
+    """Time in all, summed over the workers."""
+    diagnostics_seconds: Seconds | None = None
+    """Time that it took to look for red flags, not among `seconds`; null where nobody looked.
+    Absent in older records."""
     forwards_per_sample: Annotated[float, Field(ge=0)] | None
     """Forward passes divided by the samples begun; null if none was."""
     backwards_per_sample: Annotated[float, Field(ge=0)] | None
@@ -226,7 +229,7 @@ def summarise(store: RunStore) -> Summary:
         corruption=corruption_summary(store, frames, complete),
         transformation=transformation_summary(store, frames),
         other_draws=draws_summary(store, frames),
-        cost=_cost(steps, len(clean)),
+        cost=_cost(steps, len(clean), None if diagnostics is None else diagnostics.seconds),
         steps=steps,
     )
 
@@ -301,7 +304,7 @@ def _undecided_by(certificates: list[Cells], undecided: pd.Index[int]) -> Reason
     return Reasons(**count_reasons(codes[np.isin(ids, undecided)]))
 
 
-def _cost(steps: tuple[StepSummary, ...], begun: int) -> Cost:
+def _cost(steps: tuple[StepSummary, ...], begun: int, diagnostics: float | None) -> Cost:
     forwards = sum(step.forwards for step in steps)
     backwards = sum(step.backwards for step in steps)
     return Cost(
@@ -309,6 +312,7 @@ def _cost(steps: tuple[StepSummary, ...], begun: int) -> Cost:
         backwards=backwards,
         work=sum(step.work for step in steps),
         seconds=math.fsum(step.seconds for step in steps),
+        diagnostics_seconds=diagnostics,
         forwards_per_sample=forwards / begun if begun else None,
         backwards_per_sample=backwards / begun if begun else None,
     )

@@ -260,6 +260,8 @@ def _of_then(written: Summary, rebuilt: Summary) -> dict[str, Any]:
             for s in rebuilt.steps
         )
     }
+    if "diagnostics_seconds" not in written.cost.model_fields_set:
+        then["cost"] = rebuilt.cost.model_copy(update={"diagnostics_seconds": None})
     old, new = written.transformation, rebuilt.transformation
     if old and new and all(family.tried is None for family in old.families):
         clean = rebuilt.clean_accuracy if rebuilt.complete else None

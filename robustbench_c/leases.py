@@ -15,7 +15,7 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -41,10 +41,17 @@ class Leases:
         age: Seconds after which one that this worker has not seen touched is free.
         start: Which part of the work this worker begins with: 0 for the first shard, 0.5 for the
             one in the middle. Others are turned to when they are done.
+        check: Called before anything is claimed; raises where this worker may not go on.
     """
 
-    def __init__(self, run: Path, age: float = AGE, start: float = 0.0) -> None:
-        self.folder, self.age, self.start = run / FOLDER, age, start
+    def __init__(
+        self,
+        run: Path,
+        age: float = AGE,
+        start: float = 0.0,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.folder, self.age, self.start, self.check = run / FOLDER, age, start, check
         self._run, self._me = run, {**process(os.getpid()), "token": secrets.token_hex(8)}
         self._seen: dict[Path, tuple[tuple[bytes, int], float]] = {}
 
@@ -59,6 +66,7 @@ class Leases:
         Raises:
             RecordError: The folder cannot be written.
         """
+        self.check()
         path = self.folder / step / f"{shard}{SUFFIX}"
         if not self._take(path):
             yield False
@@ -102,8 +110,12 @@ class Leases:
                 continue
             except OSError as error:
                 raise RecordError(f"cannot write {path}: {error.strerror or error}") from error
-            with os.fdopen(handle, "w") as file:
-                json.dump({**self._me, "since": time.time()}, file)
+            try:
+                with os.fdopen(handle, "w") as file:
+                    json.dump({**self._me, "since": time.time()}, file)
+            except OSError as error:
+                path.unlink(missing_ok=True)
+                raise RecordError(f"cannot write {path}: {error.strerror or error}") from error
             if before is not None:
                 run_log.took_over(path.parent.name, path.name.removesuffix(SUFFIX), before)
             return True

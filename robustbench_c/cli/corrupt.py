@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustbench_c.cli import options, workers
+from robustbench_c.cli import options, plan, workers
 from robustbench_c.cli.app import new_app, run_app
 from robustbench_c.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
+    from robustbench_c.cli.run_progress import RunProgress
+    from robustbench_c.data import Dataset
     from robustbench_c.evaluation import Run
 
 app = new_app()
@@ -91,8 +93,9 @@ def corrupt(
     mean: options.Mean = None,
     std: options.Std = None,
     trust_checkpoint: options.Trust = False,
+    plan_: plan.Plan = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
-) -> Path:
+) -> object:
     """Measure a model under common corruptions, or search the simple change that breaks it."""
     if given := options.given_of(context, _OF_CORRUPTIONS if search else _OF_SEARCH):
         raise UsageError(
@@ -114,6 +117,7 @@ def corrupt(
     from robustbench_c.evaluation.corrupted_pictures import draw_accuracy, draw_sheet
     from robustbench_c.evaluation.corrupting import corruptions
     from robustbench_c.evaluation.transforming import transformations
+    from robustbench_c.evaluation.trial import estimate_by_trial
 
     card = options.card_of(model)
     name = data if data is not None else options.data_of(card)
@@ -124,36 +128,43 @@ def corrupt(
     loaded = options.load_model(
         model, card, dataset, where, arch, arch_args, mean, std, trust_checkpoint
     )
-    stderr = Console(stderr=True)
-    with RunProgress(stderr, "broken") as progress:
+
+    def measure(part: Dataset, folder: Path, watch: RunProgress | None = None) -> Run:
         if search:
-            run = transformations(
+            return transformations(
                 loaded,
-                dataset,
+                part,
                 TransformConfig(levels, draws, chosen),  # type: ignore[arg-type]  # known names
                 seed=seed,
                 batch_size=batch_size,
                 device=where,
-                out=out,
+                out=folder,
                 save_adversarial=save_adversarial,
                 overwrite=overwrite,
-                progress=progress,
+                progress=watch,
                 start=start,
             )
-        else:
-            run = corruptions(
-                loaded,
-                dataset,
-                chosen,  # type: ignore[arg-type]  # known names
-                strengths,
-                seed=seed,
-                batch_size=batch_size,
-                device=where,
-                out=out,
-                overwrite=overwrite,
-                progress=progress,
-                start=start,
-            )
+        return corruptions(
+            loaded,
+            part,
+            chosen,  # type: ignore[arg-type]  # known names
+            strengths,
+            seed=seed,
+            batch_size=batch_size,
+            device=where,
+            out=folder,
+            overwrite=overwrite,
+            progress=watch,
+            start=start,
+        )
+
+    if plan_:
+        found = estimate_by_trial(measure, dataset, where)
+        plan.show_plan(found)
+        return found
+    stderr = Console(stderr=True)
+    with RunProgress(stderr, "broken") as progress:
+        run = measure(dataset, out, progress)
     if not search:
         draw_accuracy(run)
         draw_sheet(run, dataset)

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustbench_c.cli import budgets, flags, options, suite, workers
+from robustbench_c.cli import budgets, flags, options, plan, suite, workers
 from robustbench_c.cli import eot as random_models
 from robustbench_c.cli import explain as explaining
 from robustbench_c.cli import minimal as nearest
+from robustbench_c.cli import resume as resuming
 from robustbench_c.cli.app import new_app, run_app
 from robustbench_c.cli.attacks import NONE, attack_of, check_attack, check_settings
 from robustbench_c.cli.known import show_known, show_versions
@@ -144,6 +145,7 @@ def evaluate(
     ] = "auto",
     device: options.Device = "auto",
     out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
+    resume: resuming.Resume = None,
     workers_: workers.Workers = 1,
     shard: workers.Shard = None,
     save_adversarial: Annotated[
@@ -174,12 +176,14 @@ def evaluate(
     trust_checkpoint: options.Trust = False,
     suite_: suite.Name = None,
     only: suite.Only = [],  # noqa: B006  # typer copies it
-    plan: suite.Plan = False,
+    plan_: plan.Plan = False,
     executor: suite.ExecutorName = None,
+    slurm: suite.Slurm = [],  # noqa: B006  # typer copies it
+    no_wait: suite.NoWait = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
     list_: Annotated[bool, typer.Option("--list", help="Show models, data, protocols.")] = False,
     version: Annotated[bool, typer.Option("--version", help="Show versions.")] = False,
-) -> Path | None:
+) -> object:
     """Attack a model and prove what holds; verdicts, table and record for every sample."""
     if list_ or version:
         show_known() if list_ else show_versions()
@@ -201,6 +205,7 @@ def evaluate(
         raise UsageError(f"--eps-unit '{eps_unit}' is neither input nor range")
     random_models.check_draws(context.params)
     start = workers.start_of(shard)
+    resuming.check_resume(context)
     workers.refuse_overwrite(overwrite, workers_, shard)
     if explain is not None:
         context.with_resource(workers.beside(workers_, shard))
@@ -245,6 +250,7 @@ def evaluate(
     from robustbench_c import evaluation
     from robustbench_c.cli.run_progress import RunProgress
     from robustbench_c.evaluation.certifying import Budget, CertifyConfig
+    from robustbench_c.evaluation.estimate import estimate
 
     proof = certify and CertifyConfig(
         certify,
@@ -273,10 +279,25 @@ def evaluate(
     loaded = options.load_model(
         model, card, dataset, where, arch, arch_args, mean, std, trust_checkpoint
     )
+    subject = random_models.averaged_if(loaded, eot, seed)
+    if plan_:
+        found = estimate(
+            subject,
+            dataset,
+            threat=threat,
+            attack=config or "none",
+            certify=proof or None,
+            budget=budgets.budget_of(context),
+            batch_size=most,
+            device=where,
+            diagnose=not no_diagnose,
+        )
+        plan.show_plan(found)
+        return found
     stderr = Console(stderr=True)
     with RunProgress(stderr) as progress:
         run = evaluation.evaluate(
-            random_models.averaged_if(loaded, eot, seed),
+            subject,
             dataset,
             threat=threat,
             attack=config or "none",
@@ -286,6 +307,7 @@ def evaluate(
             batch_size=most,
             device=where,
             out=out,
+            resume=resume,
             save_adversarial=save_adversarial,
             overwrite=overwrite,
             protocol_name=protocol,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from robustbench_c.cli import options, workers
+from robustbench_c.cli import options, plan, workers
 from robustbench_c.cli.threats import threat_of
 from robustbench_c.errors import UsageError, did_you_mean
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from attacks.explanations import Explanation
     from robustbench_c.data import Dataset
     from robustbench_c.evaluation import ExplainConfig, Run
+    from robustbench_c.evaluation.estimate import Estimate
 
 Kind = Annotated[
     str | None,
@@ -130,12 +131,13 @@ def refuse_own_options(context: typer.Context) -> None:
         raise UsageError(f"{given} is about explanations: add --explain gradient, say")
 
 
-def evaluate_explanations(context: typer.Context, batch_size: int | None) -> Path:
+def evaluate_explanations(context: typer.Context, batch_size: int | None) -> Path | Estimate:
     """Run what the options of `robust-eval --explain` say, and show it; returns its folder."""
     from rich.console import Console
 
     from robustbench_c import evaluation
     from robustbench_c.cli.run_progress import RunProgress
+    from robustbench_c.evaluation.estimate import estimate_explanations
     from robustbench_c.evaluation.explained_curve import draw_curve, draw_eps_curve
     from robustbench_c.evaluation.explained_pictures import draw_samples
     from robustbench_c.evaluation.explained_samples import eps_curve
@@ -172,6 +174,17 @@ def evaluate_explanations(context: typer.Context, batch_size: int | None) -> Pat
         given["std"],
         given["trust_checkpoint"],
     )
+    if given["plan_"]:
+        found = estimate_explanations(
+            loaded,
+            data,
+            threat=threat,
+            config=config,
+            batch_size=batch_size,
+            device=where,
+        )
+        plan.show_plan(found)
+        return found
     stderr = Console(stderr=True)
     with RunProgress(stderr) as progress:
         run = evaluation.evaluate_explanations(
@@ -183,6 +196,7 @@ def evaluate_explanations(context: typer.Context, batch_size: int | None) -> Pat
             batch_size=batch_size,
             device=where,
             out=given["out"],
+            resume=given["resume"],
             save_adversarial=given["save_adversarial"],
             overwrite=given["overwrite"],
             progress=progress,

@@ -51,21 +51,36 @@ def ls(root: Annotated[Path, typer.Argument(help="Folder of the runs.")] = Path(
 
 
 @app.command()
-def status(run: Folder) -> None:
-    """Show what a run found so far, from its shards."""
+def status(
+    run: Folder,
+    every: Annotated[
+        float | None,
+        typer.Option("--watch", min=0.5, help="Show it again every so many seconds, till it ends."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Show what a run found so far, from its shards, how far it is and who is at it."""
     from leaderboards.errors import one_line
     from leaderboards.store import RunStore
-    from leaderboards.summary import summarise
+    from leaderboards.watching import watch
+    from robustbench_c.cli import watching
     from robustbench_c.cli.console import wide_console
     from robustbench_c.cli.flags import warn
     from robustbench_c.cli.tables import print_run
 
+    if as_json and every is not None:
+        raise UsageError("--json is printed once: leave out --watch")
     store = RunStore.open(run)
-    summary = summarise(store)
-    print_run(store, summary)
-    warn(summary, wide_console())
+    state = watch(store) if every is None else watching.follow(lambda: watch(store), every)
+    if as_json:
+        print(watching.as_json(state))
+        return
+    print_run(store, state.summary)
+    warn(state.summary, wide_console())
     for notice in store.manifest.notices:
         print(one_line(f"notice: {notice}", limit=3000))
+    if every is None:
+        wide_console().print(watching.shown(state))
 
 
 @app.command()

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustbench_c.cli import options, workers
+from robustbench_c.cli import options, plan, workers
 from robustbench_c.cli.app import new_app, run_app
 from robustbench_c.errors import UsageError
 
 if TYPE_CHECKING:
     from leaderboards.rates import Rate
+    from robustbench_c.cli.run_progress import RunProgress
+    from robustbench_c.data import Dataset
     from robustbench_c.evaluation import Run
     from robustbench_c.evaluation.smoothed_result import SmoothedResult
 
@@ -67,8 +69,9 @@ def smooth(
     mean: options.Mean = None,
     std: options.Std = None,
     trust_checkpoint: options.Trust = False,
+    plan_: plan.Plan = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
-) -> Path:
+) -> object:
     """Certify the majority vote of a model under Gaussian noise (randomised smoothing)."""
     if model is None:
         raise UsageError("give a --model (robust-eval --list shows those of the zoo)")
@@ -84,6 +87,7 @@ def smooth(
     from robustbench_c.evaluation import smoothing
     from robustbench_c.evaluation.smoothed_picture import draw_certified_accuracy
     from robustbench_c.evaluation.smoothed_result import read_result
+    from robustbench_c.evaluation.trial import estimate_by_trial
 
     config = SmoothingConfig(sigma, n0, n, alpha)
     card = options.card_of(model)
@@ -96,21 +100,29 @@ def smooth(
     loaded = options.load_model(
         model, card, dataset, where, arch, arch_args, mean, std, trust_checkpoint
     )
-    stderr = Console(stderr=True)
-    with RunProgress(stderr, "certified") as progress:
-        run = smoothing.smooth(
+
+    def measure(part: Dataset, folder: Path, watch: RunProgress | None = None) -> Run:
+        return smoothing.smooth(
             loaded,
-            dataset,
+            part,
             config,
             eps=eps,
             seed=seed,
             batch_size=batch_size,
             device=where,
-            out=out,
+            out=folder,
             overwrite=overwrite,
-            progress=progress,
+            progress=watch,
             start=start,
         )
+
+    if plan_:
+        found = estimate_by_trial(measure, dataset, where)
+        plan.show_plan(found)
+        return found
+    stderr = Console(stderr=True)
+    with RunProgress(stderr, "certified") as progress:
+        run = measure(dataset, out, progress)
     result = read_result(run.store)
     draw_certified_accuracy(run.folder, result, loaded.name, dataset.name)
     for notice in run.store.manifest.notices:

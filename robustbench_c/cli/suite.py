@@ -19,6 +19,7 @@ from robustbench_c.errors import HarnessError, RunError, UsageError, did_you_mea
 if TYPE_CHECKING:
     from rich.text import Text
 
+    from robustbench_c.evaluation.estimate import Estimate
     from robustbench_c.executors import Executor
     from robustbench_c.suites import Job, JobLog, JobRecord, Suite
 
@@ -30,23 +31,32 @@ Only = Annotated[
     list[str],
     typer.Option("--only", help="Of a suite: the jobs with this word; repeatable."),
 ]
-Plan = Annotated[
-    bool, typer.Option("--plan", help="Show the jobs, and what they may take; do nothing.")
-]
 ExecutorName = Annotated[
     str | None,
-    typer.Option("--executor", help="Of a suite: inline or local [local with --workers]."),
+    typer.Option(
+        "--executor", help="Of a suite: inline, local or slurm [local with --workers, else inline]."
+    ),
+]
+Slurm = Annotated[
+    list[str],
+    typer.Option(
+        "--slurm",
+        help="An option of sbatch for each worker, KEY=VALUE; repeatable (docs/clusters.md).",
+    ),
+]
+NoWait = Annotated[
+    bool, typer.Option("--no-wait", help="Of --executor slurm: submit the workers, and end.")
 ]
 _GOES_WITH = (
-    *("suite_", "only", "plan", "executor", "out", "workers_", "shard", "as_json"),
-    *("list_", "version"),
+    *("suite_", "only", "plan_", "executor", "slurm", "no_wait"),
+    *("out", "workers_", "shard", "as_json", "list_", "version"),
 )
-_EXECUTORS = ("inline", "local")
+_EXECUTORS = ("inline", "local", "slurm")
 
 
 def refuse_own_options(context: typer.Context) -> None:
     """Raise UsageError if an option of suites is given without `--suite`."""
-    if given := options.given_of(context, ("only", "executor")):
+    if given := options.given_of(context, ("only", "executor", "slurm", "no_wait")):
         raise UsageError(f"{given} is about suites: add --suite")
 
 
@@ -72,20 +82,22 @@ def run_suite(context: typer.Context) -> None:
     if shard is not None and number > 1:
         raise UsageError("--shard is for one process: leave out --workers, or --shard")
     log = JobLog(out, start)
-    if given["plan"]:
-        _show_jobs(suite, jobs, log)
-        return
-    executor = _executor(given["executor"], number)
+    executor = _executor(context)
     _set_threads(suite.threads)
     machine = _machine_words(context)
+    if given["plan_"]:
+        with options.resident_models():
+            _show_jobs(suite, jobs, log, _estimate_in(jobs, out, machine))
+        return
 
     def here(shard: str | None) -> int:
         _work(jobs, out, shard or given["shard"], machine)
         return 0
 
     work = workers.this_command()
-    executor.run(work, number, here, lambda line: print(f"notice: {line}", file=sys.stderr))
-    _show(suite, jobs, log, out, given["as_json"])
+    ended = executor.run(work, number, here, _notice)
+    if ended:  # else they are not waited for
+        _show(suite, jobs, log, out, given["as_json"])
 
 
 def _set_threads(number: int) -> None:
@@ -97,13 +109,26 @@ def _set_threads(number: int) -> None:
         torch.set_num_threads(number)
 
 
-def _executor(name: str | None, number: int) -> Executor:
-    from robustbench_c.executors import InlineExecutor, LocalExecutor
+def _notice(line: str) -> None:
+    print(f"notice: {line}", file=sys.stderr, flush=True)
 
-    name = name or ("local" if number > 1 else "inline")
+
+def _executor(context: typer.Context) -> Executor:
+    from robustbench_c.executors import InlineExecutor, LocalExecutor
+    from robustbench_c.executors.slurm import SlurmExecutor
+    from robustbench_c.executors.slurm_options import slurm_options
+
+    given: dict[str, Any] = context.params
+    name = given["executor"] or ("local" if given["workers_"] > 1 else "inline")
     if name not in _EXECUTORS:
         raise UsageError(f"no executor '{name}'; {did_you_mean(name, list(_EXECUTORS))}")
-    if name == "inline" and number > 1:
+    if name == "slurm":
+        if given["shard"] is not None:
+            raise UsageError("--executor slurm starts all shards: leave out --shard")
+        return SlurmExecutor(given["out"], slurm_options(given["slurm"]), not given["no_wait"])
+    if foreign := options.given_of(context, ("slurm", "no_wait")):
+        raise UsageError(f"{foreign} is about jobs of a cluster: add --executor slurm")
+    if name == "inline" and given["workers_"] > 1:
         raise UsageError("--executor inline is one worker: leave out --workers, or take local")
     return InlineExecutor() if name == "inline" else LocalExecutor()
 
@@ -139,19 +164,11 @@ def _execute_in(
 ) -> Callable[[Job], str]:
     """Return what does a job by its command's own function, in this process."""
     from robustbench_c.cli.programs import app_of
-    from robustbench_c.suites.job import TRAINED
 
-    models = {
-        f"--model={TRAINED}{job.name}": f"--model={out / job.folder / f'{job.name}.safetensors'}"
-        for job in jobs
-        if job.trains
-    }
+    words_of = _words_in(jobs, out, machine)
 
     def execute(job: Job) -> str:
-        command = typer.main.get_command(app_of(job.program))
-        known = {name.removeprefix("--") for option in command.params for name in option.opts}
-        words = [models.get(word, word) for word in job.arguments]
-        words += [word for key, word in machine if key in known]
+        command, words = typer.main.get_command(app_of(job.program)), words_of(job)
         if job.trains:
             folder = out / job.folder
             if not (folder / f"{job.name}.json").exists():
@@ -161,7 +178,7 @@ def _execute_in(
                     )
             return job.folder
         words.append(f"--out={out}")
-        if shard is not None and "shard" in known:
+        if shard is not None:
             words.append(f"--shard={shard}")
         with redirect_stdout(io.StringIO()):
             made = command.main(words, job.program, standalone_mode=False)
@@ -170,17 +187,92 @@ def _execute_in(
     return execute
 
 
-def _show_jobs(suite: Suite, jobs: Sequence[Job], log: JobLog) -> None:
+def _words_in(
+    jobs: Sequence[Job], out: Path, machine: tuple[tuple[str, str], ...]
+) -> Callable[[Job], list[str]]:
+    """Return what gives a job's command line here: where its model lies, and the machine's part."""
+    from robustbench_c.suites.job import TRAINED
+    from robustbench_c.suites.options import options_of
+
+    models = {
+        f"--model={TRAINED}{job.name}": f"--model={out / job.folder / f'{job.name}.safetensors'}"
+        for job in jobs
+        if job.trains
+    }
+
+    def words(job: Job) -> list[str]:
+        known = options_of(job.program)
+        own = [models.get(word, word) for word in job.arguments]
+        return own + [word for key, word in machine if key in known.of_machine]
+
+    return words
+
+
+def _estimate_in(
+    jobs: Sequence[Job], out: Path, machine: tuple[tuple[str, str], ...]
+) -> Callable[[Job], Estimate]:
+    """Return what estimates a job by its command's own `--plan`, in this process."""
+    from robustbench_c.cli.programs import app_of
+    from robustbench_c.suites.job import TRAINED
+
+    words_of = _words_in(jobs, out, machine)
+
+    def estimate(job: Job) -> Estimate:
+        for other in jobs:
+            asked = f"--model={TRAINED}{other.name}"
+            if asked in job.arguments and not (out / other.folder / f"{other.name}.json").exists():
+                raise UsageError(f"'{other.name}' is not trained yet")
+        command = typer.main.get_command(app_of(job.program))
+        with redirect_stdout(io.StringIO()):
+            found: Estimate = command.main(
+                [*words_of(job), "--plan"], job.program, standalone_mode=False
+            )
+        return found
+
+    return estimate
+
+
+def _show_jobs(
+    suite: Suite, jobs: Sequence[Job], log: JobLog, estimate: Callable[[Job], Estimate]
+) -> None:
+    """Print the jobs with what each is thought to take, by trying a little of it here."""
     from rich.table import Table
 
+    from leaderboards.report.words import duration
     from robustbench_c.cli.console import wide_console
+    from robustbench_c.cli.plan import in_bytes
 
-    table = Table("job", "state", "command", box=None)
-    states = [record.state if (record := log.read(job.id)) else "left" for job in jobs]
-    for number, (job, state) in enumerate(zip(jobs, states, strict=True), 1):
-        table.add_row(str(number), state, str(job))
+    table = Table("job", "state", "likely", "at most", "memory", "command", box=None)
+    states, likely, most, memory, unknown = [], 0.0, 0.0, 0, 0
+    told: set[str] = set()
+    for number, job in enumerate(jobs, 1):
+        state = record.state if (record := log.read(job.id)) else "left"
+        states.append(state)
+        cells = ("", "", "")
+        if state != "done":
+            print(f"[{number}/{len(jobs)}] {job}", file=sys.stderr, flush=True)
+            try:
+                found = estimate(job)
+                cells = duration(found.likely), duration(found.most), in_bytes(found.memory)
+                likely, most = likely + found.likely, most + found.most
+                memory = max(memory, found.memory)
+            except Exception as error:
+                if (shown := as_line(error)) is None:
+                    raise
+                unknown += 1
+                if shown[0] not in told:
+                    print(f"notice: {shown[0]}", file=sys.stderr)
+                told.add(shown[0])
+        table.add_row(str(number), state, *cells, str(job))
     wide_console().print(table, highlight=False)
     print(f"suite {suite.name}: {len(jobs)} jobs, {states.count('done')} of them done")
+    if likely:
+        left = f"; {unknown} more could not be tried" if unknown else ""
+        print(
+            f"left: about {duration(likely)} of one worker here with {suite.threads} thread"
+            f"{'s' * (suite.threads > 1)} (at most {duration(most)}), up to {in_bytes(memory)} of "
+            f"memory for each worker{left}"
+        )
 
 
 def _show(suite: Suite, jobs: Sequence[Job], log: JobLog, out: Path, as_json: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 from rich.table import Table
@@ -9,9 +10,12 @@ from rich.table import Table
 from leaderboards.errors import one_line
 from leaderboards.manifest import Manifest, ModelInfo, Protocol, StepInfo
 from leaderboards.rates import Rate
+from leaderboards.report.words import duration
 from leaderboards.store import RunStore
 from leaderboards.summary import Summary
 from leaderboards.verdicts import CLEAN_STEP, Verdict
+from leaderboards.watching import wall_seconds
+from leaderboards.worklog import read_logs
 from robustbench_c.cli.attack_tables import print_costs, suite_words
 from robustbench_c.cli.changed_tables import print_corruptions, print_transformations
 from robustbench_c.cli.console import wide_console
@@ -22,6 +26,8 @@ from robustbench_c.cli.proof_tables import print_proofs, reasons_line
 
 _FEW = 2
 """Attacks whose settings the table has room for."""
+_MANY = 6
+"""Steps of a kind whose times are shown one by one, at most."""
 
 
 def percent(rate: Rate | None) -> tuple[str, str, str]:
@@ -65,7 +71,7 @@ def print_run(store: RunStore, summary: Summary) -> None:
         *_size_lines(model),
         *diagnosed_lines(store, summary),
     )
-    for line in (*lines, _cost_line(summary)):
+    for line in (*lines, _cost_line(summary), *_time_lines(store, summary)):
         print(line)
 
 
@@ -160,6 +166,25 @@ def _cost_line(summary: Summary) -> str:
         f"cost: {cost.forwards_per_sample:.1f} forward and {cost.backwards_per_sample:.1f} "
         f"backward passes per sample, {cost.seconds:.1f} s in all"
     )
+
+
+def _time_lines(store: RunStore, summary: Summary) -> list[str]:
+    """What each phase took, summed over the workers, and for how long any of them was at work."""
+    spent = {step.name: step.seconds for step in summary.steps if step.samples}
+    if not spent:
+        return []
+    for kind in ("attack", "certificate"):
+        names = [step.name for step in summary.steps if step.kind == kind and step.samples]
+        if len(names) > _MANY:
+            spent[f"{len(names)} {kind}s"] = math.fsum(spent.pop(name) for name in names)
+    if summary.cost.diagnostics_seconds is not None:
+        spent["diagnostics"] = summary.cost.diagnostics_seconds
+    line = ", ".join(f"{one_line(name)} {duration(seconds)}" for name, seconds in spent.items())
+    logs = read_logs(store.folder)
+    if (wall := wall_seconds(logs)) is not None:
+        n = len(logs.workers)
+        line += f"; wall time {duration(wall)}, {n} {'worker' if n == 1 else 'workers'}"
+    return [f"time: {line}"]
 
 
 def _verdict_line(summary: Summary) -> str:

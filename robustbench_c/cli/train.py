@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustbench_c.cli import federated, options
+from robustbench_c.cli import federated, options, plan
 from robustbench_c.cli.app import new_app, run_app
 from robustbench_c.errors import UsageError
+
+if TYPE_CHECKING:
+    pass
 
 app = new_app()
 
@@ -75,12 +78,13 @@ def train(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Train anew over a model of this name.")
     ] = False,
+    plan_: plan.Plan = False,
     list_: Annotated[bool, typer.Option("--list", help="Show the shipped recipes.")] = False,
-) -> None:
+) -> object:
     """Train a model by a recipe; options replace the recipe's own values."""
     if list_:
         _show_recipes()
-        return
+        return None
     if recipe is None:
         raise UsageError("give a --recipe (robust-train --list shows them)")
     if resume and overwrite:
@@ -126,6 +130,12 @@ def train(
     from robustbench_c.cli.train_progress import ConsoleProgress
     from robustbench_c.training.run import run
 
+    if plan_:
+        from robustbench_c.training.trial import estimate_training
+
+        found = estimate_training(chosen, device, data_dir)
+        plan.show_plan(found)
+        return found
     with ConsoleProgress(Console(stderr=True)) as progress:
         trained = run(
             chosen,
@@ -152,6 +162,7 @@ def train(
     print(
         f"next: robust-eval --model {trained.weights} --data {chosen.data}{folder_of_data}{radius}"
     )
+    return None
 
 
 def _show_recipes() -> None:

@@ -23,7 +23,8 @@ Shard = Annotated[
     typer.Option(help="I/N: be the I-th of N such commands, anywhere, that share --out."),
 ]
 
-_NOT_PASSED_ON = ("--workers", "--executor")
+_NOT_PASSED_ON = ("--workers", "--executor", "--slurm")
+_SWITCHES_NOT_PASSED_ON = ("--no-wait",)
 
 
 def start_of(shard: str | None) -> float:
@@ -80,7 +81,7 @@ def this_command() -> Work:
     """The command line of this process, without what says who works on it."""
     words, skip = [], False
     for word in sys.argv[1:]:
-        if not skip and word.split("=")[0] not in _NOT_PASSED_ON:
+        if not skip and word.split("=")[0] not in (*_NOT_PASSED_ON, *_SWITCHES_NOT_PASSED_ON):
             words.append(word)
         skip = not skip and word in _NOT_PASSED_ON
     return Work(Path(sys.argv[0]).name, tuple(words))

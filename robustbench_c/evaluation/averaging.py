@@ -66,4 +66,5 @@ def of_info(base: LoadedModel, info: DrawsInfo) -> AveragedModel:
         base.notices,
         info,
         Expectation(base.module, info.count, info.other_seed),
+        sources=base.sources,
     )

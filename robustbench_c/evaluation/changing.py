@@ -129,5 +129,17 @@ def begin(
     if len(recorded) < len(data):
         store.write_shard(CLEAN_STEP, clean)
     on = threat.to(target)
-    task = Task(store, data, x, y, on, classifier, precise, seed, progress, start=start)
+    task = Task(
+        store,
+        data,
+        x,
+        y,
+        on,
+        classifier,
+        precise,
+        seed,
+        progress,
+        start=start,
+        sources=loaded.sources,
+    )
     return Begun(task, resumed)

@@ -109,7 +109,7 @@ def corruptions(
     with passes_of(store.manifest), logged(store, begun.task.x.device, begun.resumed):
         for kind in begun_at(start, kinds):  # none hangs on another
             _corrupt_samples(begun.task, kind, severities)
-        return Run(store.folder, store, finish(store), begun.resumed)
+        return Run(store.folder, store, finish(store, begun.task.leases), begun.resumed)
 
 
 def _step(kind: KindName, severities: tuple[int, ...]) -> StepInfo:

@@ -34,6 +34,7 @@ from robustbench_c.evaluation.inputs import check_data, check_logits
 from robustbench_c.evaluation.manifests import manifest_of
 from robustbench_c.evaluation.passes import passes_of
 from robustbench_c.evaluation.removal import remove_run
+from robustbench_c.evaluation.resuming import place_of
 from robustbench_c.evaluation.run import Run, auto_device, common_notices, dataset_of
 from robustbench_c.evaluation.sharing import Progress, finish
 from robustbench_c.evaluation.steps import clean_fault, precise_form
@@ -59,6 +60,7 @@ def evaluate_explanations(
     batch_size: int | None = None,
     device: torch.device | str = "auto",
     out: Path | str = "runs",
+    resume: Path | str | None = None,
     save_adversarial: bool = False,
     overwrite: bool = False,
     notices: tuple[str, ...] = (),
@@ -81,6 +83,7 @@ def evaluate_explanations(
         batch_size: Most samples in one pass; None measures. Changes no result.
         device: "auto" (CUDA where there is one), "cpu" or "cuda".
         out: Folder of the runs.
+        resume: Folder of a run to go on with, instead of `out`: refused if it is another.
         save_adversarial: Keep the inputs that bend explanations, for `robust-runs verify`. Weights
             are not kept: their attack is run again there.
         overwrite: Throw away the record of the same run, if there is one, and start afresh.
@@ -141,7 +144,7 @@ def evaluate_explanations(
     bounds = boxes(loaded.module, x[:1], config.explanation) if config.methods else None
     if config.lipschitz is not None:
         Steepness(loaded.module, x[:1], threat.to(target), logits.shape[1])
-    store, resumed = _begin(Path(out) / manifest.run_id, manifest, config, overwrite)
+    store, resumed = _begin(place_of(manifest, out, resume), manifest, config, overwrite)
     classifier.tiles = store.manifest.tiles
     with passes_of(store.manifest), logged(store, target, resumed):
         started = time.perf_counter()
@@ -157,6 +160,7 @@ def evaluate_explanations(
                 seed,
                 progress,
                 start=start,
+                sources=loaded.sources,
             ),
             config,
             info.k,
@@ -171,7 +175,7 @@ def evaluate_explanations(
                 bend_samples(on, step)
             elif bounds is not None:
                 bound_samples(on, step, bounds)
-        return Run(store.folder, store, finish(store), resumed)
+        return Run(store.folder, store, finish(store, on.task.leases), resumed)
 
 
 def explained_task(task: Task, config: ExplainConfig, k: int) -> ExplainedTask:

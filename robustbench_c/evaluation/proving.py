@@ -100,11 +100,11 @@ def prove_samples(task: Task, step: StepInfo, certifier: Certifier) -> None:
     """
     settled, found = settled_before(task.store, step.name), found_before(task.store, step.name)
     groups = _grouped(plan(task.store, step, settled), Proof.of(step))
+    units_of = {int(i): units for ids, units in groups for i in ids}
 
     def work(ids: Ids, report: Report) -> None:
-        (units,) = (u for i, u in groups if np.isin(ids, i).all())
         parts: list[Judged] = []
-        for unit in units:
+        for unit in units_of[int(ids[0])]:
             new = np.isin(unit.ids, ids)
             if not new.any():
                 continue

@@ -56,6 +56,7 @@ from robustbench_c.evaluation.protocol_steps import (
 from robustbench_c.evaluation.proving import prove_samples
 from robustbench_c.evaluation.radius_plot import plot_radii
 from robustbench_c.evaluation.removal import remove_run
+from robustbench_c.evaluation.resuming import place_of
 from robustbench_c.evaluation.sharing import Progress, finish
 from robustbench_c.evaluation.steps import clean_fault, clean_rows, precise_form
 from robustbench_c.evaluation.subject import subject
@@ -112,6 +113,7 @@ def evaluate(
     batch_size: int | None = None,
     device: torch.device | str = "auto",
     out: Path | str = "runs",
+    resume: Path | str | None = None,
     save_adversarial: bool = False,
     overwrite: bool = False,
     protocol_name: str | None = None,
@@ -144,6 +146,7 @@ def evaluate(
         batch_size: Most samples in one pass; None measures. Changes no result.
         device: "auto" (CUDA where there is one), "cpu" or "cuda".
         out: Folder of the runs.
+        resume: Folder of a run to go on with, instead of `out`: refused if it is another.
         save_adversarial: Keep every adversarial example, for `robust-runs verify`.
         overwrite: Throw away the record of the same run, if there is one, and start afresh.
         protocol_name: Name of the protocol, where the settings come from a named one.
@@ -216,7 +219,7 @@ def evaluate(
         except ValidationError as error:
             raise UsageError(f"a record cannot hold this run: {explain(error)}") from error
         prover = None if certify is None else certifier(loaded.module, x[:1])
-    folder = Path(out) / manifest.run_id
+    folder = place_of(manifest, out, resume)
     if prover is not None and not is_run(folder):
         with exact_passes():
             _try_out(prover, steps, x, labels, dataset, threat.to(target), seed)
@@ -246,6 +249,7 @@ def evaluate(
             progress,
             judge,
             start,
+            loaded.sources,
         )
         summarise(store)  # what contradicts itself is not gone on with
         for step in steps:
@@ -255,7 +259,7 @@ def evaluate(
                 prove_samples(task, step, prover)
         if diagnose:
             diagnose_run(task)
-        run = Run(folder, store, finish(store), resumed)
+        run = Run(folder, store, finish(store, task.leases), resumed)
         if run.summary.radius or run.summary.distance:
             plot_radii(store, run.summary)
         if certify is None or not certify.cross_check:

@@ -157,11 +157,11 @@ class _Step:
         self._shards = len(shards)
         self._finished, self._settled = len(there), int(there["verdict"].isin(_SETTLED).sum())
         self._looked, self._waits = time.monotonic(), False
+        self._workers, self._asked = 1, -_LOOK
         if left:
             done = len(shards) - len(left)
             run_log.step_begun(step, self._samples, len(shards), (len(there), done))
-        self.report(0, 0)
-        self._tell()
+        self.report(0, 0, at_work=False)
 
     def count(self, path: Path, seconds: float | None = None) -> None:
         """Count a shard that is there, and write down what it took this worker, if it was its."""
@@ -171,7 +171,7 @@ class _Step:
             run_log.shard_done(self._step, path.name, samples, hits, seconds)
             self._waits = False
         self._finished, self._settled = self._finished + samples, self._settled + hits
-        self.report(0, 0)
+        self.report(0, 0, at_work=False)
 
     def look(self, now: bool = False) -> bool:
         """Count what others have done, unless it was looked for just before; says whether any."""
@@ -182,7 +182,6 @@ class _Step:
         new = [path for path in self.left if path in there]
         for path in new:
             self.count(path)
-        self._tell()
         return bool(new)
 
     def wait(self) -> None:
@@ -193,19 +192,25 @@ class _Step:
         run_log.still_waiting()
         time.sleep(_PAUSE)
 
-    def report(self, done: int, hits: int) -> None:
-        """Tell how far the step is with `done` samples of the shard at hand, `hits` settled."""
-        if self._progress is not None:
-            all_ = self._finished + done, self._samples, self._settled + hits
-            self._progress(self._step, *all_)
+    def report(self, done: int, hits: int, at_work: bool = True) -> None:
+        """Tell how far the step is with `done` samples of the shard at hand, `hits` settled.
 
-    def _tell(self) -> None:
-        """Tell who wants to know of shards and workers; this one holds no lease right now."""
+        Args:
+            done: As said.
+            hits: As said.
+            at_work: Whether this worker is at a shard, and so holds a lease.
+        """
+        if self._progress is None:
+            return
         watcher: object = self._progress
         if isinstance(watcher, SharedProgress):
-            workers = 1 + count_holders(self._run)
-            done = self._shards - len(self.left)
-            watcher.shards(self._step, done, self._shards, workers)
+            if time.monotonic() - self._asked > _LOOK:
+                self._asked = time.monotonic()
+                self._workers = count_holders(self._run) + (not at_work)
+            shards = self._shards - len(self.left), self._shards
+            watcher.shards(self._step, *shards, self._workers)
+        all_ = self._finished + done, self._samples, self._settled + hits
+        self._progress(self._step, *all_)
 
 
 def once(leases: Leases, name: str, is_there: Callable[[], bool], make: Callable[[], None]) -> None:
@@ -219,11 +224,12 @@ def once(leases: Leases, name: str, is_there: Callable[[], bool], make: Callable
     leases.clear()
 
 
-def finish(store: RunStore) -> Summary:
+def finish(store: RunStore, leases: Leases) -> Summary:
     """Write the summary of a run whose steps are done, and remove what the killed have left."""
+    leases.check()
     summary = store.write_summary()
     store.remove_leftovers()
-    Leases(store.folder).remove()
+    leases.remove()
     return summary
 
 

@@ -42,6 +42,7 @@ from robustbench_c.leases import Leases
 from robustbench_c.run_log import logged
 from robustbench_c.zoo.devices import parse_device
 from robustbench_c.zoo.loading import LoadedModel
+from robustbench_c.zoo.sources import watch
 
 SMOOTHING = "smoothing"
 """Name of the step."""
@@ -148,11 +149,11 @@ def smooth(
     store = RunStore.create(folder, manifest)
     classifier.tiles = store.manifest.tiles
     with passes_of(store.manifest), logged(store, target, resumed):
-        leases = Leases(store.folder, start=start)
+        leases = Leases(store.folder, start=start, check=watch(loaded.sources))
         on = _Smoothed(store, leases, data, x, classifier, config, threat.eps, seed)
         _select(on, progress)
         _certify(on, progress)
-        return Run(folder, store, finish(store), resumed)
+        return Run(folder, store, finish(store, leases), resumed)
 
 
 def smoothed_info(base: LoadedModel, config: SmoothingConfig) -> ModelInfo:

@@ -18,6 +18,7 @@ from leaderboards.verdicts import CLEAN_STEP, SETTLED
 from robustbench_c.data import Dataset
 from robustbench_c.evaluation.sharing import Progress
 from robustbench_c.leases import Leases
+from robustbench_c.zoo.sources import SourceFile, watch
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +37,7 @@ class Task:
         progress: Called as samples finish, or None.
         judge: Of a random model's mean, that over other draws; else None.
         start: Which part of each step this worker begins with, in [0, 1).
+        sources: The files that the model was read from.
     """
 
     store: RunStore
@@ -49,11 +51,12 @@ class Task:
     progress: Progress | None = None
     judge: TiledClassifier | None = None
     start: float = 0.0
+    sources: tuple[SourceFile, ...] = ()
 
     @cached_property
     def leases(self) -> Leases:
         """Who works on what, beside whom."""
-        return Leases(self.store.folder, start=self.start)
+        return Leases(self.store.folder, start=self.start, check=watch(self.sources))
 
     @cached_property
     def clean(self) -> Tensor:

@@ -108,7 +108,7 @@ def transformations(
     with passes_of(task.store.manifest), logged(task.store, task.x.device, begun.resumed):
         for step in (*begun_at(start, alone), *mixed):  # of those alone none hangs on another
             _transform_samples(task, step, _settings(step, families, config))
-        return Run(task.store.folder, task.store, finish(task.store), begun.resumed)
+        return Run(task.store.folder, task.store, finish(task.store, task.leases), begun.resumed)
 
 
 def _step(name: FamilyName, levels: int) -> StepInfo:

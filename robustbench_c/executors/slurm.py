@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,7 +67,14 @@ class SlurmExecutor:
             RecordError: `out` cannot be written.
         """
         crew = Crew(work, workers, self._submitter(), self.attempts, self.grace)
-        crew.submit(range(1, workers + 1))
+        try:
+            crew.submit(range(1, workers + 1))
+        except RunError:
+            shutil.rmtree(crew.folder, ignore_errors=True)
+            with suppress(OSError):  # of others
+                (self.out / FOLDER).rmdir()
+                self.out.rmdir()
+            raise
         job = crew.job_ids[0]
         say(f"submitted {workers} worker{'s' * (workers > 1)} as job {job}; logs: {crew.folder}")
         if not self.wait:
@@ -96,6 +104,7 @@ class SlurmExecutor:
         more = {key: True if value is None else value for key, value in self.options.items()}
         submitter.update_parameters(
             job_name=_NAME,
+            cpus_per_task=cpus,
             time=minutes_of(self.options),
             array_parallelism=_MOST_AT_ONCE,
             srun_args=[f"--cpus-per-task={cpus}"],  # it does not take them from sbatch

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
+import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from signal import SIGTERM
 from typing import TYPE_CHECKING
@@ -69,10 +71,11 @@ class Crew:
         numbers = list(numbers)
         words = [self._work.words(number, self._workers) for number in numbers]
         try:
-            with _outside_of_jobs():
+            with _outside_of_jobs(), redirect_stderr(io.StringIO()):  # which has the error as well
                 jobs = self._submitter.map_array(Worker(), words)
         except (FailedJobError, FailedSubmissionError) as error:
-            raise RunError(f"Slurm refuses the jobs: {one_line(str(error))}") from error
+            lines = [re.sub("^sbatch: ((error|fatal): )?", "", x) for x in str(error).splitlines()]
+            raise RunError(f"Slurm refuses the jobs: {one_line('; '.join(lines))}") from error
         except OSError as error:
             raise RunError(f"cannot submit jobs from {self.folder}: {error.strerror}") from error
         self._jobs.update(zip(numbers, jobs, strict=True))

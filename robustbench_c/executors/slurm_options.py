@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 
 from robustbench_c.errors import UsageError
+from robustbench_c.executors.local import THREADS
 
 MINUTES = 60
 """Time limit of a job where none is given. One that reaches it goes back into the queue."""
@@ -77,12 +79,17 @@ def minutes_of(options: Mapping[str, str | None]) -> int:
 
 
 def cpus_of(options: Mapping[str, str | None]) -> int:
-    """Return the CPUs of a job.
+    """Return the CPUs of a job: as many as threads, where nothing else is said.
 
     Raises:
         UsageError: They are no number.
     """
-    text = options.get("cpus-per-task", "1") or ""
-    if not (text.isascii() and text.isdigit() and int(text[:6]) >= 1 and len(text) < 6):
+    threads = os.environ.get(THREADS, "")
+    text = options.get("cpus-per-task", threads if _is_number(threads) else "1") or ""
+    if not _is_number(text):
         raise UsageError(f"--slurm cpus-per-task={text} is not a number from 1 up")
     return int(text)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 6 and int(text) > 0

@@ -17,7 +17,7 @@ MACHINE = ("device", "batch_size", "max_memory", "compile_", "trust_checkpoint")
 """Parameters that say how a machine does a job: given beside `--suite`, they are for all jobs."""
 _NEVER = (
     *("out", "workers_", "shard", "overwrite", "resume", "as_json", "list_", "version", "help"),
-    *("suite_", "only", "plan", "executor", "slurm", "no_wait"),
+    *("suite_", "only", "plan_", "executor", "slurm", "no_wait"),
     *("property_", "instances", "reference", "timeout"),
     *MACHINE,
 )
@@ -31,11 +31,13 @@ class Options:
     Attributes:
         program: The console script.
         by_key: Its options, by name without dashes: whether each is a switch, and is repeatable.
+        of_machine: Those of `MACHINE` that it has, by name without dashes.
         command: What reads its command line.
     """
 
     program: str
     by_key: Mapping[str, tuple[bool, bool]]
+    of_machine: frozenset[str]
     command: Any
 
     def __contains__(self, key: object) -> bool:
@@ -82,9 +84,12 @@ class Options:
 def options_of(program: str) -> Options:
     """Return what a suite can set of a console script."""
     found: dict[str, tuple[bool, bool]] = {}
+    machine: set[str] = set()
     command: Any = typer.main.get_command(app_of(program))
     for option in command.params:
         names = [name.removeprefix("--") for name in option.opts if name.startswith("--")]
         if option.name not in _NEVER and names:
             found[names[0]] = (bool(option.is_flag), bool(option.multiple))
-    return Options(program, found, command)
+        elif option.name in MACHINE:
+            machine.add(names[0])
+    return Options(program, found, frozenset(machine), command)

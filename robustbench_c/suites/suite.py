@@ -36,6 +36,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from leaderboards.errors import one_line
 from leaderboards.manifest import Slug, explain
 from robustbench_c import zoo
+from robustbench_c.cli.attacks import check_attack
 from robustbench_c.errors import UsageError, did_you_mean
 from robustbench_c.suites.job import PROGRAMS, TRAINED, Job
 from robustbench_c.suites.options import Options, options_of
@@ -209,6 +210,8 @@ def _job(command: str, known: Options, chosen: Mapping[str, Any]) -> Job:
     texts = {key: value for key in _FILES if isinstance(value := chosen.get(key), str)}
     if "model" in texts:
         _check_model(texts["model"])
+    if isinstance(attack := chosen.get("attack"), str):
+        check_attack(attack)
     name = None
     if command == "train":
         name = chosen.get("name")

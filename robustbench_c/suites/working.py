@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import gc
-import resource
 import time
 from collections.abc import Callable, Sequence
 
 from leaderboards.errors import one_line
+from robustbench_c.memory import peak_memory
 from robustbench_c.suites.files import Files
 from robustbench_c.suites.job import Job
 from robustbench_c.suites.joblog import JobLog, JobRecord, new_attempt, now
@@ -131,7 +131,7 @@ class Worker:
         if mine or not self._has_ended(job):
             changes |= {
                 "seconds": round(time.monotonic() - started, 2),
-                "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+                "peak_bytes": peak_memory(),
                 "ended": now(),
             }
             self._log.write(job, begun.model_copy(update=changes))

@@ -172,6 +172,8 @@ def fit_federated(
     except OSError as error:
         raise RunError(f"cannot make the folder {folder}: {error.strerror}") from error
     rows = _restored(model, folder, about, device) if resume else []
+    if rows:
+        write_log(folder, rows)
     local = federation.local_epochs
     steps = sum(client.steps for client in clients) * local
     progress.start(config.epochs, steps, rows[-1].epoch if rows else 0)

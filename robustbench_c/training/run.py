@@ -19,6 +19,7 @@ from robustbench_c import data as datasets
 from robustbench_c import zoo
 from robustbench_c.data import Dataset
 from robustbench_c.errors import ModelError, RunError, UsageError
+from robustbench_c.training.alone import alone_in
 from robustbench_c.training.checkpoint import CHECKPOINT
 from robustbench_c.training.federated import fit_federated
 from robustbench_c.training.log import EpochRow
@@ -66,6 +67,8 @@ def run(
 ) -> Trained:
     """Train a recipe's model; the folder then holds `<name>.safetensors` and `<name>.json`.
 
+    While it trains, every other training in this folder is refused.
+
     Args:
         recipe: What to train.
         folder: Where everything goes; made where missing.
@@ -97,43 +100,46 @@ def run(
         ibp_initialisation(model, generator(recipe.train.seed, "weights"))
     if start is not None:
         _begin_at(model, start, recipe)
-    _claim(folder, recipe.name, resume, overwrite)
-    if small is not None and progress is not None:
-        progress.note(f"notice: {small}")
-    later = {"federated"} if recipe.federated is None else set()
-    trainer: Callable[..., FitResult]
-    if recipe.federated is None:
-        proof = verifier(recipe.objective.name, settings, lower, upper)
-        trainer = partial(fit, verifier=proof, sparsify=sparsify)
-    else:
-        trainer = partial(fit_federated, federation=recipe.federated)
-    try:
-        result = trainer(
-            model,
-            train,
-            objective,
-            recipe.train,
-            folder=folder,
-            resume=resume,
-            device=where,
-            attack=attack,
-            identity={
-                "recipe": recipe.model_dump(mode="json", exclude={"train", "description", *later}),
-                "start": start.sha256 if start else None,
-            },
-            title=recipe.name,
-            progress=progress,
-        )
-    except torch.cuda.OutOfMemoryError as error:
-        raise ModelError(f"out of memory on {where}: lower the batch size") from error
-    # The test split is touched once, here; a path has none.
-    measured = None
-    if train.split == "train":
-        test = datasets.load(recipe.data, split="test", data_dir=data_dir)
-        measured = _measure(result.model, test, folder / f"{recipe.name}.safetensors", where)
-    found = {"clean_accuracy": measured, "cost": _cost(result.rows, start, where)}
-    zoo.save(result.model, draft.model_copy(update=found), folder)
-    (folder / CHECKPOINT).unlink(missing_ok=True)
+    with alone_in(folder):
+        _claim(folder, recipe.name, resume, overwrite)
+        if small is not None and progress is not None:
+            progress.note(f"notice: {small}")
+        later = {"federated"} if recipe.federated is None else set()
+        trainer: Callable[..., FitResult]
+        if recipe.federated is None:
+            proof = verifier(recipe.objective.name, settings, lower, upper)
+            trainer = partial(fit, verifier=proof, sparsify=sparsify)
+        else:
+            trainer = partial(fit_federated, federation=recipe.federated)
+        try:
+            result = trainer(
+                model,
+                train,
+                objective,
+                recipe.train,
+                folder=folder,
+                resume=resume,
+                device=where,
+                attack=attack,
+                identity={
+                    "recipe": recipe.model_dump(
+                        mode="json", exclude={"train", "description", *later}
+                    ),
+                    "start": start.sha256 if start else None,
+                },
+                title=recipe.name,
+                progress=progress,
+            )
+        except torch.cuda.OutOfMemoryError as error:
+            raise ModelError(f"out of memory on {where}: lower the batch size") from error
+        # The test split is touched once, here; a path has none.
+        measured = None
+        if train.split == "train":
+            test = datasets.load(recipe.data, split="test", data_dir=data_dir)
+            measured = _measure(result.model, test, folder / f"{recipe.name}.safetensors", where)
+        found = {"clean_accuracy": measured, "cost": _cost(result.rows, start, where)}
+        zoo.save(result.model, draft.model_copy(update=found), folder)
+        (folder / CHECKPOINT).unlink(missing_ok=True)
     weights = folder / f"{recipe.name}.safetensors"
     clean = measured.accuracy if measured else None
     empty = empty_layers(result.model) if recipe.sparse else ()
@@ -274,7 +280,7 @@ def _claim(folder: Path, name: str, resume: bool, overwrite: bool) -> None:
                 path.unlink(missing_ok=True)
         except OSError as error:
             raise RunError(f"cannot remove {path}: {error.strerror}") from error
-    if ours[0].exists():
+    if ours[0].exists() and not (resume and ours[2].exists()):  # both: killed at its very end
         raise UsageError(
             f"{folder} already holds a trained '{name}': --overwrite trains it anew, "
             "or give another --out"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -19,6 +19,7 @@ from robustbench_c.zoo.hashing import state_hash
 from robustbench_c.zoo.normalized import Normalized
 from robustbench_c.zoo.oneline import one_line
 from robustbench_c.zoo.packed import unpack
+from robustbench_c.zoo.sources import SourceFile, stamp
 from robustbench_c.zoo.spec import Asked, Spec, from_asked, from_card
 from robustbench_c.zoo.states import State, fit, misfit, unnest, unwrap
 from robustbench_c.zoo.trusted import (
@@ -45,6 +46,7 @@ class LoadedModel:
             give the same hash from any file format.
         architecture: The architecture with its arguments, or what made the module.
         notices: What was done to the file's content, one line each.
+        sources: The files it was read from; none of a module that was given as such.
     """
 
     module: nn.Module
@@ -53,6 +55,7 @@ class LoadedModel:
     sha256: str
     architecture: str
     notices: tuple[str, ...]
+    sources: tuple[SourceFile, ...] = field(default=(), kw_only=True)
 
 
 def load(
@@ -95,11 +98,29 @@ def load(
         input_shape=None if input_shape is None else tuple(input_shape),
         n_classes=n_classes,
     )
+    before = {path: stamp(path) for path in _files(name_or_path)}
+    found = _load(name_or_path, asked, target, trust_checkpoint)
+    sources = (SourceFile(path, was) for path, was in before.items() if was is not None)
+    return replace(found, sources=tuple(sources))
+
+
+def _files(name_or_path: str) -> tuple[Path, ...]:
+    """The files that a model may be read from: weights and card, or code."""
+    path = Path(name_or_path)
+    if name_or_path in cards.names():
+        path = cards.WEIGHTS / f"{name_or_path}.safetensors"
+    elif _FACTORY.fullmatch(name_or_path) and not _exists(path):
+        path = Path(name_or_path.rpartition(":")[0])
+    card = (path.with_suffix(".json"),) if path.suffix.lower() == ".safetensors" else ()
+    return path, *card
+
+
+def _load(name_or_path: str, asked: Asked, target: torch.device, trust: bool) -> LoadedModel:
     path = Path(name_or_path)
     if name_or_path in cards.names():
         return _from_safetensors(cards.WEIGHTS / f"{name_or_path}.safetensors", asked, target)
     if _FACTORY.fullmatch(name_or_path) and not _exists(path):
-        demand_trust(name_or_path, trust_checkpoint)
+        demand_trust(name_or_path, trust)
         foreign = from_factory(name_or_path, asked.arguments)
         return _finish_foreign(foreign, foreign.architecture, asked, target, [])
     if not _exists(path):
@@ -108,14 +129,14 @@ def load(
     if suffix == ".safetensors":
         return _from_safetensors(path, asked, target)
     if suffix == ".pt2":
-        demand_trust(name_or_path, trust_checkpoint)
+        demand_trust(name_or_path, trust)
         if asked.arguments:
             raise ModelError(f"{path} is a whole program: architecture arguments do not apply")
         return _finish_foreign(from_program(path), path.stem, asked, target, [])
     if suffix == ".onnx" or path.name.lower().endswith(".onnx.gz"):
         return _from_onnx(path, asked, target)
     if suffix in TORCH_SUFFIXES or path.is_dir():
-        return _from_torch(path, asked, target, trust_checkpoint)
+        return _from_torch(path, asked, target, trust)
     known = ", ".join((".safetensors", *TORCH_SUFFIXES, ".onnx", ".pt2", "file.py:factory"))
     raise ModelError(
         f"{one_line(path)}: '{one_line(path.suffix)}' is no model file; known: {known}"

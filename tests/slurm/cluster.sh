@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A Slurm cluster of one node with two CPUs on this machine, of its own folder, key and ports:
+# A Slurm cluster of one node, said to have 8 CPUs, on this machine; of its own folder, key and ports:
 #   cluster.sh start DIR [PID]   start it (again: nothing); it stops when the process PID has ended
 #   cluster.sh stop DIR          end its jobs and daemons; leaves their logs in DIR
 # Needs Debian's packages slurm-wlm and munge, no systemd, no cgroups, no root (jobs run as you).
@@ -60,7 +60,7 @@ SlurmdParameters=config_overrides
 ReturnToService=2
 JobRequeue=1
 KillWait=2
-NodeName=$host NodeAddr=127.0.0.1 CPUs=2 State=UNKNOWN
+NodeName=$host NodeAddr=127.0.0.1 CPUs=8 RealMemory=16000 State=UNKNOWN
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 END
 }

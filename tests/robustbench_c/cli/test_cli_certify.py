@@ -71,7 +71,7 @@ def test_cascade_shows_the_sandwich_and_every_step(robust_eval, robust_runs, sou
         assert re.search(rf"│ {step.name} +│ +{tried} │ +{step.broken} │ ", ended.out), step.name
     assert re.search(r"certified radius +┃ minimum +┃ q10", ended.out)
     assert "certified-radius.png" in ended.out
-    assert re.search(r"ibp: (\d+)/\1 done, \d+ settled", ended.err)
+    assert re.search(r"ibp: (\d+)/\1 done, \d+ settled, .*peak \d+ MB", ended.err)
     ended = robust_runs("verify", only_run().folder, *source)
     assert "certificates were not proved again" in ended.out
     ended = robust_runs("verify", only_run().folder, *source, "--prove")

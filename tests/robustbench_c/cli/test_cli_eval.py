@@ -41,7 +41,7 @@ def test_table_has_intervals_and_says_where_the_record_is(robust_eval, only_run)
     assert re.search(r"forward and \d+\.\d backward passes per sample, \d+\.\d s in all", ended.out)
     # plain lines where stderr is no terminal
     assert ended.lines[0].startswith("pgd: 0/")
-    assert re.fullmatch(r"pgd: (\d+)/\1 done, \d+ broken", ended.lines[-1])
+    assert re.fullmatch(r"pgd: (\d+)/\1 done, \d+ broken, .*peak \d+ MB", ended.lines[-1])
     assert "\x1b" not in ended.out + ended.err
 
 

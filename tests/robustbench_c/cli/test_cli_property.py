@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -95,7 +96,7 @@ def test_a_list(ask, files):
     assert ended.code == 0, ended.err
     assert "verdicts: 1 unsat, 1 sat, 1 error" in ended.out
     assert "broken.vnnlib" in ended.out
-    assert ended.lines[-1] == "properties: 3/3 done, 2 settled"
+    assert re.fullmatch(r"properties: 3/3 done, 2 settled, peak \d+ MB", ended.lines[-1])
     (results,) = files.glob("runs/properties/*/results.json")
     rows = json.loads(results.read_text())
     assert [row["verdict"] for row in rows] == ["unsat", "sat", "error"]

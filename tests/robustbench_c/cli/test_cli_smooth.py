@@ -42,7 +42,7 @@ def test_table_pictures_and_record(robust_smooth, robust_runs, tmp_path):
     assert f"record: {folder}" in ended.out
     assert (folder / "certified-accuracy-vs-radius.png").read_bytes()[:4] == b"\x89PNG"
     assert "</svg>" in (folder / "certified-accuracy-vs-radius.svg").read_text()
-    assert re.fullmatch(r"smoothing: (\d+)/\1 done, \d+ certified", ended.lines[-1])
+    assert re.fullmatch(r"smoothing: (\d+)/\1 done, \d+ certified, .*peak \d+ MB", ended.lines[-1])
     again = robust_smooth(*ZOO, "--eps", 0.1)
     assert "went on with the record that was there" in again.out
     assert "smoothed-fmnist-cnn-pgd" in robust_runs("ls", tmp_path / "runs").out

@@ -85,6 +85,11 @@ def test_jobs_that_fail_are_told(command, tmp_path):
         (("--suite", "zoo", "--only", "nothing"), "no job of the suite 'zoo' has 'nothing'"),
         (("--suite", "zoo", "--executor", "cloud"), "no executor 'cloud'"),
         (("--suite", "zoo", "--executor", "inline", "--workers", "2"), "inline is one worker"),
+        (("--suite", "zoo", "--slurm", "mem=8G"), "--slurm is about jobs of a cluster: add"),
+        (("--suite", "zoo", "--no-wait"), "--no-wait is about jobs of a cluster"),
+        (("--suite", "zoo", "--executor", "slurm", "--slurm", "array=0-7"), "--slurm array: that"),
+        (("--suite", "zoo", "--executor", "slurm", "--shard", "1/2"), "leave out --shard"),
+        (("--model", "breast-cancer-mlp", "--slurm", "mem=8G"), "--slurm is about suites"),
         (("--suite", "zoo", "--workers", "2", "--shard", "1/2"), "leave out --workers"),
         (("--suite", "zoo", "--shard", "3/2"), "is not I/N"),
         (("--only", "x", "--model", "breast-cancer-mlp"), "--only is about suites: add --suite"),
@@ -96,6 +101,42 @@ def test_wrong_usage_of_suites(command, tmp_path, given, words):
     assert words in ended.err
     assert len(ended.lines) == 1
     assert not (tmp_path / "runs").exists()
+
+
+def test_the_plan_of_a_suite(command, small, tmp_path):
+    out = tmp_path / "runs"
+    ended = command("robust-eval", "--suite", small, "--out", out, "--device", "cpu", "--plan")
+    assert ended.code == 0, ended.err
+    assert "notice: 'tiny' is not trained yet" in ended.err
+    assert "suite small: 3 jobs, 0 of them done" in ended.out
+    assert "1 more could not be tried" in ended.out
+    rows = [line.split() for line in ended.out.splitlines()]
+    assert [row[1] for row in rows[1:4]] == ["left"] * 3
+    assert rows[1][3] == rows[2][3] == "s"
+    assert rows[1][7] == "MB"
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ("robust-corrupt", "--kinds", "fog"),
+        ("robust-smooth", "--smooth", "0.1", "--smooth-n", "100", "--data", "breast-cancer"),
+        ("robust-train", "--recipe", "breast-cancer-mlp"),
+        ("robust-eval", "--eps", "0.02", "--explain", "gradient"),
+    ],
+)
+def test_the_plan_of_one_command(command, tmp_path, monkeypatch, given):
+    monkeypatch.chdir(tmp_path)
+    script, *more = given
+    if script != "robust-train":
+        name = "fmnist-cnn-pgd" if script == "robust-corrupt" else "breast-cancer-mlp"
+        more += ["--model", name, "--samples", "8"]
+    ended = command(script, *more, "--device", "cpu", "--plan")
+    assert ended.code == 0, ended.err
+    assert ended.out.startswith("would take about ")
+    assert "of memory" in ended.out
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

@@ -121,6 +121,53 @@ def test_a_finished_run_holds_nothing_of_the_killed(linear, small, tmp_path):
     assert not (run.folder / "leases").exists()
 
 
+class Watcher:
+    """Keeps what it is told."""
+
+    def __init__(self):
+        self.told = []
+
+    def __call__(self, *state):
+        self.told.append(state)
+
+    def shards(self, *state):
+        self.told.append(state)
+
+
+def test_what_others_do_is_counted_as_it_comes(linear, small, tmp_path, monkeypatch):
+    monkeypatch.setattr(sharing, "_LOOK", 0.0)
+    run = linear.evaluate(tmp_path / "run", attack=PGD)
+    paths = run.store.shard_paths("pgd")
+    rows = run.store.read_step("pgd").set_index("sample_id")
+    ids = [run.store.read_shard("pgd", path)["sample_id"].to_numpy() for path in paths]
+    contents = {path: path.read_bytes() for path in paths}
+    settled = [int(rows.loc[part, "verdict"].notna().sum()) for part in ids]
+    for path in paths:
+        path.unlink()
+    worked, watcher = [], Watcher()
+
+    def work(part, report):
+        worked.append(part.tolist())
+        report(1, 0)
+        others = 2 if len(worked) == 1 else 1  # another worker is quick while we are at the first
+        for path in [path for path in paths if not path.exists()][:others]:
+            path.write_bytes(contents[path])
+
+    with Leases(run.folder).claim("pgd", "another"):
+        sharing.work_off(run.store, Leases(run.folder), "pgd", ids, work, watcher)
+    n, all_ = len(paths), sum(map(len, ids))
+    assert worked == [part.tolist() for part in (ids[0], *ids[2:])]
+    assert watcher.told[:4] == [
+        ("pgd", 0, n, 2),
+        ("pgd", 0, all_, 0),
+        ("pgd", 0, n, 2),
+        ("pgd", 1, all_, 0),
+    ]
+    two = len(ids[0]) + len(ids[1])
+    assert ("pgd", two, all_, settled[0] + settled[1]) in watcher.told
+    assert watcher.told[-2:] == [("pgd", n, n, 2), ("pgd", all_, all_, sum(settled))]
+
+
 def test_shards_are_cut_by_id_and_never_by_the_clock(linear, tmp_path):
     run = linear.evaluate(tmp_path, attack=PGD)
     manifest = run.store.manifest

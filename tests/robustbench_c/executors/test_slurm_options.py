@@ -29,8 +29,12 @@ def test_times_are_read_as_sbatch_reads_them(time: str, minutes: int) -> None:
     assert minutes_of({"time": time}) == minutes
 
 
-def test_what_is_not_given() -> None:
+def test_what_is_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
     assert minutes_of({}) == 60
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert cpus_of({}) == 3
+    assert cpus_of({"cpus-per-task": "2"}) == 2
+    monkeypatch.delenv("OMP_NUM_THREADS")
     assert cpus_of({}) == 1
 
 

@@ -83,6 +83,7 @@ MODEL = '[[runs]]\nmodel = "breast-cancer-mlp"\n'
         (MODEL + "eps = []", "'eps' has no value"),
         (MODEL + "eps = true", "'eps' cannot be True"),
         (MODEL + "eps = [[0.1]]", r"'eps' cannot be \[0.1\]"),
+        (MODEL + "attack = 'pgdd'", "no attack 'pgdd'; did you mean 'pgd'"),
         (MODEL + "eps = 'x'", "Invalid value for '--eps': "),
         (MODEL + "minimal = 1", "'minimal' is true or false, not 1"),
         (MODEL + "x = [{ eps = 0.1 }]\neps = 0.2", "'eps' is set twice"),

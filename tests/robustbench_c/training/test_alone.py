@@ -1,0 +1,81 @@
+"""One training at a time in a folder, and what one that was killed leaves there."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from robustbench_c import zoo
+from robustbench_c.errors import RunError
+from robustbench_c.training import federated
+from robustbench_c.training.alone import alone_in
+from robustbench_c.training.checkpoint import CHECKPOINT
+from robustbench_c.training.recipe import load_recipe, override
+from robustbench_c.training.run import run
+
+RECIPE = override(load_recipe("breast-cancer-mlp"), {"epochs": 2})
+NAME = "breast-cancer-mlp.safetensors"
+
+
+def test_a_second_training_in_a_folder_is_refused(tmp_path):
+    with alone_in(tmp_path), pytest.raises(RunError, match="another process trains in") as refused:
+        run(RECIPE, tmp_path, device="cpu", overwrite=True)
+    assert "\n" not in str(refused.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_waits_for_the_dead_or_keeps_what_they_left(tmp_path):
+    with alone_in(tmp_path):
+        lease = next(tmp_path.rglob("*.lease"))
+        owner = json.loads(lease.read_text()) | {"started": "1"}
+        (tmp_path / f".{CHECKPOINT}.0a.tmp").write_text("half")
+    lease.parent.mkdir(parents=True)
+    lease.write_text(json.dumps(owner))
+    with alone_in(tmp_path):
+        assert [path.name for path in tmp_path.iterdir()] == ["leases"]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_folder_that_nothing_came_of(tmp_path, there):
+    folder = tmp_path / "model"
+    if there:
+        folder.mkdir()
+    with alone_in(folder):
+        pass
+    assert folder.exists() == there
+
+
+def test_stopped_between_the_card_and_the_end(tmp_path, monkeypatch):
+    whole = run(RECIPE, tmp_path / "whole", device="cpu")
+
+    save = zoo.save
+
+    def stop(*arguments):
+        save(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(zoo, "save", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(RECIPE, tmp_path / "run", device="cpu")
+    assert (tmp_path / "run" / CHECKPOINT).exists()
+    run(RECIPE, tmp_path / "run", device="cpu", resume=True)
+    assert not (tmp_path / "run" / CHECKPOINT).exists()
+    assert (tmp_path / "run" / NAME).read_bytes() == whole.weights.read_bytes()
+
+
+def test_federated_stopped_between_checkpoint_and_log(tmp_path, monkeypatch):
+    recipe = override(RECIPE, {"clients": 2, "validation": 0})
+
+    def stop(folder, rows):
+        if len(rows) == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(federated, "write_log", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(recipe, tmp_path, device="cpu")
+    run(recipe, tmp_path, device="cpu", resume=True)
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 2
