@@ -162,12 +162,13 @@ class TiledClassifier:
         Returns:
             (n, classes).
         """
-        found = []
+        found, start = [], 0
         with torch.inference_mode():
-            for start in range(0, len(x), self.tiles[-1]):
-                part = x[start : start + self.tiles[-1]]
-                padded = self.pad(part, self.tile_for(len(part)))
-                found.append(self._of_tile(padded)[: len(part)])
+            while start < len(x):
+                size = self.tile_for(len(x) - start)
+                part = x[start : start + size]
+                found.append(self._of_tile(self.pad(part, size))[: len(part)])
+                start += size
         return torch.cat(found)
 
     def _of_tile(self, x: Tensor) -> Tensor:
@@ -302,27 +303,45 @@ def _check(plain: _Probe, again: _Probe, moved: _Probe) -> None:
         )
 
 
-def _fitting(classifier: TiledClassifier, x: Tensor, largest: int, max_memory: int) -> int:
-    """Samples of a pass, a power of two or `largest`, whose peak stays below a bound.
+def fitting(
+    classifier: TiledClassifier, x: Tensor, largest: int, max_memory: int, gradients: bool
+) -> int:
+    """How many samples a pass can have so that its peak stays below a bound.
 
     What the next size takes is foreseen from the last two: a pass takes so much, and so much for
     each sample.
 
+    Args:
+        classifier: The model, in any number format.
+        x: Samples in that format, (n, *shape).
+        largest: The most that are wanted.
+        max_memory: Bytes at peak (`attacks.memory.peak`).
+        gradients: Whether passes go back as well.
+
+    Returns:
+        A power of two, or `largest`.
+
     Raises:
         TooLittleMemoryError: One sample takes more.
     """
-    weights = sum(p.nbytes for p in classifier.module.parameters())
-    spare = 2 * weights + (0 if x.is_cuda else _DRAWING)  # for the float64 form, and pictures
+    spare = 0 if x.is_cuda else _DRAWING
+    if gradients:  # the float64 form is to come
+        spare += 2 * sum(p.nbytes for p in classifier.module.parameters())
     size, before = 1, 0
     while True:
         tile = x.repeat(-(-size // len(x)), *[1] * (x.dim() - 1))[:size]
         for _ in range(1 if before else 2):  # the first pass of all takes more
             memory.reset_peak(x.device)
-            classifier._with_gradient(tile, lambda z: z.logsumexp(1) - z[:, 0])
+            used = memory.in_use(x.device)
+            if gradients:
+                classifier._with_gradient(tile, lambda z: z.logsumexp(1) - z[:, 0])
+            else:
+                with torch.no_grad():
+                    classifier._forward(tile)
         most = memory.peak(x.device) + _KEPT * size * x[0].nbytes
         if not before and most + spare > max_memory:
             raise memory.too_little("an attack", x.device, most + spare)
-        growth = most - before if before else most - memory.in_use(x.device)
+        growth = most - (before or used)
         if size >= largest or most + 2 * growth + spare > max_memory:
             return size
         before, size = most, min(2 * size, largest)
@@ -357,7 +376,8 @@ def prepare(
     samples = x[:64]
     try:
         if max_memory is not None:
-            classifier.most = _fitting(classifier, samples, candidates[-1], max_memory)
+            most = fitting(classifier, samples, candidates[-1], max_memory, gradients=True)
+            classifier.most = most
         classifier.fast = _fast_agrees(classifier, samples)
         reference = _probe(classifier, samples, candidates[0])
         again = _probe(classifier, samples, candidates[0])

@@ -169,9 +169,17 @@ class ExplanationCertifier:
                 self._programs[budget] = bind(self.graph, values)
         return self._programs[budget]
 
+    @property
+    def numbers(self) -> int:
+        """Numbers that are known of a sample: entries of all nodes."""
+        return _numbers(self._program(None))
+
     def _at_once(self, program: Program) -> int:
-        numbers = sum(math.prod(node.shape) // 2 for node in program.nodes)
-        return max(1, min(memory.room(256), memory.room(_BYTES) // (40 * max(1, numbers))))
+        return max(1, min(memory.room(256), memory.room(_BYTES) // (40 * _numbers(program))))
+
+
+def _numbers(program: Program) -> int:
+    return max(1, sum(math.prod(node.shape) // 2 for node in program.nodes))
 
 
 def train_box(

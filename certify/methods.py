@@ -216,10 +216,15 @@ class Certifier:
         )
         return self._bounds(method, inputs[near], some, budget, OFF)
 
+    @property
+    def numbers(self) -> int:
+        """Numbers that are known of a sample: entries of all nodes."""
+        sizes = (max(1, n.shape[0] // 2) * math.prod(n.shape[1:]) for n in self.program.nodes)
+        return max(1, sum(sizes))
+
     def _parts(self, samples: int) -> list[slice]:
         """Samples in parts that fit in memory."""
-        numbers = sum(max(1, n.shape[0] // 2) * math.prod(n.shape[1:]) for n in self.program.nodes)
-        size = max(1, min(memory.room(256), memory.room(_BYTES) // (40 * max(1, numbers))))
+        size = max(1, min(memory.room(256), memory.room(_BYTES) // (40 * self.numbers)))
         return [slice(i, i + size) for i in range(0, samples, size)]
 
 

@@ -56,6 +56,11 @@ def make_boxes(model: nn.Module, x: Tensor, explanation: Explanation) -> Boxes:
     return ExplanationCertifier(model, x, explanation)
 
 
+def entries_of(boxes: Boxes | None) -> int:
+    """How many numbers the bound engine knows of a sample; 0 of one that is not ours."""
+    return boxes.numbers if isinstance(boxes, ExplanationCertifier) else 0
+
+
 def units(store: RunStore) -> Iterator[Ids]:
     """The samples whose boxes are made together, by id.
 
