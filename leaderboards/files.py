@@ -123,8 +123,21 @@ def read_bytes(root: Path, path: Path, limit: int) -> bytes:
         RecordError: The file is missing, outside of `root` (by a symbolic link), not a regular
             file, or too large.
     """
+    refuse_escape(root, path)
+    return read_regular(path, limit)
+
+
+def read_regular(path: Path, limit: int) -> bytes:
+    """Read a file that anybody may have written: a pipe or a device would never end.
+
+    Args:
+        path: The file.
+        limit: The largest size to accept, in bytes.
+
+    Raises:
+        RecordError: The file is missing, not a regular file, or too large.
+    """
     try:
-        refuse_escape(root, path)
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise RecordError(f"{path} is not a regular file")
@@ -134,8 +147,9 @@ def read_bytes(root: Path, path: Path, limit: int) -> bytes:
             return file.read(limit + 1)[:limit]
     except FileNotFoundError:
         raise RecordError(f"{path} is missing") from None
-    except OSError as error:
-        raise RecordError(f"cannot read {path}: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # a name with a NUL is a ValueError
+        told = getattr(error, "strerror", None) or error
+        raise RecordError(f"cannot read {path}: {told}") from error
 
 
 def list_folder(root: Path, path: Path) -> list[Path]:
@@ -170,8 +184,12 @@ def remove_temporaries(root: Path, folder: Path) -> None:
 
 
 def refuse_escape(root: Path, path: Path) -> None:
-    """Raise RecordError if symbolic links lead `path` out of `root`."""
-    if not path.resolve().is_relative_to(root.resolve()):
+    """Raise RecordError if symbolic links lead `path` out of `root`, or nowhere."""
+    try:
+        inside = path.resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError) as error:  # a loop of them is a RuntimeError before Python 3.13
+        raise RecordError(f"cannot read {path}: too many levels of symbolic links") from error
+    if not inside:
         raise RecordError(f"{path} leads out of the record {root}")
 
 

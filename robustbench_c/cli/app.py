@@ -13,6 +13,7 @@ from typing import NoReturn
 
 import typer
 
+from leaderboards.errors import one_line
 from robustbench_c.errors import UsageError
 
 _HOME = Path(__file__).parents[2]
@@ -52,6 +53,7 @@ def run_app(
         warnings.simplefilter("ignore")
     try:
         _check_siblings()
+        _refuse_empty(sys.argv[1:] if arguments is None else arguments)
         code = app(arguments, prog_name=command, standalone_mode=False)
     except KeyboardInterrupt:
         code = _INTERRUPTED
@@ -60,10 +62,23 @@ def run_app(
         if shown is None:
             raise
         message, code = shown
-        print(f"{command}: error: {message}", file=sys.stderr)
+        print(f"{command}: error: {one_line(message)}", file=sys.stderr)
     if code == _INTERRUPTED:
         print(f"\n{command}: {stopped}", file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _refuse_empty(arguments: Sequence[str]) -> None:
+    """Refuse what an unset variable of a shell leaves: an empty path would be the folder we are in.
+
+    Raises:
+        UsageError: Names the option.
+    """
+    for before, word in zip(("", *arguments), arguments, strict=False):
+        name, equals, value = word.partition("=")
+        if not word or (equals and not value and name.startswith("--")):
+            option = name or (before if before.startswith("-") else "an argument")
+            raise UsageError(f"{option} is empty: give it a value, or leave it out")
 
 
 def _check_siblings() -> None:
@@ -93,7 +108,7 @@ def as_line(error: Exception) -> tuple[str, int] | None:
     if isinstance(code, int):
         # typer brings a click of its own or the installed one: known by what they can do.
         describe = getattr(error, "format_message", None)
-        return " ".join((describe() if describe else str(error)).split()), code
+        return describe() if describe else str(error), code
     if isinstance(error, OSError) and (
         error.filename or error.errno in (errno.ENOSPC, errno.EDQUOT)
     ):

@@ -97,6 +97,8 @@ def _pair(text: str) -> tuple[str, Any]:
         read = json.loads(value)
     except ValueError:
         return key, value
+    except RecursionError:
+        raise UsageError(f"--set {key}=...: brackets are nested too deep") from None
     if isinstance(read, int | float) and abs(read) > _MOST:
         raise UsageError(f"--set '{text}' is out of range: numbers are at most {_MOST}")
     return key, read

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from leaderboards.errors import one_line
 from robustbench_c.cli import options, plan, workers
 from robustbench_c.cli.app import new_app, run_app
 from robustbench_c.errors import UsageError, did_you_mean
@@ -72,7 +73,8 @@ def corrupt(
     samples: Annotated[int | None, typer.Option(help="The first N samples [all].")] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**53, help="Seed of all noise.")] = 0,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Most samples in a pass; changes no verdict.")
+        int | None,
+        typer.Option(min=1, max=1_000_000, help="Most samples in a pass; changes no verdict."),
     ] = None,
     device: options.Device = "auto",
     out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
@@ -205,5 +207,6 @@ def _severities(text: str) -> tuple[int, ...]:
     except ValueError:
         found = ()
     if not found or found[0] < 1 or found[-1] > 5:
-        raise UsageError(f"--severities '{text}' is no list of numbers from 1 to 5, like 1,3,5")
+        told = one_line(text, 80)
+        raise UsageError(f"--severities '{told}' is no list of numbers from 1 to 5, like 1,3,5")
     return found

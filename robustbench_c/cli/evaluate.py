@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from leaderboards.errors import one_line
 from robustbench_c.cli import budgets, flags, options, plan, suite, workers
 from robustbench_c.cli import eot as random_models
 from robustbench_c.cli import explain as explaining
@@ -331,9 +332,12 @@ def evaluate(
 def _batch_size(text: str) -> int | None:
     if text == "auto":
         return None
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise UsageError(f"--batch-size '{text}' is neither auto nor a number from 1 up")
-    return int(text)
+    number = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
+    if not 1 <= number <= _MOST:
+        raise UsageError(
+            f"--batch-size '{one_line(text, 80)}' is neither auto nor a number from 1 to {_MOST}"
+        )
+    return number
 
 
 def _data_name(data: str | None, card: Card | None) -> str:

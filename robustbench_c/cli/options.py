@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from leaderboards.errors import one_line
 from robustbench_c.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -99,15 +100,16 @@ def card_of(model: str) -> Card | None:
     """
     from robustbench_c import zoo
     from robustbench_c.zoo.cards import read_card
+    from robustbench_c.zoo.files import is_there
 
     if not model.strip():
         raise UsageError("--model is empty: give a zoo name or a file")
     if model in zoo.names():
         return zoo.card(model)
     path = Path(model)
-    if ":" not in model and not path.exists():
+    if ":" not in model and not is_there(path):
         zoo.load(model)  # says what is missing, and what may have been meant
-    if path.suffix != ".safetensors" or not path.with_suffix(".json").exists():
+    if path.suffix != ".safetensors" or not is_there(path.with_suffix(".json")):
         return None
     return read_card(path.with_suffix(".json"))
 
@@ -120,10 +122,10 @@ def arguments(text: str | None) -> dict[str, object] | None:
     """
     try:
         found = None if text is None else json.loads(text)
-    except ValueError:
-        raise UsageError(f"--arch-args '{text}' is not JSON") from None
+    except (ValueError, RecursionError):
+        raise UsageError(f"--arch-args '{one_line(text or '', 80)}' is not JSON") from None
     if found is not None and not isinstance(found, dict):
-        raise UsageError(f"--arch-args '{text}' is not a JSON object")
+        raise UsageError(f"--arch-args '{one_line(text or '', 80)}' is not a JSON object")
     return found
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from robustbench_c.errors import CheckFailedError, ModelError, UsageError
+from robustbench_c.errors import CheckFailedError, UsageError
 
 if TYPE_CHECKING:
     from robustbench_c.foreign.answers import Answer
@@ -81,15 +81,13 @@ def _answer_one(
         print(json.dumps(asdict(found), indent=1))
     else:
         print(f"{found.verdict} by {found.method}, {found.seconds:.2f} s")
-        if found.detail and found.verdict != "error":
+        if found.detail:
             print(found.detail)
         if found.verdict == "sat":
             print(f"counterexample: {path.with_suffix('.counterexample')}")
         if before:
             print("from the record that was there (--overwrite asks again)")
         print(f"record: {path}")
-    if found.verdict == "error":
-        raise ModelError(found.detail)
 
 
 def _answer_list(

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 Runs = Annotated[list[Path], typer.Argument(help="Runs, or folders of runs.")]
 Jobs = Annotated[
     int | None,
-    typer.Option("--jobs", min=1, help="Processes; as many as there are cores if not given."),
+    typer.Option(
+        "--jobs", min=1, max=1024, help="Processes; as many as there are cores if not given."
+    ),
 ]
 Strict = Annotated[
     bool, typer.Option("--strict", help="Fail (exit code 6) if a run cannot be trusted.")

@@ -51,7 +51,10 @@ def smooth(
     samples: Annotated[int | None, typer.Option(help="The first N samples [all].")] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**53, help="Seed of all noise.")] = 0,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Most copies in a pass; changes no vote [measured].")
+        int | None,
+        typer.Option(
+            min=1, max=1_000_000, help="Most copies in a pass; changes no vote [measured]."
+        ),
     ] = None,
     device: options.Device = "auto",
     out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),

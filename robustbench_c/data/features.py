@@ -36,7 +36,7 @@ def feature_places(data: Dataset, text: str, option: str) -> tuple[int, ...]:
     for part in map(str.strip, text.split(",")):
         if part in known:
             places.update(known[part])
-        elif part.isascii() and part.isdigit() and int(part) < size:
+        elif part.isascii() and part.isdigit() and len(part) < 10 and int(part) < size:
             places.add(int(part))
         else:
             hint = _hint(part, groups | by_attribute, by_name, size)

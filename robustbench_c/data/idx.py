@@ -31,6 +31,8 @@ def read_bytes(path: Path) -> bytes:
         with path.open("rb") as file:
             packed = file.read(2) == b"\x1f\x8b"
             file.seek(0)
+            if not packed and path.stat().st_size > _MAX_BYTES:
+                raise DataError(f"{path}: larger than 1 GiB, no IDX file of images is")
             raw = gzip.GzipFile(fileobj=file).read(_MAX_BYTES + 1) if packed else file.read()
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read ({error})") from error

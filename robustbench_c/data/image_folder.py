@@ -71,7 +71,7 @@ def _visible(folder: Path) -> list[Path]:
 
 def _read(file: Path) -> npt.NDArray[np.uint8]:
     """Return (channels, h, w)."""
-    if file.suffix.lower() not in _SUFFIXES or file.is_dir():
+    if file.suffix.lower() not in _SUFFIXES or not file.is_file():
         raise DataError(f"{file}: not a .png, .jpg or .bmp image")
     try:
         with Image.open(file, formats=("PNG", "JPEG", "BMP")) as image:

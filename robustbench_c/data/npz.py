@@ -82,7 +82,10 @@ def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
             arrays = {field: file[field] for field in _FIELDS if field in file}
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path}: not a readable .npz file ({error})") from error
-    except (NotImplementedError, RuntimeError, MemoryError, KeyError) as error:
+    except DataError:
+        raise
+    # The header of a damaged array is parsed as Python, which can raise anything.
+    except Exception as error:
         raise DataError(f"{path}: cannot be unpacked ({error})") from error
     for field, array in arrays.items():
         if not isinstance(array, np.ndarray):

@@ -139,9 +139,13 @@ def load(
 def _kind(name_or_path: str) -> str:
     path = Path(name_or_path)
     suffix = path.suffix.lower()
-    if path.is_dir():
+    try:
+        folder, file = path.is_dir(), path.is_file()
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from error
+    if folder:
         return "folder"
-    if path.is_file():
+    if file:
         if suffix in (".npz", ".csv"):
             return suffix[1:]
         raise DataError(f"{path}: not a .npz file, a .csv file or a folder of images by class")

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from leaderboards.files import atomic_write_bytes, make_folder
-from robustbench_c.errors import DataError, HarnessError
+from robustbench_c.errors import DataError, HarnessError, ModelError
 from robustbench_c.foreign.instances import Instance
 from robustbench_c.foreign.onnx_model import load_onnx
+from robustbench_c.foreign.reading import refuse_odd
 from robustbench_c.foreign.verification import Verdict, Verification, verify
 from robustbench_c.foreign.vnnlib import load_vnnlib
 
@@ -96,7 +97,7 @@ def answer_one(
         timeout: Seconds, or None.
         seed: Of the search for counterexamples.
         again: Answer anew although there is a record.
-        strict: Raise where a file cannot be read, instead of the verdict `error`.
+        strict: Raise, and record nothing, instead of the verdict `error`.
 
     Returns:
         The answer, its record, and whether it was there before.
@@ -105,7 +106,7 @@ def answer_one(
         DataError, ModelError: If `strict`.
         RecordError: The record cannot be written.
     """
-    hashes = _sha256(instance.onnx), _sha256(instance.vnnlib)
+    hashes = _sha256(instance.onnx, ModelError), _sha256(instance.vnnlib, DataError)
     key = json.dumps([instance.onnx.name, instance.vnnlib.name, *hashes, timeout, seed])
     name = f"{_stem(instance.onnx)}--{_stem(instance.vnnlib)}"[:100]
     path = folder / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:8]}.json"
@@ -118,6 +119,8 @@ def answer_one(
         if strict:
             raise
         found = Verification(Verdict.ERROR, "reading", 0.0, detail=" ".join(str(error).split()))
+    if strict and found.verdict == Verdict.ERROR:
+        raise ModelError(f"{instance.onnx}: {found.detail}")
     answer = Answer(
         instance.onnx.name,
         instance.vnnlib.name,
@@ -181,12 +184,13 @@ def _recorded(path: Path) -> Answer | None:
     return answer if math.isfinite(answer.seconds) else None
 
 
-def _sha256(path: Path) -> str:
+def _sha256(path: Path, kind: type[HarnessError]) -> str:
+    refuse_odd(path, kind)
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+        raise kind(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 def _stem(path: Path) -> str:

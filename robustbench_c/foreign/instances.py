@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,6 +117,7 @@ def _existing(table: Path, cell: str, place: str) -> Path:
         raise DataError(f"{place}: {printable(cell)} is not the name of a file")
     plain = table.parent / cell
     for path in (plain, plain.with_name(plain.name + ".gz")):
-        if path.is_file():
-            return path
+        with suppress(OSError):  # a name that is too long
+            if path.is_file():
+                return path
     raise DataError(f"{place}: there is no file {printable(str(plain))}")

@@ -24,7 +24,6 @@ from __future__ import annotations
 import itertools
 import math
 import re
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -38,11 +37,11 @@ from leaderboards.manifest import Slug, explain
 from robustbench_c import zoo
 from robustbench_c.cli.attacks import check_attack
 from robustbench_c.errors import UsageError, did_you_mean
+from robustbench_c.files import read_toml
 from robustbench_c.suites.job import PROGRAMS, TRAINED, Job
 from robustbench_c.suites.options import Options, options_of
 
 _FOLDER = Path(__file__).parent
-_MAX_BYTES = 1 << 20
 _MOST_JOBS = 10_000
 _OF_SUITE = ("command", "except")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -107,17 +106,9 @@ def load_suite(name_or_path: str) -> Suite:
     elif path.suffix != ".toml":
         raise UsageError(f"no suite '{shown}'; {did_you_mean(name_or_path, known_suites())}")
     try:
-        with path.open("rb") as file:
-            content = file.read(_MAX_BYTES + 1)
-        if len(content) > _MAX_BYTES:
-            raise UsageError(f"{shown} is no suite: it has more than {_MAX_BYTES} bytes")
-        found = _File.model_validate(tomllib.loads(content.decode()))
+        found = _File.model_validate(read_toml(path, "suite"))
     except ValidationError as error:
         raise UsageError(f"{shown} is not a suite: {explain(error)}") from error
-    except OSError as error:
-        raise UsageError(f"cannot read the suite {shown}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{shown} is not TOML: {one_line(str(error))}") from error
     try:
         jobs = tuple(_all_jobs(found))
         _check_trained(jobs)
@@ -128,13 +119,15 @@ def load_suite(name_or_path: str) -> Suite:
 
 def _all_jobs(suite: _File) -> Iterator[Job]:
     seen: set[str] = set()
+    made = 0
     for number, table in enumerate(suite.runs, 1):
         try:
             for job in _jobs(suite.defaults, table):
+                made += 1
                 if job.id not in seen:
                     seen.add(job.id)
                     yield job
-                if len(seen) > _MOST_JOBS:
+                if made > _MOST_JOBS:
                     raise UsageError(f"more than {_MOST_JOBS} jobs")
         except UsageError as error:
             raise UsageError(f"run {number}: {error}") from error

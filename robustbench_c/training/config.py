@@ -37,7 +37,7 @@ class Federation(Frozen):
 
     clients: int = Field(ge=1)
     alpha: float = Field(0.5, gt=0)
-    local_epochs: int = Field(1, ge=1)
+    local_epochs: int = Field(1, ge=1, le=10**6)
 
 
 class TrainConfig(Frozen):
@@ -67,8 +67,8 @@ class TrainConfig(Frozen):
         seed: Seeds the held-out samples, shuffling, augmentation, attack noise and dropout.
     """
 
-    epochs: int = Field(ge=1)
-    batch_size: int = Field(128, ge=1)
+    epochs: int = Field(ge=1, le=10**6)
+    batch_size: int = Field(128, ge=1, le=10**6)
     optimiser: Literal["sgd", "adam", "adamw"] = "sgd"
     momentum: float = Field(0.9, ge=0, lt=1)
     nesterov: bool = True
@@ -83,7 +83,7 @@ class TrainConfig(Frozen):
     augmentation: Augmentation | None = None
     validation: float = Field(0, ge=0)
     keep: Literal["last", "best-robust"] = "last"
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=2**53)
 
     def content(self) -> dict[str, Any]:
         """The settings as JSON values; one that came later counts where it is set."""

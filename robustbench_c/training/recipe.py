@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import tomllib
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from robustbench_c.errors import UsageError, did_you_mean
+from robustbench_c.files import read_toml
 from robustbench_c.training.config import Federation, Frozen, TrainConfig
 
 _WITHOUT_CLIENTS = {"keep": "last", "ema_decay": None}
@@ -152,13 +152,7 @@ def load_recipe(name_or_path: str) -> Recipe:
     path = known.get(name_or_path, Path(name_or_path))
     if name_or_path not in known and path.suffix != ".toml":
         raise UsageError(f"no recipe '{name_or_path}'; {did_you_mean(name_or_path, list(known))}")
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"cannot read the recipe {path}: {error.strerror}") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"the recipe {path} is not TOML: {error}") from error
-    return _checked(content, f"the recipe {path}")
+    return _checked(read_toml(path, "recipe"), f"the recipe {path}")
 
 
 def override(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:

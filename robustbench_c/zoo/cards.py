@@ -268,6 +268,8 @@ def read_card(path: Path) -> Card:
         ModelError: No such file, larger than 1 MiB, not JSON, or not a card.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise ModelError(f"cannot read the model card {path}: not a regular file")
         with path.open("rb") as stream:
             text = stream.read(MAX_CARD_BYTES + 1)
     except OSError as error:

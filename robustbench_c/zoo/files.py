@@ -26,6 +26,14 @@ _NEEDS_CODE = re.compile(
 """What torch says when a checkpoint is sound but asks for more than tensors."""
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is something of this name; a name that no file can have is not there."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # too long, or with a NUL
+        return False
+
+
 def precheck(path: Path) -> None:
     """Refuse what cannot be a model file: absent, a folder, empty, a web page, too large.
 

@@ -14,7 +14,7 @@ from robustbench_c.errors import ModelError, did_you_mean
 from robustbench_c.zoo import cards
 from robustbench_c.zoo.cards import Card, check_normalisation, read_card
 from robustbench_c.zoo.devices import move, parse_device
-from robustbench_c.zoo.files import TORCH_SUFFIXES, read_safetensors, read_torch
+from robustbench_c.zoo.files import TORCH_SUFFIXES, is_there, read_safetensors, read_torch
 from robustbench_c.zoo.hashing import state_hash
 from robustbench_c.zoo.normalized import Normalized
 from robustbench_c.zoo.oneline import one_line
@@ -109,7 +109,7 @@ def _files(name_or_path: str) -> tuple[Path, ...]:
     path = Path(name_or_path)
     if name_or_path in cards.names():
         path = cards.WEIGHTS / f"{name_or_path}.safetensors"
-    elif _FACTORY.fullmatch(name_or_path) and not _exists(path):
+    elif _FACTORY.fullmatch(name_or_path) and not is_there(path):
         path = Path(name_or_path.rpartition(":")[0])
     card = (path.with_suffix(".json"),) if path.suffix.lower() == ".safetensors" else ()
     return path, *card
@@ -119,11 +119,11 @@ def _load(name_or_path: str, asked: Asked, target: torch.device, trust: bool) ->
     path = Path(name_or_path)
     if name_or_path in cards.names():
         return _from_safetensors(cards.WEIGHTS / f"{name_or_path}.safetensors", asked, target)
-    if _FACTORY.fullmatch(name_or_path) and not _exists(path):
+    if _FACTORY.fullmatch(name_or_path) and not is_there(path):
         demand_trust(name_or_path, trust)
         foreign = from_factory(name_or_path, asked.arguments)
         return _finish_foreign(foreign, foreign.architecture, asked, target, [])
-    if not _exists(path):
+    if not is_there(path):
         raise ModelError(_not_found(name_or_path))
     suffix = path.suffix.lower()
     if suffix == ".safetensors":
@@ -235,13 +235,6 @@ def _ready(
     sha256 = state_hash(module, identity)
     move(module, device, one_line(name))
     return LoadedModel(module, name, card, sha256, architecture, tuple(notices))
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except (OSError, ValueError):  # a name too long, or with a NUL
-        return False
 
 
 def _not_found(name: str) -> str:

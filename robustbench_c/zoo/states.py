@@ -117,7 +117,7 @@ def _strip(tensors: dict[str, Tensor], notices: list[str]) -> dict[str, Tensor]:
     while again:
         again = False
         for prefix in _PREFIXES:
-            if all(key.startswith(prefix) for key in tensors):
+            if tensors and all(key.startswith(prefix) for key in tensors):
                 tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
                 notices.append(f"stripped prefix '{prefix}' from {len(tensors)} keys")
                 again = True
@@ -160,8 +160,10 @@ def fit(state: State, network: nn.Module, label: str) -> dict[str, Tensor]:
     converted: dict[torch.dtype, int] = {}
     for key, expected in network.state_dict().items():
         tensor = state.tensors[key].detach()
-        if tensor.layout != torch.strided or tensor.is_quantized:
-            raise ModelError(f"{label}: {key} is sparse or quantised; dense weights are needed")
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
+            raise ModelError(
+                f"{label}: {key} is sparse, quantised or without values; dense weights are needed"
+            )
         if tensor.dtype != expected.dtype:
             if expected.dtype != torch.float32 or tensor.dtype not in _CONVERTED:
                 raise ModelError(

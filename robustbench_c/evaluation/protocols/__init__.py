@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +12,7 @@ from attacks.threat import Norm
 from leaderboards.manifest import Slug, explain
 from robustbench_c.errors import UsageError, did_you_mean
 from robustbench_c.evaluation.certifying import CertifyConfig
+from robustbench_c.files import read_toml
 
 _FOLDER = Path(__file__).parent
 
@@ -32,9 +32,9 @@ class NamedProtocol(BaseModel):
     """Norm of the perturbation."""
     eps: float = Field(ge=0, allow_inf_nan=False)
     """Radius, in the data's units."""
-    steps: int
+    steps: int = Field(le=1_000_000)
     """Gradient steps of a restart."""
-    restarts: int
+    restarts: int = Field(le=1_000_000)
     """Restarts."""
     step_size: float = Field(gt=0, allow_inf_nan=False)
     """Length of a step, in units of eps."""
@@ -44,9 +44,9 @@ class NamedProtocol(BaseModel):
     """What an example has to reach."""
     certify: str | None = None
     """Certificate on what the attack leaves, or `cascade`; without one nothing is proved."""
-    certify_iterations: int = Field(default=20, ge=1)
+    certify_iterations: int = Field(default=20, ge=1, le=1_000_000)
     """Slope steps of alpha-crown."""
-    certify_subproblems: int = Field(default=2000, ge=1)
+    certify_subproblems: int = Field(default=2000, ge=1, le=10**9)
     """Subproblems of complete, for each sample."""
     radius: bool = False
     """Whether certified radii are searched as well."""
@@ -70,11 +70,9 @@ def load_protocol(name_or_path: str) -> NamedProtocol:
         hint = did_you_mean(name_or_path, known_protocols())
         raise UsageError(f"no protocol '{name_or_path}'; {hint}")
     try:
-        named = NamedProtocol.model_validate(tomllib.loads(path.read_text()))
+        named = NamedProtocol.model_validate(read_toml(path, "protocol"))
     except ValidationError as error:
         raise UsageError(f"{path} is not a protocol: {explain(error)}") from error
-    except (OSError, ValueError) as error:
-        raise UsageError(f"cannot read the protocol {path}: {error}") from error
     if named.certify is not None:
         CertifyConfig(named.certify)  # says what it may be
     return named

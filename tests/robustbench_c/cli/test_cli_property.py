@@ -147,7 +147,7 @@ def test_the_reference_is_compared_and_a_contradiction_stops(ask, files):
         (["--model", "m.onnx", "--property", "p.vnnlib", "--eps", "1"], 2, "--eps does not apply"),
         (["--model", "m.onnx", "--property", "p.vnnlib", "--timeout", "0"], 2, "--timeout 0"),
         (["--model", "m.onnx", "--property", "p.vnnlib", "--reference", "r.csv"], 2, "--reference"),
-        (["--model", "missing.onnx", "--property", "p.vnnlib"], 4, "cannot read missing.onnx"),
+        (["--model", "missing.onnx", "--property", "p.vnnlib"], 3, "missing.onnx: cannot be read"),
         (["--model", "fmnist-cnn-ibp", "--property", "p.vnnlib"], 2, "of an .onnx network"),
         (["--instances", "missing.csv"], 4, "missing.csv"),
     ],
