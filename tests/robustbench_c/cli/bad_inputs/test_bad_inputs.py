@@ -82,7 +82,7 @@ def test_the_corpus_is_large_and_of_every_command():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", CORPUS[::20], ids=lambda case: case.id)
+@pytest.mark.parametrize("case", CORPUS[::70], ids=lambda case: case.id)
 def test_bad_input_in_a_process_of_its_own(bad_file, tmp_path, case):
     module = {"robust-eval": "evaluate"}.get(case.command, case.command.removeprefix("robust-"))
     code = f"import sys; from robustbench_c.cli.{module} import main; sys.argv[0] = ''; main()"
