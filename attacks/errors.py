@@ -13,3 +13,9 @@ class ClassifierError(ValueError):
     """A classifier cannot be attacked: wrong output shape, not finite, random, in training mode."""
 
     exit_code = 3
+
+
+class TooLittleMemoryError(ValueError):
+    """Not even one sample fits into the memory that there is, or that may be used."""
+
+    exit_code = 2

@@ -144,6 +144,7 @@ def evaluate(
     batch_size: Annotated[
         str, typer.Option(help="Most samples in a pass; changes no verdict.")
     ] = "auto",
+    max_memory: options.MaxMemory = None,
     device: options.Device = "auto",
     out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
     resume: resuming.Resume = None,
@@ -220,7 +221,7 @@ def evaluate(
         )
     check_settings(context)
     budgets.check_limits(context)
-    most = _batch_size(batch_size)
+    most, room = _batch_size(batch_size), options.room_of(context)
     if protocol is not None:
         from robustbench_c.evaluation.protocols import load_protocol
 
@@ -290,6 +291,7 @@ def evaluate(
             certify=proof or None,
             budget=budgets.budget_of(context),
             batch_size=most,
+            max_memory=room,
             device=where,
             diagnose=not no_diagnose,
         )
@@ -306,6 +308,7 @@ def evaluate(
             budget=budgets.budget_of(context),
             seed=seed,
             batch_size=most,
+            max_memory=room,
             device=where,
             out=out,
             resume=resume,

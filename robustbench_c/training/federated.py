@@ -277,7 +277,7 @@ def _measure_round(
     attack: Attack | None,
 ) -> EpochRow:
     """The round's row of the log: the clients' training together, and the common model."""
-    seen = [row.seconds * row.samples_per_second for row in found]
+    seen = [row.samples for row in found]
     seconds = sum(row.seconds for row in found)
     few = math.ceil(_MEASURED / len(clients))
     x = torch.cat([client.train.x[:few] for client in clients])

@@ -46,6 +46,11 @@ class EpochRow:
     samples_per_second: float
     sparsity: float | None = None
 
+    @property
+    def samples(self) -> int:
+        """Samples that were trained on: whole, whatever the times were."""
+        return round(self.seconds * self.samples_per_second)
+
 
 def write_log(folder: Path, rows: Sequence[EpochRow], churn: Sequence[Update] = ()) -> None:
     """Write all rows anew, so that a resume can neither repeat nor lose one.

@@ -179,7 +179,7 @@ def _cost(
     rows: Sequence[EpochRow], start: zoo.LoadedModel | None, device: torch.device
 ) -> zoo.TrainingCost | None:
     """What training took in all; None where the start's own cost is not known."""
-    seen = sum(round(row.seconds * row.samples_per_second) for row in rows)
+    seen = sum(row.samples for row in rows)
     seconds = sum(row.seconds for row in rows)
     if start is not None:
         before = start.card.cost if start.card else None

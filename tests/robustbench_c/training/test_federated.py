@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch import nn
 from robustbench_c.errors import DataError, UsageError
 from robustbench_c.training import Federation, Progress, TrainConfig, fit, fit_federated
 from robustbench_c.training.federated import average, split
+from robustbench_c.training.log import EpochRow
 from robustbench_c.training.objectives import bind, short_attack
 from robustbench_c.training.recipe import load_recipe, override
 from robustbench_c.training.run import run
@@ -158,6 +160,15 @@ def test_resume_gives_the_same_bits(tmp_path, blobs, make_model, noisy):
     assert [row.epoch for row in resumed.rows] == [1, 2, 3, 4]
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, resumed.model.state_dict()[name]), name
+
+
+def test_no_time_is_in_the_count_of_samples():
+    """Nor, so, in the mean loss of the clients."""
+    row = EpochRow(1, 0.5, 0.5, None, None, None, 0.1, 1.0, 0.0, 0.0)
+    times = [0.001 * n / 7 for n in range(1, 1000)]
+    rows = [replace(row, seconds=s, samples_per_second=49 / s) for s in times]
+    assert len({row.seconds * row.samples_per_second for row in rows}) > 1
+    assert {row.samples for row in rows} == {49}
 
 
 @pytest.mark.parametrize(
