@@ -17,6 +17,7 @@ from bad_others import OTHER_CASES
 from bad_properties import PROPERTY_CASES
 from bad_records import RECORD_CASES
 from bad_settings import SETTING_CASES
+from bad_suites import SUITE_CASES
 from bad_training import TRAINING_CASES
 from conftest import tree
 
@@ -29,6 +30,7 @@ CORPUS: list[Case] = [
     *RECORD_CASES,
     *TRAINING_CASES,
     *OTHER_CASES,
+    *SUITE_CASES,
 ]
 _BESIDE = ("notice: ", "refused: ")
 _LONGEST = 640
