@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 
 pytest.importorskip("onnx")
 
-_SHORT = 30
+_SHORT = 20
 _LONG = 300
 _PHASES = (Phase.generate, Phase.shrink)
 
