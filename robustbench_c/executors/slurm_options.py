@@ -62,7 +62,7 @@ def minutes_of(options: Mapping[str, str | None]) -> int:
         UsageError: It is none that sbatch knows: minutes, H:M:S, D-H:M ...
     """
     text = options.get("time", str(MINUTES))
-    parts = _TIME.fullmatch((text or ""))
+    parts = _TIME.fullmatch(text or "")
     if parts is None:
         raise UsageError(f"--slurm time={text} is neither minutes nor H:M:S nor D-H:M:S")
     days, *rest = (int(part) if part is not None else None for part in parts.groups())
