@@ -42,7 +42,7 @@ def shown(state: RunState) -> Group:
 
 
 def _steps(state: RunState) -> Table:
-    table = Table("step", title="steps", title_justify="left")
+    table = Table("step", title="steps", title_justify="left", box=None)
     for name in ("shards", "samples", "settled", "s", "samples/s each", "workers", "ETA"):
         table.add_column(name, justify="right")
     for step in state.steps:
@@ -73,7 +73,7 @@ def eta(step: StepState) -> str:
 
 def workers_table(workers: tuple[WorkerState, ...]) -> Table:
     """Who is at it."""
-    table = Table("host", "pid", "", "step", "shard", "since (UTC)", title="workers")
+    table = Table("host", "pid", "", "step", "shard", "since (UTC)", title="workers", box=None)
     table.title_justify = "left"
     table.add_column("heartbeat", justify="right")
     for worker in workers:
@@ -92,7 +92,9 @@ def workers_table(workers: tuple[WorkerState, ...]) -> Table:
 
 def shown_suite(state: SuiteState) -> Group:
     """What people see of a suite at work."""
-    jobs = Table("job", "", "at it", "since (UTC)", title="jobs not done", title_justify="left")
+    jobs = Table(
+        "job", "", "at it", "since (UTC)", title="jobs not done", title_justify="left", box=None
+    )
     for job in state.jobs:
         if job.stage in ("done", "left"):
             continue
@@ -100,7 +102,7 @@ def shown_suite(state: SuiteState) -> Group:
         at_it = f"{one_line(job.host)} {job.pid}" if job.host and not job.lost else ""
         since = f"{job.since:%H:%M:%S}" if job.since and at_it else ""
         jobs.add_row(one_line(job.command, 300) or job.id, doing, at_it, since)
-    runs = Table("run", "step", title="runs at work", title_justify="left")
+    runs = Table("run", "step", title="runs at work", title_justify="left", box=None)
     for name in ("shards", "samples", "workers", "ETA"):
         runs.add_column(name, justify="right")
     for run_id, run in state.runs.items():
@@ -146,10 +148,12 @@ def _time(value: datetime) -> str:
 
 def follow(look: Callable[[], _Seen], show: Callable[[_Seen], Group], seconds: float) -> _Seen:
     """Show a run or a suite again and again until nobody is at it; returns how it is then."""
-    state = look()
-    with Live(show(state), console=wide_console(), auto_refresh=False) as live:
+    state, console = look(), wide_console()
+    with Live(show(state), console=console, auto_refresh=False) as live:
         while state.state == "running":
             time.sleep(seconds)
             state = look()
             live.update(show(state), refresh=True)
+    if not console.is_terminal:  # where `Live` shows the last state alone, and ends no line
+        console.line()
     return state
