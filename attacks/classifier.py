@@ -17,11 +17,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from attacks import memory
 from attacks.convolution import FastInputGradients
-from attacks.errors import ClassifierError
+from attacks.errors import ClassifierError, TooLittleMemoryError
 
 CPU_TILES = (32, 64, 128, 256)
 CUDA_TILES = (256, 512, 1024, 2048)
+_KEPT = 16
+"""Inputs that an attack remembers of a sample, at most, beside its passes."""
+_DRAWING = 96 << 20
+"""Bytes of what draws pictures."""
 
 
 @contextmanager
@@ -63,6 +68,8 @@ class TiledClassifier:
         invariant: Whether a sample's bits were measured not to depend on its place in a tile.
         seconds: Measured time of one gradient of one sample; 0 where it was not measured.
         fast: Whether `FastInputGradients` is used.
+        most: Samples of a pass that memory has room for; None: any number. A larger tile is
+            evaluated in parts, which changes no bit as long as it is one of `tiles`.
         work: Passes run so far.
     """
 
@@ -84,11 +91,51 @@ class TiledClassifier:
         self.invariant = invariant
         self.seconds = seconds
         self.fast = True
+        self.most: int | None = None
         self.work = Work()
 
     def tile_for(self, n: int) -> int:
-        """Smallest tile that holds `n` samples, or the largest tile."""
-        return next((tile for tile in self.tiles if tile >= n), self.tiles[-1])
+        """Smallest tile that holds `n` samples, or the largest that there is room for."""
+        fit = [tile for tile in self.tiles if tile <= (self.most or tile)] or self.tiles[:1]
+        return next((tile for tile in fit if tile >= n), fit[-1])
+
+    def _in_parts(self, rows: int, run: Callable[[slice], None]) -> None:
+        """Run a pass over `rows` samples, in parts as large as memory has room for.
+
+        Raises:
+            TooLittleMemoryError: It has none for one sample.
+        """
+        done = 0
+        while done < rows:
+            size = rows - done
+            if self.most is not None and size > self.most:
+                size = max([t for t in self.tiles if t <= self.most], default=self.most)
+            try:
+                run(slice(done, done + size))
+            except Exception as error:
+                if not memory.exhausted(error):
+                    raise
+            else:
+                done += size
+                continue
+            self.shrink(size)
+
+    def shrink(self, failed: int) -> None:
+        """Make passes half as large (a tile, if there is one), since one of `failed` did not fit.
+
+        Raises:
+            TooLittleMemoryError: It was of one sample.
+        """
+        device = next((p.device for p in self.module.parameters()), torch.device("cpu"))
+        if failed == 1:
+            raise memory.too_little("a pass of the model", device)
+        self.most = max([t for t in self.tiles if t <= failed // 2], default=failed // 2)
+        memory.free(device)
+        less = self.most < self.tiles[0]
+        memory.tell(
+            f"out of memory in a pass over {failed} samples: going on with {self.most}"
+            + (", so that last bits can differ" if less else "")
+        )
 
     def _forward(self, module: Callable[[Tensor], Tensor], tile: Tensor) -> Tensor:
         logits = module(tile)
@@ -117,13 +164,22 @@ class TiledClassifier:
         Returns:
             (n, classes).
         """
-        found = []
+        found, start = [], 0
         with torch.inference_mode():
-            for start in range(0, len(x), self.tiles[-1]):
-                part = x[start : start + self.tiles[-1]]
-                padded = self.pad(part, self.tile_for(len(part))).clone()  # it may be written on
-                found.append(self._forward(self.module, padded)[: len(part)].clone())
+            while start < len(x):
+                size = self.tile_for(len(x) - start)
+                part = x[start : start + size]
+                found.append(self._of_tile(self.pad(part, size))[: len(part)])
+                start += size
         return torch.cat(found)
+
+    def _of_tile(self, x: Tensor) -> Tensor:
+        found: list[Tensor] = []
+        # the model may write on what it gets, and hand out what it will write on
+        self._in_parts(
+            len(x), lambda rows: found.append(self._forward(self.module, x[rows].clone()).clone())
+        )
+        return found[0] if len(found) == 1 else torch.cat(found)
 
     def logits_and_gradient(
         self, x: Tensor, loss: Callable[[Tensor], Tensor]
@@ -137,6 +193,26 @@ class TiledClassifier:
         Returns:
             Logits (tile, classes), gradient (tile, *shape).
         """
+        if self.most is None or len(x) <= self.most:
+            try:
+                return self._with_gradient(x, loss)
+            except Exception as error:
+                if not memory.exhausted(error):
+                    raise
+            self.shrink(len(x))
+        with torch.no_grad():
+            logits = self._of_tile(x)
+        slope = _slope(logits, loss)
+        gradients: list[Tensor] = []
+
+        def run(rows: slice) -> None:
+            part = slope[rows]
+            gradients.append(self._with_gradient(x[rows], lambda z: (z * part).sum(1))[1])
+
+        self._in_parts(len(x), run)
+        return logits, torch.cat(gradients)
+
+    def _with_gradient(self, x: Tensor, loss: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         x = x.detach().requires_grad_()
         with torch.enable_grad():
             with FastInputGradients() if self.fast else nullcontext():
@@ -151,6 +227,14 @@ class TiledClassifier:
                 )
         self.work.backwards += len(x)
         return logits.detach(), gradient
+
+
+def _slope(logits: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
+    """Gradient of a loss by the logits."""
+    with torch.enable_grad():
+        leaf = logits.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(loss(leaf).sum(), leaf)
+    return slope
 
 
 @dataclass(frozen=True)
@@ -223,7 +307,56 @@ def _check(plain: _Probe, again: _Probe, moved: _Probe) -> None:
         )
 
 
-def prepare(module: nn.Module, x: Tensor, batch_size: int | None = None) -> TiledClassifier:
+def fitting(
+    classifier: TiledClassifier, x: Tensor, largest: int, max_memory: int, gradients: bool
+) -> int:
+    """How many samples a pass can have so that its peak stays below a bound.
+
+    What the next size takes is foreseen from the last two: a pass takes so much, and so much for
+    each sample.
+
+    Args:
+        classifier: The model, in any number format.
+        x: Samples in that format, (n, *shape).
+        largest: The most that are wanted.
+        max_memory: Bytes at peak (`attacks.memory.peak`).
+        gradients: Whether passes go back as well.
+
+    Returns:
+        A power of two, or `largest`.
+
+    Raises:
+        TooLittleMemoryError: One sample takes more.
+    """
+    spare = 0 if x.is_cuda else _DRAWING
+    if gradients:  # the float64 form is to come
+        spare += 2 * sum(p.nbytes for p in classifier.module.parameters())
+    size, before = 1, 0
+    while True:
+        tile = x.repeat(-(-size // len(x)), *[1] * (x.dim() - 1))[:size]
+        for _ in range(1 if before else 2):  # the first pass of all takes more
+            memory.reset_peak(x.device)
+            used = memory.in_use(x.device)
+            if gradients:
+                classifier._with_gradient(tile, lambda z: z.logsumexp(1) - z[:, 0])
+            else:
+                with torch.no_grad():
+                    classifier._forward(classifier.module, tile)
+        most = memory.peak(x.device) + _KEPT * size * x[0].nbytes
+        if not before and most + spare > max_memory:
+            raise memory.too_little("an attack", x.device, most + spare)
+        growth = most - (before or used)
+        if size >= largest or most + 2 * growth + spare > max_memory:
+            return size
+        before, size = most, min(2 * size, largest)
+
+
+def prepare(
+    module: nn.Module,
+    x: Tensor,
+    batch_size: int | None = None,
+    max_memory: int | None = None,
+) -> TiledClassifier:
     """Choose tiles by measurement and check that the model can be evaluated at all.
 
     The smallest candidate is the reference. A larger one is kept when its logits and gradients
@@ -234,8 +367,11 @@ def prepare(module: nn.Module, x: Tensor, batch_size: int | None = None) -> Tile
         module: Model in eval mode on its device.
         x: Real samples for the probe, (n, *shape), on the same device; up to 64 are used.
         batch_size: Largest number of samples in one pass, or None to measure.
+        max_memory: Bytes at peak (`attacks.memory.peak`) that passes may take. Below the smallest
+            tile's need, tiles are evaluated in parts, and last bits can differ.
 
     Raises:
+        TooLittleMemoryError: One sample needs more than `max_memory`.
         ClassifierError: Training mode, wrong input or output shape, NaN or Inf logits, random
             output, no gradient, or samples of a batch that influence each other.
     """
@@ -243,11 +379,14 @@ def prepare(module: nn.Module, x: Tensor, batch_size: int | None = None) -> Tile
     classifier = TiledClassifier(module, candidates[:1])
     samples = x[:64]
     try:
+        if max_memory is not None:
+            most = fitting(classifier, samples, candidates[-1], max_memory, gradients=True)
+            classifier.most = most
         classifier.fast = _fast_agrees(classifier, samples)
         reference = _probe(classifier, samples, candidates[0])
         again = _probe(classifier, samples, candidates[0])
         elsewhere = _probe(classifier, samples, candidates[0], blanks=13)
-    except ClassifierError:
+    except (ClassifierError, TooLittleMemoryError):
         raise
     except Exception as error:  # a stranger's forward can raise anything
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
@@ -257,14 +396,13 @@ def prepare(module: nn.Module, x: Tensor, batch_size: int | None = None) -> Tile
     _check(reference, again, elsewhere)
     tiles = [candidates[0]]
     for size in candidates[1:]:
-        if size > (batch_size or 4 * len(x)):
+        if size > min(batch_size or 4 * len(x), classifier.most or size):
             break
-        try:
-            if _probe(classifier, samples, size, blanks=13).same(reference):
-                tiles.append(size)
-        except torch.cuda.OutOfMemoryError:
-            torch.cuda.empty_cache()
+        same = _probe(classifier, samples, size, blanks=13).same(reference)
+        if classifier.most is not None and classifier.most < size:  # it was too large for memory
             break
+        if same:
+            tiles.append(size)
     speeds = [_probe(classifier, samples, size).seconds / size for size in tiles]  # warm by now
     if batch_size is None:
         # the largest that is about as fast as any: the attack's own bookkeeping is per pass
@@ -276,5 +414,5 @@ def prepare(module: nn.Module, x: Tensor, batch_size: int | None = None) -> Tile
         if size not in tiles and _probe(classifier, samples, size, blanks=13).same(reference):
             tiles.append(size)
     prepared = TiledClassifier(module, tuple(tiles), elsewhere.same(reference), speed)
-    prepared.fast = classifier.fast
+    prepared.fast, prepared.most = classifier.fast, classifier.most
     return prepared

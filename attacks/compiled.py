@@ -32,7 +32,7 @@ def compiled(classifier: TiledClassifier, x: Tensor) -> TiledClassifier:
     found = TiledClassifier(
         classifier.module, classifier.tiles[-1:], classifier.invariant, classifier.seconds
     )
-    found.fast = False
+    found.fast, found.most = False, classifier.most
     own = copy.deepcopy(classifier.module).requires_grad_(False)  # gradients of inputs alone
     found.search = torch.compile(own, dynamic=False)
     tile = TiledClassifier.pad(x[: found.tiles[0]], found.tiles[0])

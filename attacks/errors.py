@@ -19,3 +19,9 @@ class CompileError(ValueError):
     """Compiled gradients were asked for, and `torch.compile` has none here."""
 
     exit_code = 2
+
+
+class TooLittleMemoryError(ValueError):
+    """Not even one sample fits into the memory that there is, or that may be used."""
+
+    exit_code = 2

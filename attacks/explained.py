@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from attacks import memory
 from attacks.errors import AttackError, ClassifierError
 from attacks.explanations import Explanation, attribute
 from attacks.softplus import ReLUInputs, SoftplusForReLU
@@ -147,6 +148,8 @@ class ExplainedModel:
             try:
                 found: Tensor = vmap(function)(weights, x, seed)
             except Exception as error:  # a stranger's forward can refuse in any way
+                if memory.exhausted(error):
+                    raise
                 if self._together:
                     raise AttackError(f"the model cannot be evaluated: {error}") from error
                 self._together = False

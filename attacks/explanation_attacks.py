@@ -13,6 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from attacks import memory
 from attacks.classifier import CPU_TILES, CUDA_TILES, exact_passes
 from attacks.errors import AttackError
 from attacks.explained import ExplainedModel
@@ -79,11 +80,13 @@ def attack_explanations(
     Raises:
         AttackError: Settings do not fit each other or the samples.
         ClassifierError: The model is in training mode, or is no classifier.
+        TooLittleMemoryError: Memory runs out with one sample.
     """
     _check(x, target, threat, criterion, budget, toward)
     if len(x) == 0:
         return ExplanationAttackResult.empty(x, None)
-    with exact_passes():
+
+    def work() -> ExplanationAttackResult:
         explained = ExplainedModel(model, x, explanation, config.surrogate)
         limits = None
         if budget is not None:
@@ -101,7 +104,7 @@ def attack_explanations(
             criterion,
             config,
             config.first_step(radius),
-            _tile(explained, x, limits is not None),
+            memory.room(_tile(explained, x, limits is not None)),
             result,
         )
         streams = [
@@ -117,7 +120,10 @@ def attack_explanations(
             done += len(rows)
             if progress is not None:
                 progress(done, int(result.found.sum()))
-    return result
+        return result
+
+    with exact_passes():
+        return memory.halving(work, "an attack on explanations", x.device)
 
 
 def _check(

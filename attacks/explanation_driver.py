@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from attacks import memory
 from attacks.classifier import CPU_TILES, CUDA_TILES, TiledClassifier, exact_passes
 from attacks.driver import distances, inside_box
 from attacks.explanation_measures import Criterion
@@ -100,11 +101,14 @@ def recheck_explanations(
         kept = (logits.argmax(1) == target) & logits.isfinite().all(1)
         return kept, criterion.distance(v, w), v, w
 
+    def both() -> tuple[tuple[Tensor, ...], tuple[Tensor, ...] | None]:
+        return measure(model), None if precise is None else measure(precise)
+
     with exact_passes():
-        kept, distance, v, w = measure(model)
+        (kept, distance, v, w), again = memory.halving(both, "the judge's explanations", x.device)
         kept64, distance64 = torch.ones_like(kept), torch.full_like(distance, torch.nan)
-        if precise is not None:
-            kept64, distance64, _, _ = measure(precise)
+        if again is not None:
+            kept64, distance64, _, _ = again
     return ExplanationRecheck(legal, kept, kept64, distance, distance64, v, w)
 
 
@@ -116,7 +120,7 @@ def _explained(
     other: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Explanations and logits, in tiles of one size."""
-    size = (CUDA_TILES if x.is_cuda else CPU_TILES)[0]
+    size = memory.room((CUDA_TILES if x.is_cuda else CPU_TILES)[0])
     found, logits = [], []
     for rows in torch.arange(len(x), device=x.device).split(size):  # type: ignore[no-untyped-call]
         padded = TiledClassifier.pad(rows, size)

@@ -193,8 +193,8 @@ def drive(problem: Problem, method: Method) -> AttackResult:
             result.timeout[lanes.sample[lanes.live]] = True
             result.timeout[[sample for sample, _ in waiting]] = True
             return _closed(problem, method, result)
-        if classifier.tile_for(lanes.count) < len(lanes.live):
-            lanes.shrink(classifier.tile_for(lanes.count))
+        if lanes.count <= (size := classifier.tile_for(lanes.count)) < len(lanes.live):
+            lanes.shrink(size)
         samples, live, count, point = lanes.sample, lanes.live, lanes.count, lanes.state["point"]
         fresh = live if leaves or problem.minimal else live & ~result.found[samples]
         logits, loss, gradient = _evaluate(lanes, method)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from attacks import memory
 from certify.ascent import Goal, Point, ascend
 from certify.crown import _with_errors, output_bounds
 from certify.interval import Interval, as_interval
@@ -126,4 +127,4 @@ def start(relus: Relus, sample: Tensor, rows: int) -> Point:
 def chunk(relus: Relus) -> int:
     """Parts whose lines fit in memory."""
     size = relus.width + relus.known.inputs.box.lower[0].numel()
-    return max(1, _BYTES // (4 * size))
+    return max(1, memory.room(_BYTES) // (4 * size))

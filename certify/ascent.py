@@ -85,25 +85,26 @@ class Point:
     @classmethod
     def stack(cls, points: Sequence[Point]) -> Point:
         """One batch of points."""
-        slopes, multipliers, weights, lower = zip(*(p._values() for p in points), strict=True)
+        slopes, multipliers, weights, lower = zip(*(p.values() for p in points), strict=True)
         return cls(torch.cat(slopes), torch.cat(multipliers), torch.cat(weights), torch.cat(lower))
 
     def take(self, parts: Tensor) -> Point:
         """The points of some of the parts."""
-        return Point(*(value[parts] for value in self._values()))
+        return Point(*(value[parts] for value in self.values()))
 
     def put(self, parts: Tensor, other: Point) -> None:
         """Overwrite some of the parts, in place."""
-        for mine, theirs in zip(self._values(), other._values(), strict=True):
+        for mine, theirs in zip(self.values(), other.values(), strict=True):
             mine[parts] = theirs
 
     def better(self, other: Point) -> Point:
         """Part by part, the higher bound; NaN wins, so that it is seen."""
         wins = ~(other.lower <= self.lower)
-        pairs = zip(self._values(), other._values(), strict=True)
+        pairs = zip(self.values(), other.values(), strict=True)
         return Point(*(torch.where(wins.view(-1, *(1,) * (a.dim() - 1)), b, a) for a, b in pairs))
 
-    def _values(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def values(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """All of it, in the order in which it is declared."""
         return self.slopes, self.multipliers, self.weights, self.lower
 
 
@@ -134,7 +135,7 @@ def ascend(
     Returns:
         The best point of each part.
     """
-    best = Point(*(v.clone() for v in first._values()))
+    best = Point(*(v.clone() for v in first.values()))
     best.lower.fill_(-torch.inf)
     live = torch.arange(len(part), device=first.lower.device)
     here, held = first, best
@@ -156,13 +157,13 @@ def ascend(
         if last or not bool(open_.any()):
             break
         gradients = torch.autograd.grad(
-            total, here._values()[:3], allow_unused=True, materialize_grads=True
+            total, here.values()[:3], allow_unused=True, materialize_grads=True
         )
         if not moments:
-            moments = [(torch.zeros_like(v), torch.zeros_like(v)) for v in here._values()[:3]]
+            moments = [(torch.zeros_like(v), torch.zeros_like(v)) for v in here.values()[:3]]
         size = rate * 0.1 ** (step / max(1, steps - 1))
         moved = []
-        for i, (value, gradient) in enumerate(zip(found._values()[:3], gradients, strict=True)):
+        for i, (value, gradient) in enumerate(zip(found.values()[:3], gradients, strict=True)):
             scale: Tensor | float = size * unit if i == 1 else size
             mean, square = moments[i]
             mean.lerp_(gradient, 1 - _DECAY[0])

@@ -8,6 +8,7 @@ of the lowest bounds of every sample, so that what happens to one does not depen
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from attacks import memory
 from attacks.balls import Ball
 from certify.alpha import REFINE_STEPS, refine, start
 from certify.ascent import Goal, Point, ascend, evaluate
@@ -31,6 +33,7 @@ from certify.program import Program
 from certify.relus import Part, Relus, subset
 from certify.result import Certificates, Outcome
 from certify.search import Budget, Search, Subproblem
+from certify.shelf import Shelf
 from certify.specification import Specification
 
 T = TypeVar("T")
@@ -41,6 +44,8 @@ _QUOTA = 32
 """Parts of a sample that are split in one round."""
 _BATCH = 128
 """Parts that are split at once, of whatever samples."""
+_BYTES = 256 << 20
+"""Memory for what is known of the nodes of these parts."""
 _ROOT_STEPS, _STEPS = 20, 10
 _ROOT_RATE, _RATE = 0.25, 0.1
 _RESTARTS, _ATTACK_STEPS = 2, 20
@@ -80,11 +85,19 @@ def branch_and_bound(
         UnsupportedError: The model has an operation without a rule.
     """
     ids = range(len(inputs)) if ids is None else ids
-    searches = [Search(i, budget) for i in range(len(inputs))]
+    shelf = Shelf()
+    searches = [Search(i, budget, shelf) for i in range(len(inputs))]
     engine = _Engine(program, inputs, specification, forward, ball, (seed, ids), searches)
-    for group in torch.arange(len(inputs), device=ball.x.device).split(_GROUP):  # type: ignore[no-untyped-call]
-        with torch.no_grad():
-            engine.run(group.tolist())
+    left = list(range(len(inputs)))
+
+    def work() -> None:
+        while left:
+            group = left[: memory.room(_GROUP)]
+            with torch.no_grad():
+                engine.run(group)
+            del left[: len(group)]
+
+    memory.halving(work, "branch and bound", ball.x.device)
     return Certificates(
         outcome=tuple(s.outcome or Outcome.TIMEOUT for s in searches),
         method=tuple(s.method for s in searches),
@@ -134,12 +147,26 @@ class _Engine:
             for root in roots:
                 live = [self.searches[i] for i in root.place if self.searches[i].outcome is None]
                 parts = [part for search in live for part in search.take(_QUOTA)]
-                for first in range(0, len(parts), _BATCH):
-                    batch = parts[first : first + _BATCH]
-                    self._attempt(batch, partial(self._round, root), _sample)
                 busy = busy or bool(parts)
+                memory.halving(partial(self._rounds, root, parts), "branch and bound", self.device)
             if not busy:
                 return
+
+    def _rounds(self, root: _Root, parts: list[Subproblem]) -> None:
+        """Do a round of some parts, as many at once as there is room for; takes them off."""
+        while parts:
+            batch = parts[: self._at_once()]
+            self._attempt(batch, partial(self._round, root), _sample)
+            del parts[: len(batch)]
+
+    def _at_once(self) -> int:
+        numbers = sum(math.prod(node.shape) // 2 for node in self.program.nodes)
+        return max(1, min(memory.room(_BATCH), memory.room(_BYTES) // (64 * max(1, numbers))))
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.ball.x.device
 
     def _attempt(
         self, items: list[T], work: Callable[[list[T]], None], sample: Callable[[T], int]
@@ -149,9 +176,11 @@ class _Engine:
         owners = [sample(item) for item in items]
         try:
             work(items)
-        except UnsupportedError:
+        except (UnsupportedError, OSError):  # also a full disk
             raise
         except Exception as error:
+            if memory.exhausted(error):
+                raise
             if len(set(owners)) == 1:
                 text = str(error).strip().splitlines() or ["no message"]
                 self.searches[owners[0]].fail(f"{type(error).__name__}: {text[0]}")
@@ -214,7 +243,7 @@ class _Engine:
         numbers = list(root.place)
         place, clause = open_.nonzero(as_tuple=True)
         planted = []
-        for some in torch.arange(len(place), device=place.device).split(_BATCH):  # type: ignore[no-untyped-call]
+        for some in torch.arange(len(place), device=place.device).split(self._at_once()):  # type: ignore[no-untyped-call]
             part = root.relus.whole(place[some])
             goal = self._goal(root, [numbers[i] for i in place[some].tolist()], clause[some])
             first = self._best_row(part, goal, start(root.relus, place[some], self.most))

@@ -18,6 +18,7 @@ from torch import Tensor
 import certify.choices
 import certify.curve_table
 import certify.products  # noqa: F401  # registers lines and steps
+from attacks import memory
 from certify import scattered
 from certify.ball import InputSet
 from certify.columns import arranged
@@ -318,4 +319,4 @@ def _rows_at_once(known: Analysis, node: int) -> int:
     """Neurons whose two rows fit in memory at every node on the way back."""
     sizes = [math.prod(n.shape) // 2 for n in known.program.nodes if n.index <= node]
     sizes.append(known.inputs.box.lower[0].numel())
-    return max(1, _CHUNK_BYTES // (8 * max(sizes)))
+    return max(1, memory.room(_CHUNK_BYTES) // (8 * max(sizes)))

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from attacks import memory
 from attacks.classifier import exact_passes
 from attacks.explanations import Explanation, attribute
 from attacks.modes import evaluating
@@ -147,13 +148,16 @@ class ExplanationCertifier:
         if method not in METHODS:
             raise ValueError(f"no method {method!r}: give one of {', '.join(METHODS)}")
         program = self._program(budget)
-        size, device = self._at_once(program), inputs.box.lower.device
-        found = []
-        with exact_passes(), torch.no_grad():
-            for some in torch.arange(len(inputs), device=device).split(size):  # type: ignore[no-untyped-call]
-                found.append(_box(program, inputs[some], seed[some], method, features))
-        if not found:
+        device = inputs.box.lower.device
+
+        def work() -> list[Interval]:
+            parts = torch.arange(len(inputs), device=device).split(self._at_once(program))  # type: ignore[no-untyped-call]
+            return [_box(program, inputs[p], seed[p], method, features) for p in parts]
+
+        if not len(inputs):
             return inputs.box
+        with exact_passes(), torch.no_grad():
+            found = memory.halving(work, "bounds of explanations", device)
         return Interval(torch.cat([b.lower for b in found]), torch.cat([b.upper for b in found]))
 
     def _program(self, budget: WeightBudget | None) -> Program:
@@ -165,9 +169,17 @@ class ExplanationCertifier:
                 self._programs[budget] = bind(self.graph, values)
         return self._programs[budget]
 
+    @property
+    def numbers(self) -> int:
+        """Numbers that are known of a sample: entries of all nodes."""
+        return _numbers(self._program(None))
+
     def _at_once(self, program: Program) -> int:
-        numbers = sum(math.prod(node.shape) // 2 for node in program.nodes)
-        return max(1, min(256, _BYTES // (40 * max(1, numbers))))
+        return max(1, min(memory.room(256), memory.room(_BYTES) // (40 * _numbers(program))))
+
+
+def _numbers(program: Program) -> int:
+    return max(1, sum(math.prod(node.shape) // 2 for node in program.nodes))
 
 
 def train_box(
@@ -271,7 +283,7 @@ def _by_rows(known: Analysis, features: Tensor | None) -> Interval:
     box = as_interval(known.values[output])
     entries = math.prod(program.shape(output))
     widest = max([entries, *(math.prod(node.shape) // 2 for node in program.nodes)])
-    each = max(1, _ROWS_BYTES // (8 * widest * samples * 2))
+    each = max(1, memory.room(_ROWS_BYTES) // (8 * widest * samples * 2))
     device, kind = box.lower.device, box.lower.dtype
     asked = torch.ones(entries, dtype=torch.bool) if features is None else features.flatten().cpu()
     lower = torch.full((samples, entries), -torch.inf, dtype=kind, device=device)

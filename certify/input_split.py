@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from attacks import memory
 from attacks.classifier import exact_passes
 from certify.ball import InputSet
 from certify.crown import analyse, output_bounds
@@ -113,9 +114,13 @@ def split_inputs(
     """
     if len(inputs) != 1 or inputs.center is not None:
         raise CertifyError("input splitting takes one box, of norm linf")
-    search = _Search(program, inputs, specification, forward, budget, legal or inputs.box, confirm)
+    where = legal or inputs.box
+
+    def work() -> Certificates:
+        return _Search(program, inputs, specification, forward, budget, where, confirm).run()
+
     with exact_passes(), torch.no_grad():
-        return search.run()
+        return memory.halving(work, "input splitting", inputs.box.lower.device)
 
 
 class _Search:
@@ -144,7 +149,7 @@ class _Search:
         self.detail = ""
         self.found: Tensor | None = None
         sizes = [math.prod(n.shape) // 2 for n in program.nodes]
-        self.batch = max(1, min(2048, _ENTRIES // sum(sizes)))
+        self.numbers = sum(sizes)
 
     def run(self) -> Certificates:
         """Bound, attack and cut until no box is left or the budget ends."""
@@ -154,12 +159,15 @@ class _Search:
             while stack:
                 if (ended := self._ended()) is not None:
                     return self._result(Outcome.TIMEOUT, ended)
-                stack.extend(self._step(_taken(stack, self.batch)))
+                most = max(1, min(memory.room(2048), memory.room(_ENTRIES) // self.numbers))
+                stack.extend(self._step(_taken(stack, most)))
                 if self.outcome is not None:
                     return self._result(self.outcome, self.detail)
         except UnsupportedError:
             raise
-        except (RuntimeError, ValueError, CertifyError) as error:  # out of memory is one too
+        except (RuntimeError, ValueError, CertifyError) as error:
+            if memory.exhausted(error):
+                raise
             line = " ".join(f"{type(error).__name__}: {error}".split())[:500]
             return self._result(Outcome.ERROR, line)
         if self.stuck:

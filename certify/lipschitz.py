@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from attacks import memory
 from attacks.classifier import exact_passes
 from attacks.threat import ThreatModel
 from certify import slopes
@@ -90,8 +91,12 @@ def local_lipschitz(
         rows = torch.eye(classes).to(x).expand(len(x), -1, -1)
     if steepness is None:
         steepness = Steepness(model, x, threat, classes)
-    with exact_passes(), torch.no_grad():
+
+    def work() -> LocalLipschitz:
         return _Search(steepness, x, threat, rows, seed).run(budget)
+
+    with exact_passes(), torch.no_grad():
+        return memory.halving(work, "local Lipschitz constants", x.device)
 
 
 @dataclass(frozen=True, eq=False)

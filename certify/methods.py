@@ -12,6 +12,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from attacks import memory
 from attacks.balls import Ball
 from attacks.classifier import exact_passes
 from attacks.threat import ThreatModel
@@ -113,20 +114,25 @@ class Certifier:
             One result a sample. What goes wrong with a bound is the outcome `error`.
 
         Raises:
+            TooLittleMemoryError: Memory runs out with one sample.
             ValueError: There is no such method.
         """
         if method not in METHODS:
             raise ValueError(f"no method {method!r}: give one of {', '.join(METHODS)}")
-        budget = budget or Budget()
-        with exact_passes(), torch.no_grad():
+        spent = budget or Budget()
+
+        def work() -> Certificates:
             found = []
             for part in self._parts(len(x)):
                 some = x[part], y[part], ids[part]
                 if method == "complete":
-                    found.append(self._complete(*some, threat, budget, seed))
+                    found.append(self._complete(*some, threat, spent, seed))
                 else:
-                    found.append(self._part(method, some[0], some[1], threat, budget))
-        return joined(found, x)
+                    found.append(self._part(method, some[0], some[1], threat, spent))
+            return joined(found, x)
+
+        with exact_passes(), torch.no_grad():
+            return memory.halving(work, f"bounds by {method}", x.device)
 
     def _complete(
         self, x: Tensor, y: Tensor, ids: Tensor, threat: ThreatModel, budget: Budget, seed: int
@@ -155,7 +161,9 @@ class Certifier:
             detail = ["" if o != Outcome.ERROR else "the bound is not a number" for o in outcome]
         except UnsupportedError:
             raise
-        except (RuntimeError, ValueError, CertifyError) as error:  # out of memory is one too
+        except (RuntimeError, ValueError, CertifyError) as error:
+            if memory.exhausted(error):
+                raise
             lower = torch.full((len(x),), -torch.inf, dtype=torch.float64)
             line = " ".join(f"{type(error).__name__}: {error}".split())[:500]
             outcome, detail = [Outcome.ERROR] * len(x), [line] * len(x)
@@ -208,10 +216,15 @@ class Certifier:
         )
         return self._bounds(method, inputs[near], some, budget, OFF)
 
+    @property
+    def numbers(self) -> int:
+        """Numbers that are known of a sample: entries of all nodes."""
+        sizes = (max(1, n.shape[0] // 2) * math.prod(n.shape[1:]) for n in self.program.nodes)
+        return max(1, sum(sizes))
+
     def _parts(self, samples: int) -> list[slice]:
         """Samples in parts that fit in memory."""
-        numbers = sum(max(1, n.shape[0] // 2) * math.prod(n.shape[1:]) for n in self.program.nodes)
-        size = max(1, min(256, _BYTES // (40 * max(1, numbers))))
+        size = max(1, min(memory.room(256), memory.room(_BYTES) // (40 * self.numbers)))
         return [slice(i, i + size) for i in range(0, samples, size)]
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from attacks import memory
 from certify.columns import Columns
 from certify.compact import Compact
 from certify.interval import Interval, as_interval
@@ -267,7 +268,7 @@ def tightened(known: Analysis, node: int, box: Interval, open_: Tensor) -> Inter
     width = plan.width[asked]
     if known.inputs.center is not None:  # norms other than of boxes take rows in full
         width = width.clamp(min=known.inputs.box.lower[0].numel())
-    block = (width.cumsum(0) * (2 * samples)) // _BLOCK
+    block = (width.cumsum(0) * (2 * samples)) // memory.room(_BLOCK)
     for number in sorted(set(block.tolist())):
         places = asked[block == number]
         low, high = _both(known, node, plan.take(places), places)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from certify.ascent import Point
 from certify.result import Outcome
+from certify.shelf import Kept, Shelf, Slot
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Search:
     Attributes:
         sample: Its number in the run.
         budget: Where to stop.
+        shelf: Keeps the open parts; several searches may share one.
         outcome: How it ended; None while it goes on.
         method: What settled it, or gave the bound.
         seconds: Its share of the time.
@@ -63,6 +65,7 @@ class Search:
 
     sample: int
     budget: Budget
+    shelf: Shelf = field(default_factory=Shelf)
     outcome: Outcome | None = None
     method: str = ""
     seconds: float = 0.0
@@ -70,7 +73,7 @@ class Search:
     detail: str = ""
     closed: float = math.inf
     left: set[Outcome] = field(default_factory=set)
-    _open: list[tuple[float, int, Subproblem]] = field(default_factory=list)
+    _open: list[tuple[float, int, int, Kept | Slot]] = field(default_factory=list)
     _serial: int = 0
     _failed: bool = False
     _taken: float = math.inf
@@ -89,7 +92,9 @@ class Search:
         elif part.lower > 0:
             self.closed = min(self.closed, part.lower)
         else:
-            heapq.heappush(self._open, (part.lower, self._serial, part))
+            # a copy: a view would keep all parts of its batch
+            kept = self.shelf.put((part.sign.clone(), *part.point.values()))
+            heapq.heappush(self._open, (part.lower, self._serial, part.clause, kept))
             self._serial += 1
 
     def leave(self, part: Subproblem, how: Outcome) -> None:
@@ -114,7 +119,12 @@ class Search:
             self.end(Outcome.TIMEOUT)
             return []
         self._taken = self._open[0][0]
-        return [heapq.heappop(self._open)[2] for _ in range(min(most, len(self._open)))]
+        return [self._pop() for _ in range(min(most, len(self._open)))]
+
+    def _pop(self) -> Subproblem:
+        lower, _, clause, kept = heapq.heappop(self._open)
+        sign, *point = self.shelf.take(kept)
+        return Subproblem(self.sample, clause, sign, Point(*point), lower)
 
     def end(self, outcome: Outcome, method: str = "") -> None:
         """End the search; parts in work or still open keep their say in the bound."""
@@ -124,6 +134,8 @@ class Search:
         self.closed = min(self.closed, self._taken)
         if self._open:
             self.closed = min(self.closed, self._open[0][0])
+            for *_, kept in self._open:
+                self.shelf.drop(kept)
             self._open.clear()
 
     def fail(self, detail: str) -> None:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from attacks import memory
 from attacks.classifier import exact_passes
 from attacks.explanations import Explanation, attribute
 from attacks.threat import AnyNorm, ThreatModel
@@ -40,7 +41,6 @@ class Steepness:
     Attributes:
         program: The norm (squared for "l2") as a function of `x` and `seed`, (n, 1).
         norm: The norm that inputs are apart in.
-        at_once: Subproblems whose analysis fits in memory.
     """
 
     def __init__(self, model: nn.Module, x: Tensor, threat: ThreatModel, classes: int) -> None:
@@ -69,8 +69,12 @@ class Steepness:
         graph = _traced(model, x[:2].detach(), seed, wide, threat.norm)
         with exact_passes(), torch.no_grad():
             self.program: Program = bind(graph, {**state_of(model), "unit": wide})
+
+    @property
+    def at_once(self) -> int:
+        """Subproblems whose analysis fits in memory."""
         numbers = sum(math.prod(node.shape) // 2 for node in self.program.nodes)
-        self.at_once = max(1, min(512, _BYTES // (40 * max(1, numbers))))
+        return max(1, min(memory.room(512), memory.room(_BYTES) // (40 * max(1, numbers))))
 
     def bound(
         self, inputs: InputSet, seed: Tensor, within: Mapping[int, Interval] | None = None

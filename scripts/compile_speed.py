@@ -24,7 +24,9 @@ def main(model: str = "fmnist-cnn-pgd", rounds: int = 3) -> None:
         plain = prepare(zoo.load(model, str(device)).module, x)
         started = time.perf_counter()
         rivals = {"plain": plain, "compiled": compiled(plain, x)}
-        print(f"{model} on {device}: compiled in {time.perf_counter() - started:.1f} s")
+        sys.stdout.write(
+            f"{model} on {device}: compiled in {time.perf_counter() - started:.1f} s" + "\n"
+        )
         best, found = dict.fromkeys(rivals, float("inf")), {}
         for _ in range(rounds):
             for name, classifier in rivals.items():
@@ -33,8 +35,10 @@ def main(model: str = "fmnist-cnn-pgd", rounds: int = 3) -> None:
                 found[name] = result.found.cpu()
                 best[name] = min(best[name], time.perf_counter() - started)
     for name, seconds in best.items():
-        print(f"{name}: {seconds:.2f} s, {int(found[name].sum())} broken")
-    print(f"verdicts that differ: {int((found['plain'] != found['compiled']).sum())}")
+        sys.stdout.write(f"{name}: {seconds:.2f} s, {int(found[name].sum())} broken" + "\n")
+    sys.stdout.write(
+        f"verdicts that differ: {int((found['plain'] != found['compiled']).sum())}" + "\n"
+    )
 
 
 if __name__ == "__main__":

@@ -147,6 +147,7 @@ def evaluate(
     batch_size: Annotated[
         str, typer.Option(help="Most samples in a pass; changes no verdict.")
     ] = "auto",
+    max_memory: options.MaxMemory = None,
     device: options.Device = "auto",
     out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
     resume: resuming.Resume = None,
@@ -225,7 +226,7 @@ def evaluate(
     if compile and attack == NONE:
         raise UsageError("--compile is about attacks, and --attack none is none")
     budgets.check_limits(context)
-    most = _batch_size(batch_size)
+    most, room = _batch_size(batch_size), options.room_of(context)
     if protocol is not None:
         from robustbench_c.evaluation.protocols import load_protocol
 
@@ -297,6 +298,7 @@ def evaluate(
             certify=proof or None,
             budget=budgets.budget_of(context),
             batch_size=most,
+            max_memory=room,
             device=where,
             diagnose=not no_diagnose,
         )
@@ -313,6 +315,7 @@ def evaluate(
             budget=budgets.budget_of(context),
             seed=seed,
             batch_size=most,
+            max_memory=room,
             device=where,
             out=out,
             resume=resume,

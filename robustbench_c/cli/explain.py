@@ -148,6 +148,7 @@ def evaluate_explanations(context: typer.Context, batch_size: int | None) -> Pat
         raise UsageError(f"{foreign} is about predictions: it does not go with --explain")
     if given["model"] is None:
         raise UsageError("give a --model (robust-eval --list shows those of the zoo)")
+    room = options.room_of(context)
     points = _eps_points(given["explain_eps_curve"])
     card = options.card_of(given["model"])
     data = options.load_data(
@@ -182,6 +183,7 @@ def evaluate_explanations(context: typer.Context, batch_size: int | None) -> Pat
             threat=threat,
             config=config,
             batch_size=batch_size,
+            max_memory=room,
             device=where,
         )
         plan.show_plan(found)
@@ -195,6 +197,7 @@ def evaluate_explanations(context: typer.Context, batch_size: int | None) -> Pat
             config=config,
             seed=given["seed"],
             batch_size=batch_size,
+            max_memory=room,
             device=where,
             out=given["out"],
             resume=given["resume"],

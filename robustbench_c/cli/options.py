@@ -37,6 +37,10 @@ Std = Annotated[str | None, typer.Option(help="Likewise.")]
 Trust = Annotated[
     bool, typer.Option("--trust-checkpoint", help="Allow a checkpoint that runs code.")
 ]
+MaxMemory = Annotated[
+    str | None,
+    typer.Option(help="Most memory of the process (on CUDA: of the device), such as 2G [any]."),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 
 _resident: dict[str, ModelCache] | None = None
@@ -186,6 +190,18 @@ def _resident_on(device: str) -> Callable[..., LoadedModel]:
         _resident[device] = ModelCache(device, budget)
     cache = _resident[device]
     return lambda name, _, **arguments: cache.get(name, **arguments)
+
+
+def room_of(context: typer.Context) -> int | None:
+    """Return the bytes that `--max-memory` allows, or None.
+
+    Raises:
+        UsageError: It is no amount of memory.
+    """
+    from robustbench_c.memory import parse_size
+
+    text = context.params["max_memory"]
+    return None if text is None else parse_size(text, "--max-memory")
 
 
 def pick_device(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from types import TracebackType
 
 from rich.console import Console
@@ -41,6 +42,10 @@ class RunProgress:
         self._shown = 0.0
 
     def __enter__(self) -> RunProgress:
+        from attacks import memory
+
+        self._told = ExitStack()
+        self._told.enter_context(memory.telling(self._notice))
         self._bar.start()
         return self
 
@@ -51,6 +56,10 @@ class RunProgress:
         trace: TracebackType | None,
     ) -> None:
         self._bar.stop()
+        self._told.close()
+
+    def _notice(self, text: str) -> None:
+        self._console.print(f"notice: {text}", highlight=False, markup=False, soft_wrap=True)
 
     def __call__(self, step: str, done: int, total: int, settled: int) -> None:
         """Show the state of a step."""

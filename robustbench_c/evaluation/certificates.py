@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import time
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from attacks.driver import Recheck, recheck
+from attacks.errors import TooLittleMemoryError
 from attacks.threat import ThreatModel
 from certify.result import Certificates, Outcome
 from leaderboards.errors import one_line
@@ -66,6 +68,7 @@ def attempt(
     """Run a certificate so that an exception is the error of the samples that raise it.
 
     Raises:
+        TooLittleMemoryError: Memory runs out with one sample.
         Exception: The model cannot be certified at all (an error with the exit code of
             `ModelError`).
     """
@@ -74,6 +77,10 @@ def attempt(
         return certifier.certify(method, x, y, ids, threat, budget, seed)
     except Exception as error:  # whatever a bound can raise, the other samples have their turn
         if getattr(error, "exit_code", None) == ModelError.exit_code:
+            raise
+        if isinstance(error, TooLittleMemoryError) or (
+            isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        ):
             raise
         if len(x) == 1:
             return _failed(method, x, error, time.perf_counter() - started)

@@ -14,7 +14,16 @@ from certify.methods import METHODS, Budget, Method
 from certify.result import Certificates
 from robustbench_c.errors import UsageError, did_you_mean
 
-__all__ = ["CASCADE", "METHODS", "Budget", "Certifier", "CertifyConfig", "Method", "make_certifier"]
+__all__ = [
+    "CASCADE",
+    "METHODS",
+    "Budget",
+    "Certifier",
+    "CertifyConfig",
+    "Method",
+    "make_certifier",
+    "numbers_of",
+]
 
 CASCADE = "cascade"
 """All of them, each on what those before it and the attacks between them left open."""
@@ -44,6 +53,11 @@ MakeCertifier = Callable[[nn.Module, Tensor], Certifier]
 def make_certifier(model: nn.Module, x: Tensor) -> Certifier:
     """Return the bound engine for a model."""
     return methods.Certifier(model, x)
+
+
+def numbers_of(certifier: Certifier | None) -> int:
+    """How many numbers the bound engine knows of a sample; 0 of a prover that is not ours."""
+    return certifier.numbers if isinstance(certifier, methods.Certifier) else 0
 
 
 @dataclass(frozen=True)

@@ -25,11 +25,17 @@ from attacks.threat import NORMS, ThreatModel
 from certify.sparse.accounting import count
 from robustbench_c.data import Dataset
 from robustbench_c.errors import UsageError
+from robustbench_c.evaluation import rooms
 from robustbench_c.evaluation.budgets import AttackBudget
-from robustbench_c.evaluation.certifying import CertifyConfig, MakeCertifier, make_certifier
+from robustbench_c.evaluation.certifying import (
+    CertifyConfig,
+    MakeCertifier,
+    make_certifier,
+    numbers_of,
+)
 from robustbench_c.evaluation.explained_config import ExplainConfig
 from robustbench_c.evaluation.explained_piloting import ExplainedPilot
-from robustbench_c.evaluation.explained_proving import make_boxes
+from robustbench_c.evaluation.explained_proving import entries_of, make_boxes
 from robustbench_c.evaluation.explained_run import MakeBoxes
 from robustbench_c.evaluation.inputs import check_data
 from robustbench_c.evaluation.piloting import Pilot
@@ -82,6 +88,7 @@ def estimate(
     certify: CertifyConfig | None = None,
     budget: AttackBudget = UNLIMITED,
     batch_size: int | None = None,
+    max_memory: int | None = None,
     device: torch.device | str = "auto",
     diagnose: bool = True,
     certifier: MakeCertifier = make_certifier,
@@ -109,7 +116,7 @@ def estimate(
     Raises:
         AttackError, DataError, ModelError, UsageError: As of `evaluate`.
     """
-    begun = _begin(model, data, y, threat, batch_size, device)
+    begun = _begin(model, data, y, threat, batch_size, max_memory, device)
     config = None if attack == "none" else attack or PGDConfig()
     steps = protocol_steps(config, certify, begun.threat, budget)
     with exact_passes():
@@ -119,11 +126,13 @@ def estimate(
         pilot = begun.pilot()
         if pilot is None:
             return Estimate(fixed, fixed, begun.memory)
+        share = rooms.share_for(max_memory, numbers_of(prover), begun.x.device)
         for step in steps:
             if step.kind == "attack":
                 pilot.attack(step)
             elif prover is not None:
-                pilot.prove(step, prover)
+                with memory.within(share):
+                    pilot.prove(step, prover)
         threat = begun.threat
         if diagnose and config is not None and threat.eps > 0 and threat.norm in NORMS:
             probe = attack_step("square", SquareConfig(), threat)
@@ -139,6 +148,7 @@ def estimate_explanations(
     *,
     config: ExplainConfig | None = None,
     batch_size: int | None = None,
+    max_memory: int | None = None,
     device: torch.device | str = "auto",
     boxes: MakeBoxes = make_boxes,
 ) -> Estimate:
@@ -151,7 +161,10 @@ def estimate_explanations(
     Raises:
         AttackError, DataError, ModelError, UsageError: As of `evaluate_explanations`.
     """
-    begun, config = _begin(model, data, y, threat, batch_size, device), config or ExplainConfig()
+    begun, config = (
+        _begin(model, data, y, threat, batch_size, max_memory, device),
+        config or ExplainConfig(),
+    )
     if begun.threat.norm == "l0":
         raise UsageError("explanations are attacked and bounded in linf, l2 and l1, not in l0")
     config.info(begun.data.shape, begun.data.feature_names)
@@ -163,8 +176,10 @@ def estimate_explanations(
         started = time.perf_counter()
         bounds = boxes(begun.module, begun.x[:1], config.explanation)
         fixed = begun.seconds + time.perf_counter() - started
+        share = rooms.share_for(max_memory, entries_of(bounds), begun.x.device)
         for method in config.methods:
-            pilot.bound(bounds, method)
+            with memory.within(share):
+                pilot.bound(bounds, method)
     return Estimate(fixed + pilot.likely, fixed + pilot.most, max(begun.memory, pilot.memory))
 
 
@@ -223,6 +238,7 @@ def _begin(
     y: Tensor | None,
     threat: ThreatModel | None,
     batch_size: int | None,
+    max_memory: int | None,
     device: torch.device | str,
 ) -> _Begun:
     if threat is None:
@@ -237,7 +253,7 @@ def _begin(
     places = torch.linspace(0, len(dataset) - 1, min(SAMPLES, len(dataset))).long()
     with exact_passes():
         x, labels = dataset.x[places].to(target), dataset.y[places].to(target)
-        classifier = prepare(loaded.module, dataset.x.to(target), batch_size)
+        classifier = prepare(loaded.module, dataset.x.to(target), batch_size, max_memory)
         precise = precise_form(loaded.module, x, classifier.tiles)
         seconds = time.perf_counter() - started
         started = time.perf_counter()

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from attacks.errors import TooLittleMemoryError
 from attacks.explanations import Explanation
 from attacks.threat import ThreatModel, WeightBudget
 from certify.explaining import ExplanationCertifier, Method
@@ -53,6 +54,11 @@ class Boxes(Protocol):
 def make_boxes(model: nn.Module, x: Tensor, explanation: Explanation) -> Boxes:
     """Return the bound engine for a model's explanations."""
     return ExplanationCertifier(model, x, explanation)
+
+
+def entries_of(boxes: Boxes | None) -> int:
+    """How many numbers the bound engine knows of a sample; 0 of one that is not ours."""
+    return boxes.numbers if isinstance(boxes, ExplanationCertifier) else 0
 
 
 def units(store: RunStore) -> Iterator[Ids]:
@@ -158,6 +164,8 @@ def box_of(
         return boxes.box(x, seed, on.threat, on.config.budget, method), [None] * len(x)
     except Exception as error:  # whatever a bound can raise, the other samples have their turn
         if getattr(error, "exit_code", None) == ModelError.exit_code:
+            raise
+        if isinstance(error, TooLittleMemoryError):
             raise
         if len(x) == 1:
             nothing = torch.full_like(x, torch.nan)

@@ -21,10 +21,15 @@ from leaderboards.summary import summarise
 from leaderboards.verdicts import CLEAN_STEP, RULES_VERSION
 from robustbench_c.data import Dataset
 from robustbench_c.errors import RunError, UsageError
-from robustbench_c.evaluation import artefacts
+from robustbench_c.evaluation import artefacts, rooms
 from robustbench_c.evaluation.explained_attacking import bend_samples
 from robustbench_c.evaluation.explained_config import ExplainConfig, save_tensors
-from robustbench_c.evaluation.explained_proving import Boxes, bound_samples, make_boxes
+from robustbench_c.evaluation.explained_proving import (
+    Boxes,
+    bound_samples,
+    entries_of,
+    make_boxes,
+)
 from robustbench_c.evaluation.explained_task import (
     ExplainedTask,
     explained_clean_rows,
@@ -58,6 +63,7 @@ def evaluate_explanations(
     config: ExplainConfig | None = None,
     seed: int = 0,
     batch_size: int | None = None,
+    max_memory: int | None = None,
     device: torch.device | str = "auto",
     out: Path | str = "runs",
     resume: Path | str | None = None,
@@ -81,6 +87,7 @@ def evaluate_explanations(
         config: What is explained, when it counts as bent, what is tried and proved.
         seed: Seed of all noise.
         batch_size: Most samples in one pass; None measures. Changes no result.
+        max_memory: As of `evaluate`.
         device: "auto" (CUDA where there is one), "cpu" or "cuda".
         out: Folder of the runs.
         resume: Folder of a run to go on with, instead of `out`: refused if it is another.
@@ -99,9 +106,11 @@ def evaluate_explanations(
         ContradictionError: An explanation was bent beyond what is proved; the evidence is in the
             run's folder.
         RecordError, RunError: The record cannot be written, or another run is in its place.
+        TooLittleMemoryError: Not even one sample fits into `max_memory`, or into what there is.
         UsageError: An argument is missing, or a record cannot hold it.
         CheckFailedError: An attack left what it was allowed.
     """
+    rooms.check_limit(max_memory)
     if threat is None:
         raise UsageError("give a threat model: attacks.threat.ThreatModel.box(norm, eps)")
     config = config or ExplainConfig()
@@ -115,12 +124,17 @@ def evaluate_explanations(
     loaded.module.to(target)
     with exact_passes():
         x = moved(dataset.x, target)
-        classifier = prepare(loaded.module, x, batch_size)
+        classifier = prepare(loaded.module, x, batch_size, max_memory)
         logits = classifier.logits(x)
         check_logits(logits, dataset)
         precise = precise_form(loaded.module, x, classifier.tiles)
+        rooms.limit(precise, x, max_memory)
+        # what there is no rule for shows before the first sample is worked on
+        bounds = boxes(loaded.module, x[:1], config.explanation) if config.methods else None
+        share = rooms.share_for(max_memory, entries_of(bounds), target)
         lines = [*loaded.notices, *notices]
         lines += common_notices(classifier, precise, logits, dataset, threat)
+        lines += rooms.notices((classifier, precise), share)
     protocol = Protocol(
         threat=threat_info(threat), steps=steps, rules=RULES_VERSION, explanation=info
     )
@@ -140,13 +154,15 @@ def evaluate_explanations(
         )
     except ValidationError as error:
         raise UsageError(f"a record cannot hold this run: {explain(error)}") from error
-    # what there is no rule for shows before the first sample is worked on
-    bounds = boxes(loaded.module, x[:1], config.explanation) if config.methods else None
     if config.lipschitz is not None:
         Steepness(loaded.module, x[:1], threat.to(target), logits.shape[1])
     store, resumed = _begin(place_of(manifest, out, resume), manifest, config, overwrite)
     classifier.tiles = store.manifest.tiles
-    with passes_of(store.manifest), logged(store, target, resumed):
+    with (
+        passes_of(store.manifest),
+        logged(store, target, resumed),
+        rooms.kept_within(share),
+    ):
         started = time.perf_counter()
         on = explained_task(
             Task(

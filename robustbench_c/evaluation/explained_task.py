@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from attacks import memory
 from attacks.classifier import CPU_TILES, CUDA_TILES, TiledClassifier
 from attacks.explanations import Explanation, explain, seeds
 from attacks.threat import ThreatModel
@@ -83,14 +84,19 @@ class ExplainedTask:
         net = net or self.model
         x = self.task.x[part]
         kind = next((w.dtype for w in net.parameters()), x.dtype)
-        return explained(net, x.to(kind), self.target[part], self.config, self.others(part))
+        target, others = self.target[part], self.others(part)
+        return memory.halving(
+            lambda: explained(net, x.to(kind), target, self.config, others),
+            "explanations",
+            x.device,
+        )
 
 
 def explained(
     net: nn.Module, x: Tensor, target: Tensor, config: ExplainConfig, other: Tensor | None
 ) -> Tensor:
     """Explanations in tiles of one size, so that a sample's bits do not hang on the others."""
-    size = (CUDA_TILES if x.is_cuda else CPU_TILES)[0]
+    size = memory.room((CUDA_TILES if x.is_cuda else CPU_TILES)[0])
     found = []
     for rows in torch.arange(len(x), device=x.device).split(size):  # type: ignore[no-untyped-call]
         padded = TiledClassifier.pad(rows, size)

@@ -260,7 +260,7 @@ class Pilot:
                 break
             count = more
         done = torch.tensor([o in (Outcome.CERTIFIED, Outcome.FALSIFIED) for o in found.outcome])
-        work = found.work.double()
+        work = found.work.cpu().double()
         if budget.subproblems < proof.budget.subproblems and not bool(done.all()):
             rests = heavy_tail(budget.subproblems, proof.budget.subproblems)
             whole, spent = float(proof.budget.subproblems), max(1.0, float(work.sum()))

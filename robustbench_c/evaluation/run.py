@@ -27,7 +27,7 @@ from leaderboards.store import RunStore, is_run
 from leaderboards.summary import Summary, summarise
 from robustbench_c.data import Dataset, from_tensors
 from robustbench_c.errors import RunError, UsageError
-from robustbench_c.evaluation import artefacts
+from robustbench_c.evaluation import artefacts, rooms
 from robustbench_c.evaluation.attacking import attack_samples
 from robustbench_c.evaluation.averaging import AveragedModel
 from robustbench_c.evaluation.budgets import AttackBudget
@@ -37,6 +37,7 @@ from robustbench_c.evaluation.certifying import (
     CertifyConfig,
     MakeCertifier,
     make_certifier,
+    numbers_of,
 )
 from robustbench_c.evaluation.crosscheck import CrossCheck, cross_check
 from robustbench_c.evaluation.diagnosing import diagnose_run
@@ -113,6 +114,7 @@ def evaluate(
     budget: AttackBudget = UNLIMITED,
     seed: int = 0,
     batch_size: int | None = None,
+    max_memory: int | None = None,
     device: torch.device | str = "auto",
     out: Path | str = "runs",
     resume: Path | str | None = None,
@@ -147,6 +149,8 @@ def evaluate(
         budget: What the attacks may spend, all of them together.
         seed: Seed of all noise.
         batch_size: Most samples in one pass; None measures. Changes no result.
+        max_memory: Bytes that the process may hold at peak (on a CUDA device: that are allocated
+            there); None: as many as it takes. Tiles and chunks of bounds become smaller.
         device: "auto" (CUDA where there is one), "cpu" or "cuda".
         out: Folder of the runs.
         resume: Folder of a run to go on with, instead of `out`: refused if it is another.
@@ -170,9 +174,11 @@ def evaluate(
             that holds what the prover has no rule for: before the first sample is worked on.
         ContradictionError: A sample is certified and broken; the evidence is in the run's folder.
         RecordError, RunError: The record cannot be written, or another run is in its place.
+        TooLittleMemoryError: Not even one sample fits into `max_memory`, or into what there is.
         UsageError: An argument is missing, or a record cannot hold it.
         CheckFailedError: An attack left the threat model, or auto_LiRPA's bounds contradict ours.
     """
+    rooms.check_limit(max_memory)
     if threat is None:
         raise UsageError("give a threat model: attacks.threat.ThreatModel.box(norm, eps)")
     dataset = dataset_of(data, y, threat)
@@ -189,23 +195,28 @@ def evaluate(
         raise UsageError("no proof is about the mean of random draws: leave out the certificate")
     with exact_passes():
         x, labels = moved(dataset.x, target), moved(dataset.y, target)
-        classifier = prepare(loaded.module, x, batch_size)
+        classifier = prepare(loaded.module, x, batch_size, max_memory)
         started = time.perf_counter()
         logits = classifier.logits(x)
         seconds = time.perf_counter() - started
         check_logits(logits, dataset)
         clean = clean_rows(logits, labels, dataset.ids, seconds)
         precise = precise_form(loaded.module, x, classifier.tiles)
+        rooms.limit(precise, x, max_memory)
+        prover = None if certify is None else certifier(loaded.module, x[:1])
+        share = _share(max_memory, prover, certify, target)
         search = compiled(classifier, x) if compile else None
         lines = [
             *loaded.notices,
             *notices,
             *company_notices(steps),
             *common_notices(classifier, precise, logits, dataset, threat),
+            *rooms.notices((classifier, precise), share),
         ]
         judge = None
         if isinstance(loaded, AveragedModel):
             judge = TiledClassifier(loaded.other, classifier.tiles)
+            judge.most = classifier.most
             other = judge.logits(x)
             clean[OTHER] = margin(other, labels).double().cpu().numpy()
             if torch.equal(other, logits):
@@ -226,10 +237,9 @@ def evaluate(
             )
         except ValidationError as error:
             raise UsageError(f"a record cannot hold this run: {explain(error)}") from error
-        prover = None if certify is None else certifier(loaded.module, x[:1])
     folder = place_of(manifest, out, resume)
     if prover is not None and not is_run(folder):
-        with exact_passes():
+        with exact_passes(), rooms.kept_within(share):
             _try_out(prover, steps, x, labels, dataset, threat.to(target), seed)
     if overwrite and is_run(folder):
         remove_run(folder)
@@ -246,7 +256,11 @@ def evaluate(
             artefacts.keep(store, step.name)
     if len(recorded) < len(dataset):
         store.write_shard("clean", clean)
-    with passes_of(store.manifest), logged(store, target, resumed):
+    with (
+        passes_of(store.manifest),
+        logged(store, target, resumed),
+        rooms.kept_within(share),
+    ):
         task = Task(
             store,
             dataset,
@@ -276,6 +290,19 @@ def evaluate(
         if certify is None or not certify.cross_check:
             return run
         return replace(run, cross_check=cross_check(task))
+
+
+def _share(
+    max_memory: int | None,
+    prover: Certifier | None,
+    certify: CertifyConfig | None,
+    device: torch.device,
+) -> float:
+    """How large the chunks of bounds may be: see `rooms.share_for`."""
+    if prover is None or certify is None:
+        return 1.0
+    complete = "complete" in certify.methods
+    return rooms.share_for(max_memory, numbers_of(prover), device, complete)
 
 
 def _breaks(step: StepInfo) -> bool:
