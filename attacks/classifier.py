@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from attacks import memory
 from attacks.convolution import FastInputGradients
 from attacks.errors import ClassifierError, TooLittleMemoryError
+from attacks.precision import full_precision
 
 CPU_TILES = (32, 64, 128, 256)
 CUDA_TILES = (256, 512, 1024, 2048)
@@ -32,22 +33,23 @@ _DRAWING = 96 << 20
 @contextmanager
 def exact_passes() -> Iterator[None]:
     """Deterministic kernels in full float32 inside; the caller's settings come back."""
-    matmul = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
-    flags = torch.backends.cudnn.flags(
-        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-    )
+    cudnn = torch.backends.cudnn
+    wanted = {"enabled": True, "benchmark": False, "deterministic": True}
+    before = {name: getattr(cudnn, name) for name in wanted}
     try:
+        for name, value in wanted.items():
+            setattr(cudnn, name, value)
         kind = "cuda" if torch.cuda.is_available() else "cpu"
         with (
-            flags,
+            full_precision(),
             torch.inference_mode(False),
             torch.autocast("cpu", enabled=False),
             torch.autocast(kind, enabled=False),
         ):
             yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32 = matmul
+        for name, value in before.items():
+            setattr(cudnn, name, value)
 
 
 @dataclass
