@@ -48,7 +48,7 @@ _SHOW = [(f"show-{name}", RECORD, "", "show", path) for name, _, path in _RUNS[:
 _VERIFY = ("verify", "@run", "--data", "@good.npz", "--model")
 _MLP = ("--arch", "mlp", "--arch-args", '{"widths": [3]}')
 _RUNS_CASES = [
-    ("no-command", USAGE, "Missing command"),
+    ("no-command", USAGE, "give a command: ls, status"),
     ("command", USAGE, "No such command", "statsu", "@run"),
     ("command-escape", USAGE, "No such command", ESCAPE),
     ("status-nothing", USAGE, "Missing argument", "status"),
@@ -89,7 +89,7 @@ _RUNS_CASES = [
     ),
 ]
 _BOARDS = [
-    ("no-command", USAGE, "Missing command"),
+    ("no-command", USAGE, "give a command: "),
     ("command", USAGE, "No such command", "shwo"),
     ("show-nothing", USAGE, "Missing argument", "show"),
     ("show-none", RECORD, "no runs in", "show", "@runs-none"),
