@@ -5,6 +5,7 @@ from __future__ import annotations
 import stat
 import struct
 import zipfile
+import zlib
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
@@ -52,7 +53,7 @@ def unpack(archive: Path, into: Path) -> Path:
         if isinstance(error, RecordError):
             raise
         raise RecordError(f"{archive}: a damaged archive: {error}") from None
-    except (OSError, struct.error) as error:
+    except (OSError, struct.error, zlib.error) as error:
         raise RecordError(f"{archive}: cannot be unpacked: {error}") from None
     return into.joinpath(*root)
 

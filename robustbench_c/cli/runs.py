@@ -52,14 +52,14 @@ def ls(root: Annotated[Path, typer.Argument(help="Folder of the runs.")] = Path(
 
 @app.command()
 def status(
-    run: Folder,
+    run: Annotated[Path, typer.Argument(help="Folder of one run, or of a suite.")],
     every: Annotated[
         float | None,
         typer.Option("--watch", min=0.5, help="Show it again every so many seconds, till it ends."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
-    """Show what a run found so far, from its shards, how far it is and who is at it."""
+    """Show what a run found, how far it is and who is at it; of a suite's folder its jobs."""
     from leaderboards.errors import one_line
     from leaderboards.store import RunStore
     from leaderboards.watching import watch
@@ -67,11 +67,18 @@ def status(
     from robustbench_c.cli.console import wide_console
     from robustbench_c.cli.flags import warn
     from robustbench_c.cli.tables import print_run
+    from robustbench_c.suites.watching import is_suite
 
     if as_json and every is not None:
         raise UsageError("--json is printed once: leave out --watch")
+    if is_suite(run):
+        _show_suite(run, every, as_json)
+        return
     store = RunStore.open(run)
-    state = watch(store) if every is None else watching.follow(lambda: watch(store), every)
+    if every is None:
+        state = watch(store)
+    else:
+        state = watching.follow(lambda: watch(store), watching.shown, every)
     if as_json:
         print(watching.as_json(state))
         return
@@ -81,6 +88,19 @@ def status(
         print(one_line(f"notice: {notice}", limit=3000))
     if every is None:
         wide_console().print(watching.shown(state))
+
+
+def _show_suite(out: Path, every: float | None, as_json: bool) -> None:
+    from robustbench_c.cli import watching
+    from robustbench_c.cli.console import wide_console
+    from robustbench_c.suites.watching import watch_suite
+
+    if every is not None:
+        watching.follow(lambda: watch_suite(out), watching.shown_suite, every)
+    elif as_json:
+        print(watching.suite_as_json(watch_suite(out)))
+    else:
+        wide_console().print(watching.shown_suite(watch_suite(out)))
 
 
 @app.command()

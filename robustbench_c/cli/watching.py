@@ -1,4 +1,4 @@
-"""`robust-runs status`: how far a run is, and who is at it."""
+"""`robust-runs status`: how far a run or a suite is, and who is at it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Group
 from rich.live import Live
@@ -19,6 +20,9 @@ from robustbench_c.cli.console import wide_console
 
 if TYPE_CHECKING:
     from leaderboards.watching import RunState, StepState, WorkerState
+    from robustbench_c.suites.watching import SuiteState
+
+_Seen = TypeVar("_Seen", "RunState", "SuiteState")
 
 
 def shown(state: RunState) -> Group:
@@ -38,7 +42,7 @@ def shown(state: RunState) -> Group:
 
 
 def _steps(state: RunState) -> Table:
-    table = Table("step", title="steps", title_justify="left")
+    table = Table("step", title="steps", title_justify="left", box=None)
     for name in ("shards", "samples", "settled", "s", "samples/s each", "workers", "ETA"):
         table.add_column(name, justify="right")
     for step in state.steps:
@@ -69,7 +73,7 @@ def eta(step: StepState) -> str:
 
 def workers_table(workers: tuple[WorkerState, ...]) -> Table:
     """Who is at it."""
-    table = Table("host", "pid", "", "step", "shard", "since (UTC)", title="workers")
+    table = Table("host", "pid", "", "step", "shard", "since (UTC)", title="workers", box=None)
     table.title_justify = "left"
     table.add_column("heartbeat", justify="right")
     for worker in workers:
@@ -86,21 +90,70 @@ def workers_table(workers: tuple[WorkerState, ...]) -> Table:
     return table
 
 
+def shown_suite(state: SuiteState) -> Group:
+    """What people see of a suite at work."""
+    jobs = Table(
+        "job", "", "at it", "since (UTC)", title="jobs not done", title_justify="left", box=None
+    )
+    for job in state.jobs:
+        if job.stage in ("done", "left"):
+            continue
+        doing = f"failed: {one_line(job.error or '', 200)}" if job.stage == "failed" else job.stage
+        at_it = f"{one_line(job.host)} {job.pid}" if job.host and not job.lost else ""
+        since = f"{job.since:%H:%M:%S}" if job.since and at_it else ""
+        jobs.add_row(one_line(job.command, 300) or job.id, doing, at_it, since)
+    runs = Table("run", "step", title="runs at work", title_justify="left", box=None)
+    for name in ("shards", "samples", "workers", "ETA"):
+        runs.add_column(name, justify="right")
+    for run_id, run in state.runs.items():
+        for step in run.steps:
+            if step.workers:
+                done = _of(step.shards, step.all_shards), _of(step.samples, step.all_samples)
+                runs.add_row(run_id, step.name, *done, str(step.workers), eta(step))
+    seconds = sum(job.seconds or 0.0 for job in state.jobs)
+    lines = [
+        f"{len(state.jobs)} jobs: {state.count('done')} done, {state.count('failed')} failed, "
+        f"{state.count('at work')} at work, {state.count('interrupted')} interrupted, "
+        f"{state.count('left')} left; {duration(seconds)} for those that ended",
+        *(f"notice: {one_line(problem)}" for problem in state.problems),
+    ]
+    if state.others:
+        jobs_ = "job" if state.others == 1 else "jobs"
+        lines.append(f"{state.others} more {jobs_}, of other suites or options, in this folder")
+    lines.append(f"state: {state.state}")
+    return Group(*(each for each in (jobs, runs) if each.row_count), *map(Text, lines))
+
+
 def as_json(state: RunState) -> str:
-    """The same for programs."""
-    told: dict[str, Any] = asdict(state) | {"summary": state.summary.model_dump(mode="json")}
-    for worker in told["workers"]:
-        worker["since"] = worker["since"] and worker["since"].isoformat()
-    return json.dumps({"run_id": state.summary.run_id, **told}, indent=1)
+    """A run for programs."""
+    return json.dumps(_run(state), indent=1, default=_time)
 
 
-def follow(look: Callable[[], RunState], seconds: float) -> RunState:
-    """Show a run again and again until nobody is at it; returns how it is then."""
-    state = look()
-    console = wide_console()
-    with Live(shown(state), console=console, auto_refresh=False) as live:
+def suite_as_json(state: SuiteState) -> str:
+    """A suite for programs."""
+    runs = [_run(run) for run in state.runs.values()]
+    told = {"state": state.state, "jobs": [asdict(job) for job in state.jobs]}
+    more = {"others": state.others, "runs": runs, "problems": state.problems}
+    return json.dumps(told | more, indent=1, default=_time)
+
+
+def _run(state: RunState) -> dict[str, Any]:
+    summary = state.summary.model_dump(mode="json")
+    return {"run_id": state.summary.run_id} | asdict(state) | {"summary": summary}
+
+
+def _time(value: datetime) -> str:
+    return value.isoformat()
+
+
+def follow(look: Callable[[], _Seen], show: Callable[[_Seen], Group], seconds: float) -> _Seen:
+    """Show a run or a suite again and again until nobody is at it; returns how it is then."""
+    state, console = look(), wide_console()
+    with Live(show(state), console=console, auto_refresh=False) as live:
         while state.state == "running":
             time.sleep(seconds)
             state = look()
-            live.update(shown(state), refresh=True)
+            live.update(show(state), refresh=True)
+    if not console.is_terminal:  # where `Live` shows the last state alone, and ends no line
+        console.line()
     return state

@@ -12,7 +12,7 @@ from robustbench_c.executors.local import THREADS
 MINUTES = 60
 """Time limit of a job where none is given. One that reaches it goes back into the queue."""
 _KEY = re.compile(r"[a-z][a-z-]{1,40}")
-_TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", re.ASCII)
+_TIME = re.compile(r"(?:(\d{1,9})-)?(\d{1,9})(?::(\d{1,9}))?(?::(\d{1,9}))?", re.ASCII)
 _OURS = {
     **dict.fromkeys(("array", "wrap", "wait", "test-only", "parsable"), "is not for workers"),
     **dict.fromkeys(("output", "error", "input", "open-mode"), "would part us from their logs"),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from leaderboards.canonical import sha256_json
 from leaderboards.errors import RecordError
 from leaderboards.files import atomic_write_bytes, list_folder, make_folder, read_bytes
 from leaderboards.manifest import explain
@@ -18,7 +20,10 @@ from robustbench_c.leases import Leases
 from robustbench_c.suites.job import Job
 
 FOLDER = "jobs"
+_PLAN = ".plan"
 _MAX_BYTES = 1 << 20
+_MAX_PLAN = 16 << 20
+_Id = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}$")]
 _Line = Annotated[str, StringConstraints(max_length=100_000)]
 _Folder = Annotated[str, StringConstraints(pattern=r"^(models/)?[A-Za-z0-9][A-Za-z0-9._-]{0,254}$")]
 _Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -52,6 +57,22 @@ class JobRecord(BaseModel):
     """Tells one attempt from another."""
 
 
+class _PlannedJob(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: _Id
+    command: _Line
+
+
+class _Planned(BaseModel):
+    """The jobs that a worker was given."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = 1
+    jobs: tuple[_PlannedJob, ...]
+
+
 def new_attempt() -> str:
     """Return what tells an attempt from all others."""
     return secrets.token_hex(4)
@@ -81,6 +102,32 @@ class JobLog:
             RecordError: It cannot be made.
         """
         make_folder(self.folder)
+
+    def plan(self, jobs: Sequence[Job]) -> None:
+        """Write down which jobs there are, for those who look on: `planned`.
+
+        Raises:
+            RecordError: The disk is full, and so on.
+        """
+        told = _Planned(jobs=tuple(_PlannedJob(id=job.id, command=str(job)) for job in jobs))
+        name = sha256_json([job.id for job in jobs])[:16] + _PLAN
+        atomic_write_bytes(self.folder / name, told.model_dump_json(indent=1).encode() + b"\n")
+
+    def planned(self) -> dict[str, str]:
+        """Return the jobs of the suite that was begun last, by id: their command lines.
+
+        None where no worker wrote them down, or what it wrote cannot be read.
+
+        Raises:
+            RecordError: The folder cannot be read.
+        """
+        paths = [p for p in list_folder(self.folder, self.folder) if p.name.endswith(_PLAN)]
+        try:
+            latest = max(paths, key=lambda path: path.lstat().st_mtime)
+            content = read_bytes(self.folder, latest, _MAX_PLAN)
+            return {job.id: job.command for job in _Planned.model_validate_json(content).jobs}
+        except (ValueError, OSError):  # also of pydantic, and of records
+            return {}
 
     def read(self, job_id: str) -> JobRecord | None:
         """Return what is known of a job; None if nobody began it.

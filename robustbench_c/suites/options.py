@@ -61,7 +61,7 @@ class Options:
             return [f"--{key}"] if value else []
         values = value if many and isinstance(value, list) else [value]
         for each in values:
-            if isinstance(each, bool) or not isinstance(each, str | int | float):
+            if isinstance(each, bool) or not isinstance(each, str | int | float) or each == "":
                 raise UsageError(f"'{key}' cannot be {one_line(repr(each))}")
         return [f"--{key}={each}" for each in values]
 

@@ -45,6 +45,7 @@ class Worker:
         self._execute, self._describe, self._say = execute, describe, say
         self._tried: dict[str, str] = {}
         log.prepare()
+        log.plan(jobs)
         for job in jobs:
             if (record := log.read(job.id)) is not None:
                 self._check(job, record)

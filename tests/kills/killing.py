@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from leaderboards.store import RunStore
 
 HERE = Path(__file__).parent
-TIMES = ("seconds", "seconds_per_sample", "samples_per_second", "created")
+TIMES = ("seconds", "samples_per_second", "diagnostics_seconds", "created")
 """Names of fields that are about time, wherever they stand in a JSON file."""
 _MOST = 4
 """Samples of a shard, so that there are many; `--workers` starts processes that have the usual."""

@@ -9,6 +9,7 @@ from bad_makers import Make, loop, text
 from bad_model_files import MODEL_FILES
 from bad_property_files import PROPERTY_FILES
 from bad_record_files import RECORD_FILES
+from bad_suite_files import SUITE_FILES
 from bad_toml_files import TOML_FILES
 
 FILES: dict[str, Make] = {
@@ -19,5 +20,6 @@ FILES: dict[str, Make] = {
     **MODEL_FILES,
     **PROPERTY_FILES,
     **RECORD_FILES,
+    **SUITE_FILES,
     **TOML_FILES,
 }

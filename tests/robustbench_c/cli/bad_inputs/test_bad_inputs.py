@@ -17,6 +17,7 @@ from bad_others import OTHER_CASES
 from bad_properties import PROPERTY_CASES
 from bad_records import RECORD_CASES
 from bad_settings import SETTING_CASES
+from bad_suites import SUITE_CASES
 from bad_training import TRAINING_CASES
 from conftest import tree
 
@@ -29,6 +30,7 @@ CORPUS: list[Case] = [
     *RECORD_CASES,
     *TRAINING_CASES,
     *OTHER_CASES,
+    *SUITE_CASES,
 ]
 _BESIDE = ("notice: ", "refused: ")
 _LONGEST = 640
@@ -82,7 +84,7 @@ def test_the_corpus_is_large_and_of_every_command():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", CORPUS[::20], ids=lambda case: case.id)
+@pytest.mark.parametrize("case", CORPUS[::70], ids=lambda case: case.id)
 def test_bad_input_in_a_process_of_its_own(bad_file, tmp_path, case):
     module = {"robust-eval": "evaluate"}.get(case.command, case.command.removeprefix("robust-"))
     code = f"import sys; from robustbench_c.cli.{module} import main; sys.argv[0] = ''; main()"
