@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-war
 export MKL_CBWR := AUTO
 export OMP_WAIT_POLICY := passive
 
-.PHONY: eval test test-slurm test-all lint bench records leaderboard zoo explanations sparse lirpa clean
+.PHONY: eval test test-gpu test-slurm test-all lint bench records leaderboard zoo explanations sparse lirpa clean
 
 eval: $(VENV)/.eval
 	$(BIN)/robust-eval --model fmnist-cnn-mtl-ibp --attack pgd --certify cascade
@@ -21,6 +21,10 @@ test: $(VENV)/.dev
 # On a Slurm cluster of one node that the tests start (Debian: slurm-wlm, munge); else left out.
 test-slurm: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/slurm -m "slurm and not slow" -rs
+
+# What hangs on the device, on CUDA; all of it is skipped, with a line, where there is none.
+test-gpu: $(VENV)/.dev
+	$(BIN)/python -m pytest -m gpu -rs
 
 test-all: $(VENV)/.dev
 	$(BIN)/python -m pytest

@@ -20,11 +20,14 @@ from torch import Tensor, nn
 from attacks import memory
 from attacks.convolution import FastInputGradients
 from attacks.errors import ClassifierError, TooLittleMemoryError
+from attacks.precision import full_precision
 
 CPU_TILES = (32, 64, 128, 256)
 CUDA_TILES = (256, 512, 1024, 2048)
 _KEPT = 16
 """Inputs that an attack remembers of a sample, at most, beside its passes."""
+_UNSURE = 1.25
+"""How much more a larger pass may take than is foreseen."""
 _DRAWING = 96 << 20
 """Bytes of what draws pictures."""
 
@@ -32,22 +35,23 @@ _DRAWING = 96 << 20
 @contextmanager
 def exact_passes() -> Iterator[None]:
     """Deterministic kernels in full float32 inside; the caller's settings come back."""
-    matmul = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
-    flags = torch.backends.cudnn.flags(
-        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-    )
+    cudnn = torch.backends.cudnn
+    wanted = {"enabled": True, "benchmark": False, "deterministic": True}
+    before = {name: getattr(cudnn, name) for name in wanted}
     try:
+        for name, value in wanted.items():
+            setattr(cudnn, name, value)
         kind = "cuda" if torch.cuda.is_available() else "cpu"
         with (
-            flags,
+            full_precision(),
             torch.inference_mode(False),
             torch.autocast("cpu", enabled=False),
             torch.autocast(kind, enabled=False),
         ):
             yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32 = matmul
+        for name, value in before.items():
+            setattr(cudnn, name, value)
 
 
 @dataclass
@@ -63,6 +67,7 @@ class TiledClassifier:
 
     Attributes:
         module: The model, in eval mode.
+        search: What gradients are of: the module, or the same compiled (`attacks.compiled`).
         tiles: Allowed tile sizes, ascending.
         invariant: Whether a sample's bits were measured not to depend on its place in a tile.
         seconds: Measured time of one gradient of one sample; 0 where it was not measured.
@@ -85,6 +90,7 @@ class TiledClassifier:
                 "call model.eval()"
             )
         self.module = module
+        self.search: Callable[[Tensor], Tensor] = module
         self.tiles = tuple(sorted(tiles))
         self.invariant = invariant
         self.seconds = seconds
@@ -135,8 +141,8 @@ class TiledClassifier:
             + (", so that last bits can differ" if less else "")
         )
 
-    def _forward(self, tile: Tensor) -> Tensor:
-        logits = self.module(tile)
+    def _forward(self, module: Callable[[Tensor], Tensor], tile: Tensor) -> Tensor:
+        logits = module(tile)
         if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(tile):
             found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise ClassifierError(
@@ -174,7 +180,9 @@ class TiledClassifier:
     def _of_tile(self, x: Tensor) -> Tensor:
         found: list[Tensor] = []
         # the model may write on what it gets, and hand out what it will write on
-        self._in_parts(len(x), lambda rows: found.append(self._forward(x[rows].clone()).clone()))
+        self._in_parts(
+            len(x), lambda rows: found.append(self._forward(self.module, x[rows].clone()).clone())
+        )
         return found[0] if len(found) == 1 else torch.cat(found)
 
     def logits_and_gradient(
@@ -212,7 +220,7 @@ class TiledClassifier:
         x = x.detach().requires_grad_()
         with torch.enable_grad():
             with FastInputGradients() if self.fast else nullcontext():
-                logits = self._forward(x.clone())  # a model may write on its input
+                logits = self._forward(self.search, x.clone())  # a model may write on its input
             gradient = None
             if logits.requires_grad:
                 (gradient,) = torch.autograd.grad(loss(logits).sum(), x, allow_unused=True)
@@ -331,18 +339,19 @@ def fitting(
     while True:
         tile = x.repeat(-(-size // len(x)), *[1] * (x.dim() - 1))[:size]
         for _ in range(1 if before else 2):  # the first pass of all takes more
+            memory.free(x.device)
             memory.reset_peak(x.device)
             used = memory.in_use(x.device)
             if gradients:
                 classifier._with_gradient(tile, lambda z: z.logsumexp(1) - z[:, 0])
             else:
                 with torch.no_grad():
-                    classifier._forward(tile)
+                    classifier._forward(classifier.module, tile)
         most = memory.peak(x.device) + _KEPT * size * x[0].nbytes
         if not before and most + spare > max_memory:
             raise memory.too_little("an attack", x.device, most + spare)
-        growth = most - (before or used)
-        if size >= largest or most + 2 * growth + spare > max_memory:
+        growth = 2 * (most - (before or used))
+        if size >= largest or most + _UNSURE * growth + spare > max_memory:
             return size
         before, size = most, min(2 * size, largest)
 

@@ -15,6 +15,12 @@ class ClassifierError(ValueError):
     exit_code = 3
 
 
+class CompileError(ValueError):
+    """Compiled gradients were asked for, and `torch.compile` has none here."""
+
+    exit_code = 2
+
+
 class TooLittleMemoryError(ValueError):
     """Not even one sample fits into the memory that there is, or that may be used."""
 

@@ -136,7 +136,7 @@ def scale(program: Program, node: Node, source: int) -> LinearMap | None:
         if other is None or isinstance(other, Interval):
             return None
         other = 1 / torch.as_tensor(other).double() if divides else other
-    factor = torch.as_tensor(other).to(program.dtype)
+    factor = torch.as_tensor(other, dtype=program.dtype, device=node.device)
     if math.prod(node.shape) != math.prod(program.graph.nodes[source].shape):
         return None  # broadcasting enlarges x
     return Scale(factor, None, None)
@@ -146,8 +146,9 @@ def scale(program: Program, node: Node, source: int) -> LinearMap | None:
 def subtract_from(program: Program, node: Node, source: int) -> LinearMap | None:
     """`other - alpha * x`."""
     _, other, *alpha = node.args
-    factor = torch.tensor(-float(alpha[0] if alpha else 1.0), dtype=program.dtype)
-    shift = torch.tensor(float(other), dtype=program.dtype)
+    here: dict[str, Any] = {"dtype": program.dtype, "device": node.device}
+    factor = torch.tensor(-float(alpha[0] if alpha else 1.0), **here)
+    shift = torch.tensor(float(other), **here)
     return Scale(factor, shift, shift.abs())
 
 
@@ -162,9 +163,10 @@ def add(program: Program, node: Node, source: int) -> LinearMap | None:
     other = _value(program, second if first == Ref(source) else first)
     if isinstance(other, Interval):
         return None
-    one = torch.ones((), dtype=program.dtype)
+    here: dict[str, Any] = {"dtype": program.dtype, "device": node.device}
+    one = torch.ones((), **here)
     factor = one if first == Ref(source) else one * sign
     if other is None:
         return Scale(factor, None, None)
-    shift = torch.as_tensor(other, dtype=program.dtype) * (sign if first == Ref(source) else 1.0)
+    shift = torch.as_tensor(other, **here) * (sign if first == Ref(source) else 1.0)
     return Scale(factor, shift, shift.abs())

@@ -157,7 +157,7 @@ def _named(node: Node) -> Node:
 
 
 def _filled(node: Node, value: Argument) -> Node:
-    kwargs = {"dtype": node.dtype, "device": node.kwargs.get("device")}
+    kwargs = {"dtype": node.dtype, "device": node.device}
     if isinstance(value, Ref):
         return replace(node, op=aten.expand.default, args=(value, node.sizes), kwargs={})
     return replace(node, op=aten.full.default, args=(node.sizes, value), kwargs=kwargs)

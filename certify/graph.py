@@ -47,6 +47,7 @@ class Node:
         shape: Shape of its value at batch size 2.
         sizes: Its shape at any batch size.
         dtype: Type of its value's entries; None if it has several values.
+        device: Where its value was when it was traced; None if it has several values.
         module: Path of the module whose forward made the call; empty for the model itself.
         name: Name of the graph's input, or of the operator.
     """
@@ -59,6 +60,7 @@ class Node:
     shape: tuple[int, ...]
     sizes: tuple[int | Size, ...]
     dtype: torch.dtype | None
+    device: torch.device | None
     module: str
     name: str
 

@@ -74,8 +74,8 @@ def solve(part: Part, goal: Goal, point: Point) -> Leaf | None:
     dual = -found.ineqlin.marginals
     kind = point.weights
     weights, multipliers = torch.zeros_like(kind), torch.zeros_like(point.multipliers)
-    weights[0, torch.from_numpy(real)] = torch.as_tensor(dual[:count], dtype=kind.dtype)
-    multipliers[0, split] = torch.as_tensor(dual[count:], dtype=kind.dtype).to(kind.device)
+    weights[0, torch.from_numpy(real)] = torch.as_tensor(dual[:count]).to(kind)
+    multipliers[0, split] = torch.as_tensor(dual[count:]).to(kind)
     best = Point(point.slopes, multipliers, weights.clamp(min=0), point.lower)
     best = Point(best.slopes, multipliers, best.weights, evaluate(part, goal, best))
     minimiser = torch.as_tensor(found.x[:features]).to(box.lower).view_as(box.lower)

@@ -98,14 +98,12 @@ class Rearrangement(LinearMap):
     def _call(
         self, node: Node, x: Tensor | None, batch: int, constant: Callable[[int], Any]
     ) -> Tensor:
-        like = next((v for v in self._program.constants.values() if isinstance(v, Tensor)), None)
-
         def zeros(index: int) -> Tensor:
-            shape = resolve(self._program.graph.nodes[index].sizes, constant, batch)
+            like = self._program.graph.nodes[index]
+            shape = resolve(like.sizes, constant, batch)
             if x is not None:
                 return x.new_zeros(shape)
-            device = None if like is None else like.device
-            return torch.zeros(shape, dtype=self._program.dtype, device=device)
+            return torch.zeros(shape, dtype=self._program.dtype, device=like.device)
 
         def value(index: int) -> Any:
             if index == self._source and x is not None:

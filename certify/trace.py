@@ -72,6 +72,9 @@ def trace(
     """
     first, second = (_make(function, _rows(values, batched, size)) for size in _BATCHES)
     graph = canonical(_unify(first, second, tuple(values), batched))
+    # numbers that a forward assigns, as in y[:, 0] = 0.5, are traced on the CPU
+    here = values[min(batched)].device
+    graph = replace(graph, literals={i: value.to(here) for i, value in graph.literals.items()})
     return replace(graph, apart=_replay(graph, function, values, batched))
 
 
@@ -217,8 +220,10 @@ def _node(
         )
     sizes = tuple(_argument(x, y, {}) for x, y in zip(*shapes, strict=True))
     kind = values[0].dtype if isinstance(values[0], Tensor) else None
+    device = values[0].device if isinstance(values[0], Tensor) else None
     inputs = tuple(references((args, tuple(kwargs.values()))))
-    return Node(len(nodes), op, args, kwargs, inputs, shapes[0], sizes, kind, path, name)
+    shape = shapes[0]
+    return Node(len(nodes), op, args, kwargs, inputs, shape, sizes, kind, device, path, name)
 
 
 def _argument(a: Any, b: Any, place: dict[fx.Node, int]) -> Argument:

@@ -139,6 +139,9 @@ def evaluate(
     max_queries: budgets.Queries = None,
     max_seconds: budgets.Seconds = None,
     eot: random_models.Draws = None,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Search with gradients by torch.compile.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, max=2**53, help="Seed of all noise.")] = 0,
     batch_size: Annotated[
         str, typer.Option(help="Most samples in a pass; changes no verdict.")
@@ -219,6 +222,8 @@ def evaluate(
             "neither an attack nor a certificate: leave out --attack, or add --certify"
         )
     check_settings(context)
+    if compile and attack == NONE:
+        raise UsageError("--compile is about attacks, and --attack none is none")
     budgets.check_limits(context)
     most, room = _batch_size(batch_size), options.room_of(context)
     if protocol is not None:
@@ -226,7 +231,9 @@ def evaluate(
 
         named = load_protocol(protocol)
         fixed = named.model_dump(exclude={"name", "description"})
-        fixed |= dict.fromkeys(("eps_unit", "immutable", "certify_seconds", *budgets.LIMITS))
+        fixed |= dict.fromkeys(
+            ("eps_unit", "immutable", "certify_seconds", "compile", *budgets.LIMITS)
+        )
         given = [key for key in fixed if options.is_given(context, key)]
         given += ["attack"] if attack != "pgd" else []
         given += [key for key in ("targets", "set_") if options.is_given(context, key)]
@@ -317,6 +324,7 @@ def evaluate(
             diagnose=not no_diagnose,
             progress=progress,
             start=start,
+            compile=compile,
         )
     for notice in run.store.manifest.notices:
         stderr.print(f"notice: {notice}", highlight=False, markup=False, soft_wrap=True)

@@ -119,6 +119,7 @@ _OWN = (
 _FOREIGN = (
     *("protocol", "certify", "certify_iterations", "certify_subproblems", "certify_seconds"),
     *("radius", "cross_check", "loss", "goal", "no_diagnose", "max_queries", "max_seconds"),
+    "compile",
 )
 _DRAWS = ("integrated-gradients", "smoothgrad")
 _RANKED = ("top-k", "into-top-k", "out-of-top-k")

@@ -21,7 +21,7 @@ from leaderboards.verdicts import Verdict
 from robustbench_c.evaluation import artefacts
 from robustbench_c.evaluation.budgets import AttackBudget, limits_of, near_places, queries_left
 from robustbench_c.evaluation.pictures import contact_sheet
-from robustbench_c.evaluation.protocol_steps import attack_of
+from robustbench_c.evaluation.protocol_steps import attack_of, is_compiled
 from robustbench_c.evaluation.sharing import Report, cut, shard_size, work_off
 from robustbench_c.evaluation.steps import Judged, attack_rows
 from robustbench_c.evaluation.task import Task, right_ids, settled_before
@@ -96,8 +96,9 @@ def search(
     ids, place, config = task.data.ids[part], part.to(task.x.device), attack_of(step)
     x, y, threat = task.x[place], task.y[place], searched(step, task.threat, task.data.shape)
     more = {"minimal": True} if step.minimal and kind_of(config).minimal == "asked" else {}
+    classifier = task.compiled if is_compiled(step) else None
     result = kind_of(config).run(
-        task.classifier,
+        classifier or task.classifier,
         x,
         y,
         ids,

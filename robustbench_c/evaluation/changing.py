@@ -26,7 +26,7 @@ from robustbench_c.evaluation.sharing import Progress
 from robustbench_c.evaluation.steps import clean_fault, clean_rows, precise_form
 from robustbench_c.evaluation.subject import model_info, subject
 from robustbench_c.evaluation.task import Task
-from robustbench_c.zoo.devices import parse_device
+from robustbench_c.zoo.devices import moved, parse_device
 from robustbench_c.zoo.loading import LoadedModel
 
 
@@ -92,7 +92,7 @@ def begin(
     loaded, target = subject(model), parse_device(device)
     loaded.module.to(target)
     with exact_passes():
-        x, y = data.x.to(target), data.y.to(target)
+        x, y = moved(data.x, target), moved(data.y, target)
         classifier = prepare(loaded.module, x, batch_size)
         started = time.perf_counter()
         logits = classifier.logits(x)

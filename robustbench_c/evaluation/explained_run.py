@@ -47,7 +47,7 @@ from robustbench_c.evaluation.subject import model_info, subject
 from robustbench_c.evaluation.task import Task
 from robustbench_c.evaluation.threats import settled, threat_info
 from robustbench_c.run_log import logged
-from robustbench_c.zoo.devices import parse_device
+from robustbench_c.zoo.devices import moved, parse_device
 from robustbench_c.zoo.loading import LoadedModel
 
 MakeBoxes = Callable[[nn.Module, Tensor, Explanation], Boxes]
@@ -123,7 +123,7 @@ def evaluate_explanations(
     loaded, target = subject(model), parse_device(auto_device(device))
     loaded.module.to(target)
     with exact_passes():
-        x = dataset.x.to(target)
+        x = moved(dataset.x, target)
         classifier = prepare(loaded.module, x, batch_size, max_memory)
         logits = classifier.logits(x)
         check_logits(logits, dataset)
@@ -169,7 +169,7 @@ def evaluate_explanations(
                 store,
                 dataset,
                 x,
-                dataset.y.to(target),
+                moved(dataset.y, target),
                 threat.to(target),
                 classifier,
                 precise,

@@ -24,7 +24,7 @@ from robustbench_c.evaluation.run import Run
 from robustbench_c.evaluation.steps import precise_form
 from robustbench_c.evaluation.task import Task
 from robustbench_c.evaluation.threats import threat_of
-from robustbench_c.zoo.devices import parse_device
+from robustbench_c.zoo.devices import moved, parse_device
 from robustbench_c.zoo.loading import LoadedModel
 
 _CURVE_SAMPLES = 64
@@ -67,13 +67,13 @@ def task_again(run: Run, model: LoadedModel, data: Dataset) -> ExplainedTask:
     """What the steps of a run worked on, made again from its record."""
     store = run.store
     manifest, device = store.manifest, parse_device(store.manifest.device)
-    x = data.x.to(device)
+    x = moved(data.x, device)
     info = manifest.protocol.explanation
     task = Task(
         store,
         data,
         x,
-        data.y.to(device),
+        moved(data.y, device),
         threat_of(manifest.protocol.threat, data).to(device),
         TiledClassifier(model.module, manifest.tiles),
         precise_form(model.module, x, manifest.tiles),

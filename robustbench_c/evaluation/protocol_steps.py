@@ -33,6 +33,9 @@ RADIUS = "radius"
 UNLIMITED = AttackBudget()
 CERTIFICATE_VERSION = 1
 
+COMPILED = "compile"
+"""Parameter of attacks whose gradients are compiled; absent where they are not."""
+
 TILES = {"ibp": 128, "crown-ibp": 64, "crown": 64, "alpha-crown": 32, "complete": 16}
 """Samples that are bounded together, by method: see `proving.plan`."""
 RADIUS_METHOD: Method = "crown"
@@ -48,6 +51,7 @@ def attack_step(
     budget: AttackBudget = UNLIMITED,
     minimal: bool = False,
     near: float | None = None,
+    compile: bool = False,
 ) -> StepInfo:
     """An attack as a step of a protocol: every setting, with PGD's step size as a number.
 
@@ -58,6 +62,7 @@ def attack_step(
         budget: What all attacks of the run may spend.
         minimal: Whether it looks for the nearest adversarial example of every sample.
         near: Attack the samples alone that are as near as that (`leaderboards.near`).
+        compile: Compile the gradients of an attack that has some of its own.
 
     Raises:
         UsageError: A record cannot hold one of the settings.
@@ -71,6 +76,8 @@ def attack_step(
         settings["minimal"] = True
     if near is not None:
         settings[NEAR] = near
+    if compile and _has_gradients(config):
+        settings[COMPILED] = True
     settings |= budget.parameters
     try:
         version = kind.versions.get(threat.norm, 1)
@@ -87,7 +94,7 @@ def attack_of(step: StepInfo) -> AttackConfig:
     """
     settings = dict(step.parameters)
     name = settings.pop("attack", PGD)
-    for other in ("knowledge", NEAR, QUERIES, SECONDS):
+    for other in ("knowledge", NEAR, COMPILED, QUERIES, SECONDS):
         settings.pop(other, None)
     if name not in KINDS:
         raise RecordError(f"step {step.name} is an attack that is not known here: {name!r}")
@@ -101,6 +108,16 @@ def attack_of(step: StepInfo) -> AttackConfig:
         raise RecordError(
             f"step {step.name} does not have the settings of {name}: {error}"
         ) from None
+
+
+def _has_gradients(config: AttackConfig) -> bool:
+    """Whether an attack asks this package's classifier for gradients; foolbox has its own way."""
+    return knowledge_of(config) == "white-box" and not isinstance(config, FoolboxConfig)
+
+
+def is_compiled(step: StepInfo) -> bool:
+    """Whether a step is an attack whose gradients are compiled."""
+    return step.kind == "attack" and step.parameters.get(COMPILED) is True
 
 
 def company_notices(steps: tuple[StepInfo, ...]) -> list[str]:
@@ -190,7 +207,7 @@ def _name(attack: AttackConfig) -> str:
 
 
 def _attack_steps(
-    attack: AttackConfig | Suite | None, threat: ThreatModel, budget: AttackBudget
+    attack: AttackConfig | Suite | None, threat: ThreatModel, budget: AttackBudget, compile: bool
 ) -> tuple[StepInfo, ...]:
     if attack is None:
         return ()
@@ -216,7 +233,7 @@ def _attack_steps(
             raise UsageError(f"the attack {name} does not look for the nearest example: use {fit}")
     parts = [(*part, None) for part in suite.parts] + [(*p, suite.near) for p in suite.closing]
     return tuple(
-        attack_step(name, config, threat, budget, suite.minimal, near)
+        attack_step(name, config, threat, budget, suite.minimal, near, compile)
         for name, config, near in parts
     )
 
@@ -226,6 +243,7 @@ def protocol_steps(
     certify: CertifyConfig | None,
     threat: ThreatModel,
     budget: AttackBudget = UNLIMITED,
+    compile: bool = False,
 ) -> tuple[StepInfo, ...]:
     """Return the steps after `clean`, in the order they run.
 
@@ -234,7 +252,7 @@ def protocol_steps(
         UsageError: Neither an attack nor a certificate, an attack for another norm, a certificate
             for l0, or a radius of a threat model of eps 0.
     """
-    strong = _attack_steps(attack, threat, budget)
+    strong = _attack_steps(attack, threat, budget, compile)
     if certify is None:
         if not strong:
             raise UsageError("neither an attack nor a certificate: give one of them")
@@ -251,7 +269,7 @@ def protocol_steps(
     else:
         # another loss than the usual one: the long attack then repeats no step of the short one
         quick = PGDConfig(steps=20, restarts=1, loss="margin")
-        opening = (attack_step(QUICK, quick, threat, budget),) if strong else ()
+        opening = (attack_step(QUICK, quick, threat, budget, compile=compile),) if strong else ()
         steps = [*opening, *made[:3], *strong, *made[3:]]
     if certify.radius:
         if threat.eps == 0:

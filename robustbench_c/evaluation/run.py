@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from attacks.classifier import TiledClassifier, exact_passes, prepare
+from attacks.compiled import compiled
 from attacks.losses import margin
 from attacks.pgd import PGDConfig
 from attacks.registry import AttackConfig
@@ -52,6 +53,7 @@ from robustbench_c.evaluation.protocol_steps import (
     UNLIMITED,
     Proof,
     company_notices,
+    is_compiled,
     protocol_steps,
 )
 from robustbench_c.evaluation.proving import prove_samples
@@ -64,7 +66,7 @@ from robustbench_c.evaluation.subject import subject
 from robustbench_c.evaluation.task import Task
 from robustbench_c.evaluation.threats import settled
 from robustbench_c.run_log import logged
-from robustbench_c.zoo.devices import parse_device
+from robustbench_c.zoo.devices import moved, parse_device
 from robustbench_c.zoo.loading import LoadedModel
 
 
@@ -123,6 +125,7 @@ def evaluate(
     notices: tuple[str, ...] = (),
     progress: Progress | None = None,
     start: float = 0.0,
+    compile: bool = False,
     certifier: MakeCertifier = make_certifier,
 ) -> Run:
     """Evaluate a classifier sample by sample and write the record of it.
@@ -160,6 +163,8 @@ def evaluate(
         progress: Called as samples finish.
         start: Of several calls that share a folder: which part of each step this one begins with,
             in [0, 1). Each works on what no other does, and ends when all is done.
+        compile: Search with gradients by `torch.compile`; the judge and proofs keep to the module
+            as it is.
         certifier: Makes the prover of a model.
 
     Raises:
@@ -183,11 +188,13 @@ def evaluate(
     target = parse_device(auto_device(device))
     loaded.module.to(target)
     config = None if attack == "none" else attack or PGDConfig()
-    steps = protocol_steps(config, certify, threat, budget)
+    steps = protocol_steps(config, certify, threat, budget, compile)
+    if compile and not any(is_compiled(step) for step in steps):
+        raise UsageError("no attack here has gradients of its own to compile: leave out compile")
     if certify is not None and isinstance(loaded, AveragedModel):
         raise UsageError("no proof is about the mean of random draws: leave out the certificate")
     with exact_passes():
-        x, labels = dataset.x.to(target), dataset.y.to(target)
+        x, labels = moved(dataset.x, target), moved(dataset.y, target)
         classifier = prepare(loaded.module, x, batch_size, max_memory)
         started = time.perf_counter()
         logits = classifier.logits(x)
@@ -197,7 +204,8 @@ def evaluate(
         precise = precise_form(loaded.module, x, classifier.tiles)
         rooms.limit(precise, x, max_memory)
         prover = None if certify is None else certifier(loaded.module, x[:1])
-        share = _share(max_memory, prover, certify, target)
+        share = 1.0 if prover is None else rooms.share_for(max_memory, numbers_of(prover), target)
+        search = compiled(classifier, x) if compile else None
         lines = [
             *loaded.notices,
             *notices,
@@ -238,6 +246,8 @@ def evaluate(
     resumed = is_run(folder)
     store = RunStore.create(folder, manifest)
     classifier.tiles = store.manifest.tiles
+    if search is not None:
+        search.tiles = classifier.tiles[-1:]
     recorded = store.read_step("clean")
     if fault := clean_fault(recorded, clean):
         raise RunError(f"{folder} is not about this model or these data: {fault}")
@@ -264,6 +274,7 @@ def evaluate(
             judge,
             start,
             loaded.sources,
+            search,
         )
         summarise(store)  # what contradicts itself is not gone on with
         for step in steps:
@@ -279,19 +290,6 @@ def evaluate(
         if certify is None or not certify.cross_check:
             return run
         return replace(run, cross_check=cross_check(task))
-
-
-def _share(
-    max_memory: int | None,
-    prover: Certifier | None,
-    certify: CertifyConfig | None,
-    device: torch.device,
-) -> float:
-    """How large the chunks of bounds may be: see `rooms.share_for`."""
-    if prover is None or certify is None:
-        return 1.0
-    complete = "complete" in certify.methods
-    return rooms.share_for(max_memory, numbers_of(prover), device, complete)
 
 
 def _breaks(step: StepInfo) -> bool:

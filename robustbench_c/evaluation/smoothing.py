@@ -40,7 +40,7 @@ from robustbench_c.evaluation.task import places_of, right_ids
 from robustbench_c.evaluation.threats import threat_info
 from robustbench_c.leases import Leases
 from robustbench_c.run_log import logged
-from robustbench_c.zoo.devices import parse_device
+from robustbench_c.zoo.devices import moved, parse_device
 from robustbench_c.zoo.loading import LoadedModel
 from robustbench_c.zoo.sources import watch
 
@@ -120,7 +120,7 @@ def smooth(
     loaded, target = subject(model), parse_device(device)
     loaded.module.to(target)
     with exact_passes():
-        x = data.x.to(target)
+        x = moved(data.x, target)
         classifier = prepare(loaded.module, x, batch_size)
         logits = classifier.logits(x)
     check_logits(logits, data)

@@ -37,6 +37,7 @@ class Task:
         progress: Called as samples finish, or None.
         judge: Of a random model's mean, that over other draws; else None.
         start: Which part of each step this worker begins with, in [0, 1).
+        compiled: The classifier with compiled gradients, for the attacks that ask for it.
         sources: The files that the model was read from.
     """
 
@@ -52,6 +53,7 @@ class Task:
     judge: TiledClassifier | None = None
     start: float = 0.0
     sources: tuple[SourceFile, ...] = ()
+    compiled: TiledClassifier | None = None
 
     @cached_property
     def leases(self) -> Leases:

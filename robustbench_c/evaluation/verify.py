@@ -38,7 +38,7 @@ from robustbench_c.evaluation.steps import MARGIN_TOLERANCE, clean_fault, clean_
 from robustbench_c.evaluation.subject import subject
 from robustbench_c.evaluation.task import Task
 from robustbench_c.evaluation.threats import searched, threat_of
-from robustbench_c.zoo.devices import parse_device
+from robustbench_c.zoo.devices import moved, parse_device
 from robustbench_c.zoo.loading import LoadedModel
 
 _OTHERWISE = "its example has another margin on other draws"
@@ -100,10 +100,10 @@ def verify(
     own = _samples(store, loaded, data)
     loaded.module.to(target)
     problems = store.verify_bytes()
-    x, tiles = own.x.to(target), store.manifest.tiles
+    x, tiles = moved(own.x, target), store.manifest.tiles
     kept, replayed, broken, proved, certified = False, 0, 0, 0, 0
     with passes_of(store.manifest):
-        classifier, y = TiledClassifier(loaded.module, tiles), own.y.to(target)
+        classifier, y = TiledClassifier(loaded.module, tiles), moved(own.y, target)
         task = Task(
             store,
             own,

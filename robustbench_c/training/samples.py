@@ -11,6 +11,7 @@ from torch import Tensor
 from robustbench_c.errors import DataError
 from robustbench_c.training.interfaces import TrainingData
 from robustbench_c.training.randomness import generator
+from robustbench_c.zoo.devices import moved
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,8 +32,8 @@ class Samples:
 def place(data: TrainingData, device: torch.device | str) -> Samples:
     """Put a whole data set on the device."""
     return Samples(
-        torch.as_tensor(data.x, dtype=torch.float32, device=device),
-        torch.as_tensor(data.y, dtype=torch.int64, device=device),
+        moved(torch.as_tensor(data.x, dtype=torch.float32), device),
+        moved(torch.as_tensor(data.y, dtype=torch.int64), device),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from robustbench_c.errors import ModelError, UsageError
 
@@ -23,6 +23,14 @@ def parse_device(device: torch.device | str) -> torch.device:
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
         raise UsageError(f"no CUDA device '{device}' on this machine: use cpu")
     return found
+
+
+def moved(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """Return a tensor on a device: to CUDA from pinned memory, without waiting for it."""
+    target = torch.device(device)
+    if target.type != "cuda" or tensor.is_cuda:
+        return tensor.to(target)
+    return tensor.pin_memory().to(target, non_blocking=True)
 
 
 def move(module: nn.Module, device: torch.device, name: str) -> None:
