@@ -17,7 +17,7 @@ Plan = Annotated[
 
 def show_plan(estimate: Estimate) -> None:
     """Print the estimate of one command."""
-    from leaderboards.report.words import duration  # it imports scipy
+    from leaderboards.report.words import duration
 
     print(
         f"would take about {duration(estimate.likely)} (at most {duration(estimate.most)}) of one "
