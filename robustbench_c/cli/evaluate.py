@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from leaderboards.errors import one_line
 from robustbench_c.cli import budgets, flags, options, plan, suite, workers
 from robustbench_c.cli import eot as random_models
 from robustbench_c.cli import explain as explaining
@@ -17,7 +16,7 @@ from robustbench_c.cli.app import new_app, run_app
 from robustbench_c.cli.attacks import NONE, attack_of, check_attack, check_settings
 from robustbench_c.cli.known import show_known, show_versions
 from robustbench_c.cli.threats import threat_of
-from robustbench_c.errors import UsageError
+from robustbench_c.errors import UsageError, one_line
 
 if TYPE_CHECKING:
     from attacks.registry import AttackConfig
