@@ -100,7 +100,7 @@ def test_nothing_there(refused, robust_runs, tmp_path):
     for verb in ("status", "verify"):
         refused(6, "is not a run", verb, tmp_path)
         refused(6, "is not a run", verb, tmp_path / "nowhere")
-    refused(2, "Missing command", *())
+    refused(2, "give a command: ls, status", *())
     refused(2, "No such command 'lst'", "lst")
 
 
