@@ -124,7 +124,19 @@ def test_command(out, status):
     assert found["runs"][0]["run_id"] == record.name
 
 
+def test_a_flood_is_cut_short(out, status):
+    many = [Job("eval", (f"--seed={i}",)) for i in range(60)]
+    for path in out.glob("jobs/*.plan"):
+        os.utime(path, (1, 1))
+    JobLog(out).plan(many)
+    for job in many:
+        lease(out, job)
+    lines = [line.strip() for line in status(out)[1].splitlines()]
+    assert "and 40 more jobs" in lines
+    assert len(lines) < 30
+
+
 def test_what_is_neither(tmp_path, status):
     code, _, err = status(tmp_path)
     assert code == 6
-    assert "is not a run" in err
+    assert "is neither a run nor a suite's folder: it has no manifest.json and no jobs" in err
