@@ -26,6 +26,8 @@ CPU_TILES = (32, 64, 128, 256)
 CUDA_TILES = (256, 512, 1024, 2048)
 _KEPT = 16
 """Inputs that an attack remembers of a sample, at most, beside its passes."""
+_UNSURE = 1.25
+"""How much more a larger pass may take than is foreseen."""
 _DRAWING = 96 << 20
 """Bytes of what draws pictures."""
 
@@ -337,6 +339,7 @@ def fitting(
     while True:
         tile = x.repeat(-(-size // len(x)), *[1] * (x.dim() - 1))[:size]
         for _ in range(1 if before else 2):  # the first pass of all takes more
+            memory.free(x.device)
             memory.reset_peak(x.device)
             used = memory.in_use(x.device)
             if gradients:
@@ -347,8 +350,8 @@ def fitting(
         most = memory.peak(x.device) + _KEPT * size * x[0].nbytes
         if not before and most + spare > max_memory:
             raise memory.too_little("an attack", x.device, most + spare)
-        growth = most - (before or used)
-        if size >= largest or most + 2 * growth + spare > max_memory:
+        growth = 2 * (most - (before or used))
+        if size >= largest or most + _UNSURE * growth + spare > max_memory:
             return size
         before, size = most, min(2 * size, largest)
 

@@ -9,6 +9,7 @@ that of the process since its start, which is more.
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -145,9 +146,12 @@ def too_little(what: str, device: torch.device, needed: int | None = None) -> To
 
 
 def free(device: torch.device) -> None:
-    """Give back what is held for later."""
+    """Give back what is held for later, as far as the system can (CUDA, glibc)."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
+        return
+    with suppress(OSError, AttributeError, TypeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _fraction(share: float) -> str:

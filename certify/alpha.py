@@ -19,6 +19,8 @@ from certify.specification import Specification
 
 _BYTES = 64 << 20
 """Memory for one set of lines of the parts that are optimised at once."""
+_WHOLE_BYTES = 512 << 20
+"""Memory for all that is known of these parts, and for gradients."""
 _REFINED = 512
 """Neurons of a layer up to which refining its inputs pays."""
 STEPS, REFINE_STEPS = 20, 10
@@ -127,4 +129,5 @@ def start(relus: Relus, sample: Tensor, rows: int) -> Point:
 def chunk(relus: Relus) -> int:
     """Parts whose lines fit in memory."""
     size = relus.width + relus.known.inputs.box.lower[0].numel()
-    return max(1, memory.room(_BYTES) // (4 * size))
+    whole = memory.room(_WHOLE_BYTES) // (60 * relus.known.program.numbers)
+    return max(1, min(memory.room(_BYTES) // (4 * size), whole))

@@ -8,7 +8,6 @@ of the lowest bounds of every sample, so that what happens to one does not depen
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -160,8 +159,7 @@ class _Engine:
             del parts[: len(batch)]
 
     def _at_once(self) -> int:
-        numbers = sum(math.prod(node.shape) // 2 for node in self.program.nodes)
-        return max(1, min(memory.room(_BATCH), memory.room(_BYTES) // (64 * max(1, numbers))))
+        return max(1, min(memory.room(_BATCH), memory.room(_BYTES) // (64 * self.program.numbers)))
 
     @property
     def device(self) -> torch.device:

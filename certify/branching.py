@@ -7,12 +7,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from attacks import memory
 from certify.ascent import Goal, Point, evaluate
 from certify.interval import Interval
 from certify.relus import Part
 
 _TRIED = 4
 """Neurons of a part whose children are bounded before one is chosen (0 or 1: the best score's)."""
+_AT_ONCE = 1024
+"""Such children that are bounded together, at most,"""
+_BYTES = 512 << 20
+"""and the memory for them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +87,16 @@ def choose(part: Part, goal: Goal, point: Point, score: Tensor) -> Tensor:
     parts = torch.arange(len(part), device=score.device).repeat_interleave(2 * tried)
     children = neuron.repeat_interleave(2, dim=1).flatten()
     side = torch.tensor([1, -1], dtype=torch.int8, device=score.device).repeat(len(part) * tried)
-    bounds = evaluate(part.split(parts, children, side), goal.take(parts), point.take(parts))
+
+    def bound(some: Tensor) -> Tensor:
+        of = parts[some]
+        return evaluate(part.split(of, children[some], side[some]), goal.take(of), point.take(of))
+
+    size = max(
+        1, min(memory.room(_AT_ONCE), memory.room(_BYTES) // (40 * part.known.program.numbers))
+    )
+    every = torch.arange(len(parts), device=parts.device).split(size)  # type: ignore[no-untyped-call]
+    bounds = torch.cat([bound(some) for some in every])
     worse = bounds.view(len(part), tried, 2).amin(2)
     worse = torch.where(top > -torch.inf, worse, -torch.inf).nan_to_num(-torch.inf)
     return neuron.gather(1, worse.argmax(1, keepdim=True))[:, 0]

@@ -171,15 +171,11 @@ class ExplanationCertifier:
 
     @property
     def numbers(self) -> int:
-        """Numbers that are known of a sample: entries of all nodes."""
-        return _numbers(self._program(None))
+        """Numbers that are known of a sample."""
+        return self._program(None).numbers
 
     def _at_once(self, program: Program) -> int:
-        return max(1, min(memory.room(256), memory.room(_BYTES) // (40 * _numbers(program))))
-
-
-def _numbers(program: Program) -> int:
-    return max(1, sum(math.prod(node.shape) // 2 for node in program.nodes))
+        return max(1, min(memory.room(256), memory.room(_BYTES) // (40 * program.numbers)))
 
 
 def train_box(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -48,6 +49,11 @@ class Program:
     def output(self) -> int:
         """Node of the result."""
         return self.graph.output
+
+    @property
+    def numbers(self) -> int:
+        """Entries of all nodes' values, of one sample."""
+        return max(1, sum(max(1, n.shape[0] // 2) * math.prod(n.shape[1:]) for n in self.nodes))
 
     @property
     def dtype(self) -> torch.dtype:

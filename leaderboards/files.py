@@ -147,6 +147,8 @@ def read_regular(path: Path, limit: int) -> bytes:
             return file.read(limit + 1)[:limit]
     except FileNotFoundError:
         raise RecordError(f"{path} is missing") from None
+    except RecordError:
+        raise
     except (OSError, ValueError) as error:  # a name with a NUL is a ValueError
         told = getattr(error, "strerror", None) or error
         raise RecordError(f"cannot read {path}: {told}") from error

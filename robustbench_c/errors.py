@@ -61,3 +61,10 @@ def did_you_mean(name: str, known: list[str]) -> str:
     if close:
         return f"did you mean '{folded[close[0]]}'?"
     return f"known: {', '.join(known)}"
+
+
+def one_line(text: object, limit: int = 200) -> str:
+    """Return `text` on one line: white space collapsed, unprintables escaped, cut at `limit`."""
+    joined = " ".join(str(text).split())
+    printable = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in joined)
+    return printable if len(printable) <= limit else printable[: limit - 3] + "..."

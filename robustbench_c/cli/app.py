@@ -13,13 +13,13 @@ from typing import NoReturn
 
 import typer
 
-from leaderboards.errors import one_line
-from robustbench_c.errors import UsageError
+from robustbench_c.errors import UsageError, one_line
 
 _HOME = Path(__file__).parents[2]
 _SIBLINGS = ("attacks", "certify", "leaderboards")
 _INTERRUPTED = 130
 _STORAGE = 6
+_LONGEST = 600
 
 
 def new_app() -> typer.Typer:
@@ -62,7 +62,7 @@ def run_app(
         if shown is None:
             raise
         message, code = shown
-        print(f"{command}: error: {one_line(message)}", file=sys.stderr)
+        print(f"{command}: error: {message}", file=sys.stderr)
     if code == _INTERRUPTED:
         print(f"\n{command}: {stopped}", file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)
@@ -99,7 +99,7 @@ def _check_siblings() -> None:
 
 
 def as_line(error: Exception) -> tuple[str, int] | None:
-    """The message and exit code of an error that users can act on."""
+    """The message, one printable line, and the exit code of an error that users can act on."""
     if isinstance(error, BrokenPipeError):
         # The reader has gone (`| head`); keep the interpreter from failing again at its exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -108,10 +108,13 @@ def as_line(error: Exception) -> tuple[str, int] | None:
     if isinstance(code, int):
         # typer brings a click of its own or the installed one: known by what they can do.
         describe = getattr(error, "format_message", None)
-        return describe() if describe else str(error), code
+        message = describe() if describe else str(error)
+        if message == "Missing command." and (context := getattr(error, "ctx", None)):
+            message = f"give a command: {', '.join(context.command.list_commands(context))}"
+        return one_line(message, _LONGEST), code
     if isinstance(error, OSError) and (
         error.filename or error.errno in (errno.ENOSPC, errno.EDQUOT)
     ):
         place = f": {str(error.filename)[:200]}" if error.filename else ""
-        return f"{error.strerror}{place}", _STORAGE
+        return one_line(f"{error.strerror}{place}", _LONGEST), _STORAGE
     return None

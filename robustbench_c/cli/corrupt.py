@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from leaderboards.errors import one_line
 from robustbench_c.cli import options, plan, workers
 from robustbench_c.cli.app import new_app, run_app
-from robustbench_c.errors import UsageError, did_you_mean
+from robustbench_c.errors import UsageError, did_you_mean, one_line
 
 if TYPE_CHECKING:
     from robustbench_c.cli.run_progress import RunProgress

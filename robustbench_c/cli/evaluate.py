@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from leaderboards.errors import one_line
 from robustbench_c.cli import budgets, flags, options, plan, suite, workers
 from robustbench_c.cli import eot as random_models
 from robustbench_c.cli import explain as explaining
@@ -17,7 +16,7 @@ from robustbench_c.cli.app import new_app, run_app
 from robustbench_c.cli.attacks import NONE, attack_of, check_attack, check_settings
 from robustbench_c.cli.known import show_known, show_versions
 from robustbench_c.cli.threats import threat_of
-from robustbench_c.errors import UsageError
+from robustbench_c.errors import UsageError, one_line
 
 if TYPE_CHECKING:
     from attacks.registry import AttackConfig
@@ -209,7 +208,7 @@ def evaluate(
     if eps_unit not in ("input", "range"):
         raise UsageError(f"--eps-unit '{eps_unit}' is neither input nor range")
     random_models.check_draws(context.params)
-    start = workers.start_of(shard)
+    start, room = workers.start_of(shard), options.room_of(context)
     resuming.check_resume(context)
     workers.refuse_overwrite(overwrite, workers_, shard)
     if explain is not None:
@@ -226,7 +225,7 @@ def evaluate(
     if compile and attack == NONE:
         raise UsageError("--compile is about attacks, and --attack none is none")
     budgets.check_limits(context)
-    most, room = _batch_size(batch_size), options.room_of(context)
+    most = _batch_size(batch_size)
     if protocol is not None:
         from robustbench_c.evaluation.protocols import load_protocol
 

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from leaderboards.errors import one_line
-from robustbench_c.errors import DataError, UsageError
+from robustbench_c.errors import DataError, UsageError, one_line
 
 if TYPE_CHECKING:
     from robustbench_c.data import Dataset

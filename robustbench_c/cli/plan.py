@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from leaderboards.report.words import duration
-
 if TYPE_CHECKING:
     from robustbench_c.evaluation.estimate import Estimate
 
@@ -19,6 +17,8 @@ Plan = Annotated[
 
 def show_plan(estimate: Estimate) -> None:
     """Print the estimate of one command."""
+    from leaderboards.report.words import duration
+
     print(
         f"would take about {duration(estimate.likely)} (at most {duration(estimate.most)}) of one "
         f"worker here, and {in_bytes(estimate.memory)} of memory"

@@ -14,7 +14,7 @@ from attacks.classifier import TiledClassifier, fitting
 from robustbench_c import run_log
 from robustbench_c.errors import UsageError
 
-_ROWS = 400 << 20
+_ROWS = 640 << 20
 """What rows take at most, where chunks have their usual sizes."""
 _KNOWN = 256 << 20
 """What is known of the nodes takes, at most, likewise; of few numbers less."""
@@ -24,29 +24,23 @@ _OF_A_SAMPLE = 160
 """Bytes for each number that is known of one sample, its bounds and its rows."""
 _DRAWING = 96 << 20
 """Bytes of what draws pictures; not on a CUDA device."""
-_SOLVER = 96 << 20
-"""Likewise of what solves linear programs."""
 
 
-def share_for(
-    max_memory: int | None, numbers: int, device: torch.device, complete: bool = False
-) -> float:
+def share_for(max_memory: int | None, numbers: int, device: torch.device) -> float:
     """Of their usual size, how large the chunks of bounds may be.
 
     Args:
         max_memory: Bytes at peak; None: any.
         numbers: Of a sample, that bounds are about.
         device: Where they are made; what is in use there already stays.
-        complete: Whether branch and bound is among them, which brings a solver.
 
     Raises:
         TooLittleMemoryError: There is not enough for one sample.
     """
     if max_memory is None:
         return 1.0
-    used = memory.in_use(device)
-    if device.type != "cuda":
-        used += _DRAWING + (_SOLVER if complete else 0)
+    memory.free(device)
+    used = memory.in_use(device) + (0 if device.type == "cuda" else _DRAWING)
     one = _OF_A_SAMPLE * numbers
     if used + one > max_memory:
         raise memory.too_little("bounds", device, used + one)

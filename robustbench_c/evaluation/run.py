@@ -204,7 +204,7 @@ def evaluate(
         precise = precise_form(loaded.module, x, classifier.tiles)
         rooms.limit(precise, x, max_memory)
         prover = None if certify is None else certifier(loaded.module, x[:1])
-        share = _share(max_memory, prover, certify, target)
+        share = 1.0 if prover is None else rooms.share_for(max_memory, numbers_of(prover), target)
         search = compiled(classifier, x) if compile else None
         lines = [
             *loaded.notices,
@@ -290,19 +290,6 @@ def evaluate(
         if certify is None or not certify.cross_check:
             return run
         return replace(run, cross_check=cross_check(task))
-
-
-def _share(
-    max_memory: int | None,
-    prover: Certifier | None,
-    certify: CertifyConfig | None,
-    device: torch.device,
-) -> float:
-    """How large the chunks of bounds may be: see `rooms.share_for`."""
-    if prover is None or certify is None:
-        return 1.0
-    complete = "complete" in certify.methods
-    return rooms.share_for(max_memory, numbers_of(prover), device, complete)
 
 
 def _breaks(step: StepInfo) -> bool:

@@ -13,7 +13,7 @@ from leaderboards.errors import one_line
 from robustbench_c.cli.programs import app_of
 from robustbench_c.errors import UsageError, did_you_mean
 
-MACHINE = ("device", "batch_size", "max_memory", "compile_", "trust_checkpoint")
+MACHINE = ("device", "batch_size", "max_memory", "trust_checkpoint")
 """Parameters that say how a machine does a job: given beside `--suite`, they are for all jobs."""
 _NEVER = (
     *("out", "workers_", "shard", "overwrite", "resume", "as_json", "list_", "version", "help"),

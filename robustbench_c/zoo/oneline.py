@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import pydantic
 
-
-def one_line(text: object, limit: int = 200) -> str:
-    """Return `text` on one line: white space collapsed, unprintables escaped, cut at `limit`."""
-    joined = " ".join(str(text).split())
-    printable = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in joined)
-    return printable if len(printable) <= limit else printable[: limit - 3] + "..."
+from robustbench_c.errors import one_line as one_line
 
 
 def first_fault(error: pydantic.ValidationError) -> str:

@@ -50,7 +50,7 @@ _TEXTS = {
     "jobs-same": MODEL + f"x = [{'{ eps = 0.1 },' * 9000}]\ny = [{'{ seed = 1 },' * 9000}]\n",
     "defaults": MODEL.replace("[[runs]]", "[defaults]\nsampels = 3\n[[runs]]"),
     "runs-text": 'name = "mine"\nruns = "all"\n',
-    "nested": MODEL + "x = [" * 60 + "{ eps = 0.1 }" + "]" * 60 + "\n",
+    "nested": MODEL + "x = " + "[" * 60 + "{ eps = 0.1 }" + "]" * 60 + "\n",
 }
 
 
