@@ -141,7 +141,7 @@ def _workers(held: Sequence[Holder], logs: Logs, folder: Path) -> Iterator[Worke
 def _lives(log: WorkerLog, heard: float) -> bool:
     start = log.lines[0]
     who = {"host": start.host, "pid": start.pid, "boot": start.boot, "started": start.began}
-    ended = has_ended(who)
+    ended = has_ended({**who, "namespace": start.namespace})
     return heard <= AGE if ended is None else not ended
 
 
