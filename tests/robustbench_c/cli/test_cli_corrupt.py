@@ -91,7 +91,7 @@ def test_json_is_all_there_is_on_stdout(robust_corrupt):
         ((*MODEL, "--kinds", "saturate"), 5, "'saturate' needs three channels"),
         ((*MODEL, "--severities", "0,1"), 2, "no list of numbers from 1 to 5"),
         ((*MODEL, "--severities", "1,x"), 2, "no list of numbers from 1 to 5"),
-        ((*MODEL, "--severities", ""), 2, "no list of numbers from 1 to 5"),
+        ((*MODEL, "--severities", ""), 2, "--severities is empty"),
         ((*MODEL, "--levels", 3), 2, "--levels belongs to --search"),
         ((*MODEL, "--search", "--kinds", "fog"), 2, "--kinds is about corruptions"),
         ((*MODEL, "--search", "--families", "spin"), 2, "no 'spin'"),
