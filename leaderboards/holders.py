@@ -120,26 +120,35 @@ def owner_of(content: bytes) -> Mapping[str, Any]:
 
 
 def has_ended(owner: Mapping[str, Any]) -> bool | None:
-    """Whether the process of `process` has ended; None if it is none of this machine's."""
+    """Whether the process of `process` has ended; None if this one cannot see it."""
     pid, boot = owner.get("pid"), owner.get("boot")
     if not isinstance(pid, int) or not 0 < pid < 2**31 or not boot:
         return None
     here = process(pid)
     if (owner.get("host"), boot) != (here["host"], here["boot"]):
         return None
+    # of containers that share a name and a machine, each counts its processes for itself
+    if owner.get("namespace") not in (None, here["namespace"]):
+        return None
     return here["started"] != owner.get("started")
 
 
 def process(pid: int) -> dict[str, str | int | None]:
-    """What tells a process from every other: machine, its boot, number, and start (None: ended)."""
-    boot = started = None
+    """What tells a process from every other: machine, its boot, number, and start (None: ended).
+
+    Its number is one of the pid namespace of this process.
+    """
+    boot = started = namespace = None
     with suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    with suppress(OSError):
+        namespace = str(Path("/proc/self/ns/pid").readlink())
     with suppress(OSError, IndexError):
         # after the name, which may hold spaces: the state, and 20 fields on the time it began
         state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
         started = None if state[0] == "Z" else state[19]
-    return {"host": socket.gethostname(), "boot": boot, "pid": pid, "started": started}
+    host = socket.gethostname()
+    return {"host": host, "boot": boot, "namespace": namespace, "pid": pid, "started": started}
 
 
 def file_time(folder: Path) -> float:

@@ -276,6 +276,10 @@ class Snapshot(RunStore):
         """Return itself."""
         return self
 
+    def shard_paths(self, step: str) -> list[Path]:
+        """As of `RunStore`."""
+        return self._once("paths", step, lambda: super(Snapshot, self).shard_paths(step))
+
     def read_table(self, step: str) -> pa.Table:
         """As of `RunStore`."""
         return self._once("table", step, lambda: super(Snapshot, self).read_table(step))

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import accumulate
 from pathlib import Path
 from typing import Literal
 
@@ -86,7 +87,7 @@ class RunState:
         state: `running`: somebody is at it; `complete`: nothing is left to do.
         steps: In the protocol's order.
         workers: Those that hold a lease or wait for those who do.
-        wall: Seconds in which at least one worker was at it; None without a log.
+        wall: Seconds in which at least one worker was at it (`wall_seconds`); None without a log.
         told: How the last worker ended where the run is stopped; None if nothing says so.
         problems: Logs that could not be read, one line each.
         summary: What it found so far.
@@ -110,7 +111,8 @@ def watch(store: RunStore) -> RunState:
     """
     logs = read_logs(store.folder)
     workers = tuple(_workers(holders(store.folder), logs, store.folder))
-    summary = summarise(store)  # after the leases: what they stand for may be there by now
+    store = store.snapshot()  # after the leases: what they stand for may be there by now
+    summary = summarise(store)
     alive = [worker for worker in workers if worker.doing != "lost"]
     state: State = "running" if alive else "complete" if summary.complete else "stopped"
     steps = tuple(_steps(store, summary, logs, alive))
@@ -139,7 +141,7 @@ def _workers(held: Sequence[Holder], logs: Logs, folder: Path) -> Iterator[Worke
 def _lives(log: WorkerLog, heard: float) -> bool:
     start = log.lines[0]
     who = {"host": start.host, "pid": start.pid, "boot": start.boot, "started": start.began}
-    ended = has_ended(who)
+    ended = has_ended({**who, "namespace": start.namespace})
     return heard <= AGE if ended is None else not ended
 
 
@@ -189,7 +191,8 @@ def _rate(lines: Sequence[Line]) -> float | None:
 def wall_seconds(logs: Logs) -> float | None:
     """Return the seconds in which at least one worker was at a run; None without a log.
 
-    Clocks of machines may differ, which makes it longer.
+    Clocks of machines may differ, which makes it longer. Of a worker that was killed, or is at
+    work, the time since its last line is not in it.
     """
     spans = sorted((log.lines[0].time, log.last.time) for log in logs.workers)
     total, reached = 0.0, None
@@ -198,6 +201,13 @@ def wall_seconds(logs: Logs) -> float | None:
         total += max(0.0, (end - begin).total_seconds())
         reached = end if reached is None else max(end, reached)
     return total if spans else None
+
+
+def most_at_once(logs: Logs) -> int:
+    """Return the largest number of workers that were at a run at the same time."""
+    turns = [(log.lines[0].time, -1) for log in logs.workers]
+    turns += [(log.last.time, 1) for log in logs.workers]
+    return -min(accumulate(turn for _, turn in sorted(turns)), default=0)
 
 
 def _last_words(logs: Logs) -> str | None:

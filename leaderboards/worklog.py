@@ -81,6 +81,8 @@ class Line(BaseModel):
     """Of the start: whether the run was on disk before."""
     device: Text | None = None
     """Of the start: where it runs, with the device's name."""
+    cpu: Text | None = None
+    """Of the start: model of the CPU; results of another can differ in rounding."""
     threads: Count | None = None
     """Of the start: CPU threads."""
     tiles: tuple[Count, ...] | None = None
@@ -89,6 +91,8 @@ class Line(BaseModel):
     """Of the start: versions of the libraries."""
     boot: Text | None = None
     """Of the start: the machine's boot, which with `began` tells the process from all others."""
+    namespace: Text | None = None
+    """Of the start: the pid namespace in which `pid` is its number."""
     began: Text | None = None
     """Of the start: when the process began, in ticks since the boot."""
 

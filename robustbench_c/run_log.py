@@ -54,7 +54,7 @@ class RunLog:
         self._run, self._began, self._torn = run, time.monotonic(), False
         self._touched = self._began
         self._who = {"host": me["host"], "pid": me["pid"]}
-        start = {**start, "boot": me["boot"], "began": me["started"]}
+        start |= {key: me[key] for key in ("boot", "namespace")} | {"began": me["started"]}
         self._start: dict[str, Any] | None = self._event("started", start)
 
     def write(self, event: Event, **told: Any) -> None:
@@ -123,6 +123,7 @@ def logged(store: RunStore, device: torch.device, resumed: bool) -> Iterator[Run
             "tool_version": __version__,
             "versions": manifest.versions,
             "device": f"{device} ({manifest.device_name})",
+            "cpu": _cpu(),
             "threads": manifest.threads,
             "tiles": manifest.tiles,
             "command": shlex.join(sys.argv),
@@ -185,6 +186,14 @@ def took_over(step: str, shard: str, before: Mapping[str, Any]) -> None:
 def _write(event: Event, **told: Any) -> None:
     if (log := _CURRENT.get()) is not None:
         log.write(event, **told)
+
+
+def _cpu() -> str | None:
+    """Model of this machine's CPU, where it says so."""
+    with suppress(OSError):
+        found = re.search(r"^model name\s*:(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        return found[1].strip() if found else None
+    return None
 
 
 def _memory() -> dict[str, int]:

@@ -208,7 +208,7 @@ def evaluate(
     if eps_unit not in ("input", "range"):
         raise UsageError(f"--eps-unit '{eps_unit}' is neither input nor range")
     random_models.check_draws(context.params)
-    start = workers.start_of(shard)
+    start, room = workers.start_of(shard), options.room_of(context)
     resuming.check_resume(context)
     workers.refuse_overwrite(overwrite, workers_, shard)
     if explain is not None:
@@ -225,7 +225,7 @@ def evaluate(
     if compile and attack == NONE:
         raise UsageError("--compile is about attacks, and --attack none is none")
     budgets.check_limits(context)
-    most, room = _batch_size(batch_size), options.room_of(context)
+    most = _batch_size(batch_size)
     if protocol is not None:
         from robustbench_c.evaluation.protocols import load_protocol
 

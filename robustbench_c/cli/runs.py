@@ -60,11 +60,11 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
     """Show what a run found, how far it is and who is at it; of a suite's folder its jobs."""
-    from leaderboards.errors import one_line
-    from leaderboards.store import RunStore
+    from leaderboards.errors import RecordError, one_line
+    from leaderboards.store import MANIFEST, RunStore, is_run
     from leaderboards.watching import watch
     from robustbench_c.cli import watching
-    from robustbench_c.cli.console import wide_console
+    from robustbench_c.cli.console import few, wide_console
     from robustbench_c.cli.flags import warn
     from robustbench_c.cli.tables import print_run
     from robustbench_c.suites.watching import is_suite
@@ -74,6 +74,10 @@ def status(
     if is_suite(run):
         _show_suite(run, every, as_json)
         return
+    if not is_run(run):
+        raise RecordError(
+            f"{run} is neither a run nor a suite's folder: it has no {MANIFEST} and no jobs"
+        )
     store = RunStore.open(run)
     if every is None:
         state = watch(store)
@@ -84,8 +88,9 @@ def status(
         return
     print_run(store, state.summary)
     warn(state.summary, wide_console())
-    for notice in store.manifest.notices:
-        print(one_line(f"notice: {notice}", limit=3000))
+    notices, more = few(store.manifest.notices, "notices")
+    for line in (*(f"notice: {notice}" for notice in notices), *more):
+        print(one_line(line, limit=3000))
     if every is None:
         wide_console().print(watching.shown(state))
 

@@ -14,7 +14,7 @@ import typer
 
 from robustbench_c.cli import options, workers
 from robustbench_c.cli.app import as_line
-from robustbench_c.errors import HarnessError, RunError, UsageError, did_you_mean
+from robustbench_c.errors import HarnessError, ModelError, RunError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -73,7 +73,7 @@ def run_suite(context: typer.Context) -> None:
     given: dict[str, Any] = context.params
     others = tuple(name for name in given if name not in (*_GOES_WITH, *MACHINE))
     if foreign := options.given_of(context, others):
-        raise UsageError(f"{foreign.replace('_', '')} is set by the suite: leave it out")
+        raise UsageError(f"{foreign.rstrip('-')} does not go with --suite: leave it out")
     suite = load_suite(given["suite_"])
     jobs = suite.only(tuple(given["only"]))
     out: Path = given["out"]
@@ -87,11 +87,11 @@ def run_suite(context: typer.Context) -> None:
     machine = _machine_words(context)
     if given["plan_"]:
         with options.resident_models():
-            _show_jobs(suite, jobs, log, _estimate_in(jobs, out, machine))
+            _show_jobs(suite, jobs, log, _estimate_in(suite, out, machine))
         return
 
     def here(shard: str | None) -> int:
-        _work(jobs, out, shard or given["shard"], machine)
+        _work(suite, jobs, out, shard or given["shard"], machine)
         return 0
 
     work = workers.this_command()
@@ -146,7 +146,11 @@ def _machine_words(context: typer.Context) -> tuple[tuple[str, str], ...]:
 
 
 def _work(
-    jobs: Sequence[Job], out: Path, shard: str | None, machine: tuple[tuple[str, str], ...]
+    suite: Suite,
+    jobs: Sequence[Job],
+    out: Path,
+    shard: str | None,
+    machine: tuple[tuple[str, str], ...],
 ) -> None:
     """Be one worker."""
     from robustbench_c.suites import JobLog, Worker
@@ -156,22 +160,24 @@ def _work(
 
     log = JobLog(out, workers.start_of(shard))
     with options.resident_models():
-        Worker(jobs, log, _execute_in(jobs, out, shard, machine), as_line, say).run()
+        trained = [job for job in suite.jobs if job.trains]
+        execute = _execute_in(suite, out, shard, machine)
+        Worker(jobs, log, execute, as_line, say, trained).run()
 
 
 def _execute_in(
-    jobs: Sequence[Job], out: Path, shard: str | None, machine: tuple[tuple[str, str], ...]
+    suite: Suite, out: Path, shard: str | None, machine: tuple[tuple[str, str], ...]
 ) -> Callable[[Job], str]:
     """Return what does a job by its command's own function, in this process."""
     from robustbench_c.cli.programs import app_of
 
-    words_of = _words_in(jobs, out, machine)
+    words_of = _words_in(suite, out, machine)
 
     def execute(job: Job) -> str:
         command, words = typer.main.get_command(app_of(job.program)), words_of(job)
         if job.trains:
             folder = out / job.folder
-            if not (folder / f"{job.name}.json").exists():
+            if not all((out / path).exists() for path in job.made):
                 with redirect_stdout(io.StringIO()):
                     command.main(
                         [*words, f"--out={folder}", "--resume"], job.program, standalone_mode=False
@@ -188,40 +194,35 @@ def _execute_in(
 
 
 def _words_in(
-    jobs: Sequence[Job], out: Path, machine: tuple[tuple[str, str], ...]
+    suite: Suite, out: Path, machine: tuple[tuple[str, str], ...]
 ) -> Callable[[Job], list[str]]:
     """Return what gives a job's command line here: where its model lies, and the machine's part."""
     from robustbench_c.suites.job import TRAINED
     from robustbench_c.suites.options import options_of
 
-    models = {
-        f"--model={TRAINED}{job.name}": f"--model={out / job.folder / f'{job.name}.safetensors'}"
-        for job in jobs
-        if job.trains
-    }
+    trained = {job.name: job for job in suite.jobs if job.trains}
 
     def words(job: Job) -> list[str]:
-        known = options_of(job.program)
-        own = [models.get(word, word) for word in job.arguments]
+        known, own = options_of(job.program), list(job.arguments)
+        if (name := job.asks_for) is not None:
+            made = [out / path for path in trained[name].made]
+            if not all(path.exists() for path in made):
+                raise ModelError(f"'{name}' is not trained, by another job of the suite")
+            own[own.index(f"--model={TRAINED}{name}")] = f"--model={made[0]}"
         return own + [word for key, word in machine if key in known.of_machine]
 
     return words
 
 
 def _estimate_in(
-    jobs: Sequence[Job], out: Path, machine: tuple[tuple[str, str], ...]
+    suite: Suite, out: Path, machine: tuple[tuple[str, str], ...]
 ) -> Callable[[Job], Estimate]:
     """Return what estimates a job by its command's own `--plan`, in this process."""
     from robustbench_c.cli.programs import app_of
-    from robustbench_c.suites.job import TRAINED
 
-    words_of = _words_in(jobs, out, machine)
+    words_of = _words_in(suite, out, machine)
 
     def estimate(job: Job) -> Estimate:
-        for other in jobs:
-            asked = f"--model={TRAINED}{other.name}"
-            if asked in job.arguments and not (out / other.folder / f"{other.name}.json").exists():
-                raise UsageError(f"'{other.name}' is not trained yet")
         command = typer.main.get_command(app_of(job.program))
         with redirect_stdout(io.StringIO()):
             found: Estimate = command.main(
@@ -230,6 +231,14 @@ def _estimate_in(
         return found
 
     return estimate
+
+
+def _state(job: Job, log: JobLog) -> str:
+    """`left`, `begun`, `failed`, or `done`: then what it made is there, and whole."""
+    record = log.read(job.id)
+    if record is None or record.command != str(job):
+        return "left"
+    return "begun" if record.state == "done" and not log.holds(record) else record.state
 
 
 def _show_jobs(
@@ -246,7 +255,7 @@ def _show_jobs(
     states, likely, most, memory, unknown = [], 0.0, 0.0, 0, 0
     told: set[str] = set()
     for number, job in enumerate(jobs, 1):
-        state = record.state if (record := log.read(job.id)) else "left"
+        state = _state(job, log)
         states.append(state)
         cells = ("", "", "")
         if state != "done":
@@ -284,6 +293,7 @@ def _show(suite: Suite, jobs: Sequence[Job], log: JobLog, out: Path, as_json: bo
     import json
 
     records = [log.read(job.id) for job in jobs]
+    left = sum(_state(job, log) not in ("done", "failed") for job in jobs)
     if as_json:
         found = [r and r.model_dump(mode="json", exclude={"format", "attempt"}) for r in records]
         print(json.dumps(found, indent=1))
@@ -299,7 +309,7 @@ def _show(suite: Suite, jobs: Sequence[Job], log: JobLog, out: Path, as_json: bo
         )
         error.exit_code = first.exit_code or 1
         raise error
-    if left := sum(record is None or record.state != "done" for record in records):
+    if left:
         raise RunError(f"{left} of {len(jobs)} jobs are not done: the same command goes on")
 
 

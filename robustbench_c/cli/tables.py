@@ -14,11 +14,11 @@ from leaderboards.report.words import duration
 from leaderboards.store import RunStore
 from leaderboards.summary import Summary
 from leaderboards.verdicts import CLEAN_STEP, Verdict
-from leaderboards.watching import wall_seconds
+from leaderboards.watching import most_at_once, wall_seconds
 from leaderboards.worklog import read_logs
 from robustbench_c.cli.attack_tables import print_costs, suite_words
 from robustbench_c.cli.changed_tables import print_corruptions, print_transformations
-from robustbench_c.cli.console import wide_console
+from robustbench_c.cli.console import few, wide_console
 from robustbench_c.cli.explained_tables import print_explained
 from robustbench_c.cli.flags import diagnosed_lines, marked
 from robustbench_c.cli.minimal import distance_table, gap_lines
@@ -182,8 +182,10 @@ def _time_lines(store: RunStore, summary: Summary) -> list[str]:
     line = ", ".join(f"{one_line(name)} {duration(seconds)}" for name, seconds in spent.items())
     logs = read_logs(store.folder)
     if (wall := wall_seconds(logs)) is not None:
-        n = len(logs.workers)
-        line += f"; wall time {duration(wall)}, {n} {'worker' if n == 1 else 'workers'}"
+        n, starts = most_at_once(logs), len(logs.workers)
+        least = "" if all(log.last.event == "ended" for log in logs.workers) else "at least "
+        line += f"; wall time {least}{duration(wall)}, {n} {'worker' if n == 1 else 'workers'}"
+        line += f" at once, {starts} starts" if starts > n else ""
     return [f"time: {line}"]
 
 
@@ -213,4 +215,5 @@ def _detail_lines(store: RunStore) -> list[str]:
         .itertuples(index=False)
     }
     counts = Counter(detail for detail, _ in told)
-    return [one_line(f"{count} samples: {detail}") for detail, count in sorted(counts.items())]
+    shown, more = few(sorted(counts.items(), key=lambda told: (-told[1], told[0])), "such words")
+    return [*(one_line(f"{count} samples: {detail}") for detail, count in shown), *more]

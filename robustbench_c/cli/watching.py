@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,29 +16,37 @@ from rich.text import Text
 
 from leaderboards.errors import one_line
 from leaderboards.report.words import duration
-from robustbench_c.cli.console import wide_console
+from robustbench_c.cli.console import few, wide_console
 
 if TYPE_CHECKING:
     from leaderboards.watching import RunState, StepState, WorkerState
     from robustbench_c.suites.watching import SuiteState
 
 _Seen = TypeVar("_Seen", "RunState", "SuiteState")
+_FIRST = ("at work", "failed", "interrupted")
+"""Stages of the jobs that are listed, in this order; the others are counted."""
 
 
 def shown(state: RunState) -> Group:
     """What people see of a run at work."""
     parts: list[Table | Text] = [_steps(state)]
-    if state.workers:
-        parts.append(workers_table(state.workers))
+    workers, more = few(sorted(state.workers, key=lambda each: each.doing == "lost"), "workers")
+    if workers:
+        parts += [workers_table(workers), *map(Text, more)]
     words: str = state.state
     if state.state == "running":
         words += f", {sum(worker.doing != 'lost' for worker in state.workers)} at it"
     if state.told is not None:
         words += f": {one_line(state.told)}"
     if state.wall is not None:
-        words += f"; {duration(state.wall)} of wall time so far"
-    lines = [f"state: {words}", *(f"notice: {one_line(each)}" for each in state.problems)]
+        words += f"; at least {duration(state.wall)} of wall time so far"
+    lines = [f"state: {words}", *_notices(state.problems)]
     return Group(*parts, *map(Text, lines))
+
+
+def _notices(problems: Sequence[str]) -> list[str]:
+    shown, more = few(problems, "problems")
+    return [*(f"notice: {one_line(each)}" for each in shown), *more]
 
 
 def _steps(state: RunState) -> Table:
@@ -71,7 +79,7 @@ def eta(step: StepState) -> str:
     return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
 
 
-def workers_table(workers: tuple[WorkerState, ...]) -> Table:
+def workers_table(workers: Sequence[WorkerState]) -> Table:
     """Who is at it."""
     table = Table("host", "pid", "", "step", "shard", "since (UTC)", title="workers", box=None)
     table.title_justify = "left"
@@ -95,9 +103,9 @@ def shown_suite(state: SuiteState) -> Group:
     jobs = Table(
         "job", "", "at it", "since (UTC)", title="jobs not done", title_justify="left", box=None
     )
-    for job in state.jobs:
-        if job.stage in ("done", "left"):
-            continue
+    open_ = [job for job in state.jobs if job.stage in _FIRST]
+    listed, more_jobs = few(sorted(open_, key=lambda job: _FIRST.index(job.stage)), "jobs")
+    for job in listed:
         doing = f"failed: {one_line(job.error or '', 200)}" if job.stage == "failed" else job.stage
         at_it = f"{one_line(job.host)} {job.pid}" if job.host and not job.lost else ""
         since = f"{job.since:%H:%M:%S}" if job.since and at_it else ""
@@ -105,23 +113,27 @@ def shown_suite(state: SuiteState) -> Group:
     runs = Table("run", "step", title="runs at work", title_justify="left", box=None)
     for name in ("shards", "samples", "workers", "ETA"):
         runs.add_column(name, justify="right")
-    for run_id, run in state.runs.items():
-        for step in run.steps:
-            if step.workers:
-                done = _of(step.shards, step.all_shards), _of(step.samples, step.all_samples)
-                runs.add_row(run_id, step.name, *done, str(step.workers), eta(step))
+    at_work = [(run, step) for run in state.runs.values() for step in run.steps if step.workers]
+    begun, more_runs = few(at_work, "steps of runs")
+    for run, step in begun:
+        done = _of(step.shards, step.all_shards), _of(step.samples, step.all_samples)
+        runs.add_row(run.summary.run_id, step.name, *done, str(step.workers), eta(step))
     seconds = sum(job.seconds or 0.0 for job in state.jobs)
     lines = [
         f"{len(state.jobs)} jobs: {state.count('done')} done, {state.count('failed')} failed, "
         f"{state.count('at work')} at work, {state.count('interrupted')} interrupted, "
         f"{state.count('left')} left; {duration(seconds)} for those that ended",
-        *(f"notice: {one_line(problem)}" for problem in state.problems),
+        *_notices(state.problems),
     ]
     if state.others:
         jobs_ = "job" if state.others == 1 else "jobs"
         lines.append(f"{state.others} more {jobs_}, of other suites or options, in this folder")
     lines.append(f"state: {state.state}")
-    return Group(*(each for each in (jobs, runs) if each.row_count), *map(Text, lines))
+    parts: list[Table | Text] = []
+    for table, more in ((jobs, more_jobs), (runs, more_runs)):
+        if table.row_count:
+            parts += [table, *map(Text, more)]
+    return Group(*parts, *map(Text, lines))
 
 
 def as_json(state: RunState) -> str:

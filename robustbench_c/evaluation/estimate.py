@@ -56,7 +56,7 @@ SAMPLES = 64
 _PROBES = 300
 """Passes on 64 samples that the diagnosis of attacks takes, most of them without a gradient."""
 _PICTURES = 1.5
-"""Seconds to draw a run's pictures."""
+"""Seconds to draw pictures of a run on images."""
 _DRAWING = 96 << 20
 """Bytes that what draws them takes."""
 _FILES = 0.2
@@ -267,6 +267,6 @@ def _begin(
         threat.to(target),
         classifier,
         precise,
-        seconds + _PICTURES + _FILES,
+        seconds + _FILES + (_PICTURES if dataset.x.dim() == 4 else 0.0),
         memory.peak(target) + (0 if target.type == "cuda" else _DRAWING),
     )

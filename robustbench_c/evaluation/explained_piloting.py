@@ -21,7 +21,7 @@ from certify.steepness import Steepness
 from robustbench_c.evaluation.explained_config import TILE, ExplainConfig
 from robustbench_c.evaluation.explained_proving import Boxes
 from robustbench_c.evaluation.explained_task import runner_up
-from robustbench_c.evaluation.piloting import CHUNKS, LOOK, heavy_tail
+from robustbench_c.evaluation.piloting import CHUNKS, LOOK, SLOW, heavy_tail
 
 _SUBPROBLEMS = 4
 """Of a sample and logit, that local Lipschitz constants are tried on."""
@@ -67,22 +67,25 @@ class ExplainedPilot:
         """Add the clean explanations: in float32 and in float64, for the judge and for proofs."""
         rows = self._some(TILE)
         other = None if self.other is None else self.other[rows]
-        began = time.perf_counter()
-        explain(self.model, self.x[rows], self.target[rows], self.config.explanation, other)
-        self._add((time.perf_counter() - began) * _CLEAN / TILE)
+        for _ in range(2):  # the first time takes more
+            began = time.perf_counter()
+            explain(self.model, self.x[rows], self.target[rows], self.config.explanation, other)
+            seconds = time.perf_counter() - began
+        self._add(seconds * _CLEAN / TILE)
 
     def attack(self, config: ExplanationAttackConfig) -> None:
         """Add the attack."""
         rows = self._some(TILE if self.config.budget is None else 8)
-        began = time.perf_counter()
-        self._bend(rows, replace(config, steps=1, restarts=1))
-        once = time.perf_counter() - began
+        for _ in range(2):
+            began = time.perf_counter()
+            self._bend(rows, replace(config, steps=1, restarts=1))
+            once = time.perf_counter() - began
         more = max(2, min(config.steps, int(LOOK / max(once, 1e-4))))
         began = time.perf_counter()
         found = self._bend(rows, replace(config, steps=more, restarts=1))
         step = max(0.0, time.perf_counter() - began - once) / (more - 1)
         each = config.restarts * (once + step * (config.steps - 1)) / len(rows)
-        kept = (int((~found).sum()) + 0.5) / (len(found) + 1) if config.stop else 1.0
+        kept = (int((~found).sum()) + 0.1) / (len(found) + 0.2) if config.stop else 1.0
         self._add(each * kept, each)
 
     def _bend(self, rows: Tensor, config: ExplanationAttackConfig) -> Tensor:
@@ -144,7 +147,7 @@ class ExplainedPilot:
 
     def _timed(self, work: Callable[[Tensor], None]) -> float:
         """Seconds that a sample takes, together with as many as a look has time for."""
-        count = 1
+        count, warm = 1, False
         while True:
             before = memory.in_use(self.x.device)
             memory.reset_peak(self.x.device)
@@ -154,6 +157,9 @@ class ExplainedPilot:
             grown = max(0, memory.peak(self.x.device) - before)
             whole = min(grown * TILE // count, max(grown, CHUNKS))
             self.memory = max(self.memory, before + whole)
+            if not warm and seconds < SLOW:
+                warm = True
+                continue
             more = min(TILE, int(count * LOOK / max(seconds, 1e-6)))
             if more < 2 * count:
                 return seconds / count

@@ -28,6 +28,8 @@ from robustbench_c.evaluation.threats import searched
 
 LOOK = 0.3
 """Seconds that one look at a step may take, if one sample takes no longer."""
+SLOW = 1.0
+"""Seconds beyond which a look is not repeated, though a first one takes more than others."""
 CHUNKS = 400 << 20
 """Memory of bounds beyond which they are cut into chunks."""
 _PASSES = 24
@@ -237,7 +239,7 @@ class Pilot:
         Returns:
             Seconds of a sample, and how often as much the whole budget takes, likely and at most.
         """
-        count, seconds, growth = 1, 0.0, (1.0, 1.0)
+        count, growth, warm = 1, (1.0, 1.0), proof.method == "complete"
         while True:
             unique = self.rows[:count]
             rows = self.rows[torch.arange(count, device=self.rows.device) % len(self.rows)]
@@ -255,6 +257,9 @@ class Pilot:
             )
             seconds = time.perf_counter() - began
             self._remember(before, proof.tile / count)
+            if not warm and seconds < SLOW:  # the first time takes more
+                warm = True
+                continue
             more = min(proof.tile, int(count * LOOK / max(seconds, 1e-6)))
             if more < 2 * count:
                 break
@@ -277,10 +282,10 @@ class Pilot:
     def _settle(self, done: Tensor) -> float:
         """Take out open samples: of the first of them, those that are done; returns what is kept.
 
-        Of few samples nothing is sure: half a sample more of either kind is added.
+        Of few samples nothing is sure: a tenth of a sample more of either kind is added.
         """
         known = len(done)
-        kept = (int((~done).sum()) + 0.5) / (known + 1)
+        kept = (int((~done).sum()) + 0.1) / (known + 0.2)
         self.open *= kept
         rows = torch.cat([self.rows[:known][~done], self.rows[known:]])
         if len(rows):

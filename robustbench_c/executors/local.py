@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -38,16 +39,18 @@ def beside(work: Work, workers: int, ended: list[Ended], say: Say) -> Iterator[N
         work: The command.
         workers: Processes in all.
         ended: How the others ended is put here.
-        say: Told when one fails: the others do its work.
+        say: Told when one fails or is killed: the others do its work.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     os.environ.setdefault(THREADS, str(max(1, (cores or 1) // workers)))
     given = dict(os.environ)
     os.environ.update(environment_of(1, work.arguments, given))
     others = [_start(work, i, workers, given) for i in range(2, workers + 1)]
+    stopped = False
     try:
         yield
     except BaseException:
+        stopped = True
         for process, _ in others:
             process.terminate()
         raise
@@ -59,7 +62,14 @@ def beside(work: Work, workers: int, ended: list[Ended], say: Say) -> Iterator[N
             ended.append(Ended(number, code, lines[-1] if lines else "no message"))
             if code > 0:
                 say(f"worker {number} ended with code {code}: {ended[-1].message}")
+            elif code < 0 and not (stopped and -code in (signal.SIGTERM, signal.SIGINT)):
+                say(f"worker {number} was killed by {_signal(-code)}")
             log.close()
+
+
+def _signal(number: int) -> str:
+    known = {each.value: each.name for each in signal.Signals}
+    return known.get(number, f"signal {number}")
 
 
 def _start(

@@ -7,14 +7,20 @@ from pathlib import Path
 
 from leaderboards.errors import one_line
 from robustbench_c.errors import RunError
+from robustbench_c.suites.job import TRAINED
 
 _Sign = tuple[int, int, int]
 
 
 class Files:
-    """What this worker knows of the files of its jobs: models stay in memory, files may change."""
+    """What this worker knows of the files of its jobs: models stay in memory, files may change.
 
-    def __init__(self) -> None:
+    Args:
+        out: Folder of the suite: where the files lie whose names begin with `trained:`.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self._out = out
         self._known: dict[str, tuple[_Sign, str]] = {}
         self._expected: dict[str, str] = {}
 
@@ -35,10 +41,12 @@ class Files:
             RunError: It cannot be read, or has changed.
         """
         try:
-            status = Path(path).stat()
+            made = path.removeprefix(TRAINED)
+            place = Path(path) if made == path else self._out / made
+            status = place.stat()
             sign = (status.st_mtime_ns, status.st_size, status.st_ino)
             if path not in self._known or self._known[path][0] != sign:
-                with Path(path).open("rb") as file:
+                with place.open("rb") as file:
                     self._known[path] = sign, hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise RunError(f"cannot read {one_line(path)}: {error.strerror}") from error

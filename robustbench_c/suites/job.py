@@ -30,12 +30,14 @@ class Job:
         arguments: `--option=value`, without where the results go.
         files: Files among the values, by path: what the job was begun with must not change.
         name: Of the model that a job trains.
+        threads: CPU threads: results are those of one number of them.
     """
 
     command: str
     arguments: tuple[str, ...]
     files: tuple[str, ...] = ()
     name: str | None = None
+    threads: int = 1
 
     @property
     def program(self) -> str:
@@ -45,7 +47,7 @@ class Job:
     @property
     def id(self) -> str:
         """Short hash of what it does."""
-        return sha256_json([self.command, *self.arguments])[:16]
+        return sha256_json([self.command, self.threads, *self.arguments])[:16]
 
     @property
     def trains(self) -> bool:
@@ -56,6 +58,17 @@ class Job:
     def folder(self) -> str:
         """Of a model that is trained: where, below the folder of the suite."""
         return f"{MODELS}/{self.name}-{self.id[:8]}"
+
+    @property
+    def made(self) -> tuple[str, str]:
+        """Of a model that is trained: its weights and its card, below the folder of the suite."""
+        return f"{self.folder}/{self.name}.safetensors", f"{self.folder}/{self.name}.json"
+
+    @property
+    def asks_for(self) -> str | None:
+        """Name of the model of another job that it is about; None if it is about none."""
+        sign = f"--model={TRAINED}"
+        return next((w.removeprefix(sign) for w in self.arguments if w.startswith(sign)), None)
 
     def __str__(self) -> str:
         return shlex.join([self.program, *self.arguments])

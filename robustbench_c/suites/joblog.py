@@ -6,18 +6,27 @@ import secrets
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from leaderboards.canonical import sha256_json
 from leaderboards.errors import RecordError
 from leaderboards.files import atomic_write_bytes, list_folder, make_folder, read_bytes
 from leaderboards.manifest import explain
+from leaderboards.store import RunStore
 from leaderboards.strict_json import check_json
+from leaderboards.summary import summarise
 from robustbench_c.errors import RunError
 from robustbench_c.leases import Leases
-from robustbench_c.suites.job import Job
+from robustbench_c.suites.job import MODELS, Job
 
 FOLDER = "jobs"
 _PLAN = ".plan"
@@ -55,6 +64,12 @@ class JobRecord(BaseModel):
     """When it ended."""
     attempt: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}$")]
     """Tells one attempt from another."""
+
+    @model_validator(mode="after")
+    def _told(self) -> Self:
+        if self.state == "done" and self.result is None:
+            raise ValueError("a job that is done has a result")
+        return self
 
 
 class _PlannedJob(BaseModel):
@@ -146,6 +161,21 @@ class JobLog:
             raise RunError(f"{path} is no record of a job: {explain(error)}; remove it") from error
         except RecordError as error:
             raise RunError(f"{path} is no record of a job: {error}; remove it") from error
+
+    def holds(self, record: JobRecord) -> bool:
+        """Whether what a job is said to have made is there, and whole.
+
+        A record of a job is no more than a word: folders are removed, shards get lost.
+        """
+        if record.state != "done" or record.result is None:
+            return False
+        folder = self.folder.parent / record.result
+        if record.result.startswith(f"{MODELS}/"):
+            return any(card.with_suffix(".safetensors").exists() for card in folder.glob("*.json"))
+        try:
+            return summarise(RunStore.open(folder)).complete
+        except RecordError:
+            return False
 
     def write(self, job: Job, record: JobRecord) -> None:
         """Write down what became of a job.

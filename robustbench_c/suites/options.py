@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -19,7 +19,6 @@ _NEVER = (
     *("out", "workers_", "shard", "overwrite", "resume", "as_json", "list_", "version", "help"),
     *("suite_", "only", "plan_", "executor", "slurm", "no_wait"),
     *("property_", "instances", "reference", "timeout"),
-    *MACHINE,
 )
 """Parameters that are no part of a job."""
 
@@ -39,6 +38,7 @@ class Options:
     by_key: Mapping[str, tuple[bool, bool]]
     of_machine: frozenset[str]
     command: Any
+    _known: set[str] = field(default_factory=set)
 
     def __contains__(self, key: object) -> bool:
         return key in self.by_key
@@ -63,21 +63,26 @@ class Options:
         for each in values:
             if isinstance(each, bool) or not isinstance(each, str | int | float) or each == "":
                 raise UsageError(f"'{key}' cannot be {one_line(repr(each))}")
+            if not str(each).isprintable():
+                raise UsageError(f"'{key}' holds what cannot be seen: {one_line(repr(each))}")
         return [f"--{key}={each}" for each in values]
 
-    def check(self, words: list[str]) -> None:
-        """Let the command read a command line, and do nothing.
+    def check(self, word: str) -> None:
+        """Let the command read a word of a command line, and do nothing.
 
         Raises:
             UsageError: It would refuse it.
         """
+        if word in self._known:
+            return
         try:
-            self.command.make_context(self.program, list(words)).close()
+            self.command.make_context(self.program, [word]).close()
         except Exception as error:
             describe = getattr(error, "format_message", None)
             if describe is None:
                 raise
             raise UsageError(one_line(describe())) from error
+        self._known.add(word)
 
 
 @cache
@@ -86,10 +91,12 @@ def options_of(program: str) -> Options:
     found: dict[str, tuple[bool, bool]] = {}
     machine: set[str] = set()
     command: Any = typer.main.get_command(app_of(program))
+    # the batch size of a training is one of its settings
+    own = [name for name in MACHINE if (program, name) != ("robust-train", "batch_size")]
     for option in command.params:
         names = [name.removeprefix("--") for name in option.opts if name.startswith("--")]
-        if option.name not in _NEVER and names:
+        if names and option.name not in (*_NEVER, *own):
             found[names[0]] = (bool(option.is_flag), bool(option.multiple))
-        elif option.name in MACHINE:
+        elif names and option.name in own:
             machine.add(names[0])
     return Options(program, found, frozenset(machine), command)

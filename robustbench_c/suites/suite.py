@@ -2,7 +2,7 @@
 
     name = "mine"
 
-    [defaults]
+    [defaults]           # of the tables that evaluate
     samples = 200
 
     [[runs]]
@@ -25,7 +25,7 @@ import itertools
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any
@@ -38,14 +38,16 @@ from robustbench_c import zoo
 from robustbench_c.cli.attacks import check_attack
 from robustbench_c.errors import UsageError, did_you_mean
 from robustbench_c.files import read_toml
-from robustbench_c.suites.job import PROGRAMS, TRAINED, Job
+from robustbench_c.suites.job import PROGRAMS, Job
 from robustbench_c.suites.options import Options, options_of
 
 _FOLDER = Path(__file__).parent
 _MOST_JOBS = 10_000
+_EVALUATE = ("eval", "corrupt", "smooth")
+"""Commands that the defaults of a suite are for."""
 _OF_SUITE = ("command", "except")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_FILES = ("model", "data", "recipe", "protocol")
+_FILES = ("model", "data", "recipe", "protocol", "start")
 """Options whose values can be files."""
 
 
@@ -104,7 +106,10 @@ def load_suite(name_or_path: str) -> Suite:
     if name_or_path in known_suites():
         path = _FOLDER / f"{name_or_path}.toml"
     elif path.suffix != ".toml":
-        raise UsageError(f"no suite '{shown}'; {did_you_mean(name_or_path, known_suites())}")
+        hint = did_you_mean(name_or_path, known_suites())
+        if _is_file(name_or_path):
+            hint = "a suite's file ends in .toml"
+        raise UsageError(f"no suite '{shown}'; {hint}")
     try:
         found = _File.model_validate(read_toml(path, "suite"))
     except ValidationError as error:
@@ -122,33 +127,32 @@ def _all_jobs(suite: _File) -> Iterator[Job]:
     made = 0
     for number, table in enumerate(suite.runs, 1):
         try:
-            for job in _jobs(suite.defaults, table):
+            for job in _jobs(suite, table):
                 made += 1
                 if job.id not in seen:
                     seen.add(job.id)
                     yield job
-                if made > _MOST_JOBS:
-                    raise UsageError(f"more than {_MOST_JOBS} jobs")
+                _check_number(made)
         except UsageError as error:
             raise UsageError(f"run {number}: {error}") from error
 
 
-def _jobs(defaults: Mapping[str, Any], table: Mapping[str, Any]) -> Iterator[Job]:
+def _jobs(suite: _File, table: Mapping[str, Any]) -> Iterator[Job]:
     command = table.get("command", "eval")
     if not isinstance(command, str) or command not in PROGRAMS:
         raise UsageError(f"no command {one_line(repr(command))}; known: {', '.join(PROGRAMS)}")
     known = options_of(PROGRAMS[command])
-    settings = {key: value for key, value in defaults.items() if key in known.by_key} | {
+    for key in suite.defaults:
+        if not any(key in options_of(PROGRAMS[each]) for each in _EVALUATE):
+            raise UsageError(f"defaults: {options_of(PROGRAMS['eval']).unknown(key)}")
+    own = suite.defaults if command in _EVALUATE else {}
+    settings = {key: value for key, value in own.items() if key in known} | {
         key: value for key, value in table.items() if key not in _OF_SUITE
     }
-    for key in defaults:
-        if key not in known.by_key and not any(key in options_of(p) for p in PROGRAMS.values()):
-            raise UsageError(f"defaults: {known.unknown(key)}")
     left_out = table.get("except", [])
-    for chosen in _alternatives(
-        settings, known, left_out if isinstance(left_out, list) else [left_out]
-    ):
-        yield _job(command, known, chosen)
+    patterns = left_out if isinstance(left_out, list) else [left_out]
+    for chosen in _alternatives(settings, known, patterns):
+        yield replace(_job(command, known, chosen), threads=suite.threads)
 
 
 def _alternatives(
@@ -158,13 +162,15 @@ def _alternatives(
     axes: list[list[dict[str, Any]]] = []
     for key, value in settings.items():
         if isinstance(value, list) and value and all(isinstance(each, dict) for each in value):
-            axes.append([a for each in value for a in _alternatives(each, known, left_out)])
+            axes.append(several := [])
+            for each in value:
+                several += _alternatives(each, known, left_out)
+                _check_number(len(several))
         elif key not in known:
             raise UsageError(known.unknown(key))
         else:
             axes.append([{key: each} for each in _choices(key, value, left_out)])
-    if math.prod(map(len, axes)) > _MOST_JOBS:
-        raise UsageError(f"more than {_MOST_JOBS} jobs")
+    _check_number(math.prod(map(len, axes)))
     found = []
     for parts in itertools.product(*axes):
         found.append(merged := dict(parts[0]) if parts else {})
@@ -173,6 +179,11 @@ def _alternatives(
                 raise UsageError(f"'{one_line(min(twice))}' is set twice")
             merged |= part
     return found
+
+
+def _check_number(jobs: int) -> None:
+    if jobs > _MOST_JOBS:
+        raise UsageError(f"more than {_MOST_JOBS} jobs")
 
 
 def _choices(key: str, value: object, left_out: Sequence[object]) -> list[object]:
@@ -199,7 +210,8 @@ def _choices(key: str, value: object, left_out: Sequence[object]) -> list[object
 
 def _job(command: str, known: Options, chosen: Mapping[str, Any]) -> Job:
     words = [word for key, value in chosen.items() for word in known.words(key, value)]
-    known.check(words)
+    for word in words:
+        known.check(word)
     texts = {key: value for key in _FILES if isinstance(value := chosen.get(key), str)}
     if "model" in texts:
         _check_model(texts["model"])
@@ -210,7 +222,19 @@ def _job(command: str, known: Options, chosen: Mapping[str, Any]) -> Job:
         name = chosen.get("name")
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise UsageError("give what is trained a 'name' of letters, digits, '.', '_' and '-'")
-    return Job(command, tuple(words), tuple(filter(_is_file, texts.values())), name)
+    return Job(command, tuple(words), tuple(_files(texts)), name)
+
+
+def _files(texts: Mapping[str, str]) -> Iterator[str]:
+    """The files among the values of options, and what belongs to them."""
+    for key, text in texts.items():
+        whole, code = Path(text), text.rpartition(":")[0]
+        if _is_file(text):
+            yield text
+            if key in ("model", "start") and _is_file(card := str(whole.with_suffix(".json"))):
+                yield card
+        elif key == "model" and _is_file(code):  # file.py:factory
+            yield code
 
 
 def _check_model(name: str) -> None:
@@ -224,10 +248,8 @@ def _check_trained(jobs: tuple[Job, ...]) -> None:
     if twice := next((name for name in trained if trained.count(name) > 1), None):
         raise UsageError(f"two jobs train a model of the name '{twice}'")
     for job in jobs:
-        for word in job.arguments:
-            asked = word.removeprefix(f"--model={TRAINED}")
-            if asked != word and asked not in trained:
-                raise UsageError(f"no job trains a model of the name '{one_line(asked)}'")
+        if job.asks_for is not None and job.asks_for not in trained:
+            raise UsageError(f"no job trains a model of the name '{one_line(job.asks_for)}'")
 
 
 def _is_file(text: str) -> bool:

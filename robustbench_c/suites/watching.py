@@ -110,7 +110,9 @@ def _job(log: JobLog, job: str, command: str, held: dict[str, Holder]) -> JobSta
     elif record is None:
         stage = "left"
     else:
-        stage = "interrupted" if record.state == "begun" else record.state
+        stage = "failed" if record.state == "failed" else "interrupted"
+        if log.holds(record):
+            stage = "done"
     ended: JobRecord | None = record if stage in ("done", "failed") else None
     since = holder.since if holder is not None else None
     return JobState(

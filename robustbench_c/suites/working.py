@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from leaderboards.errors import one_line
 from robustbench_c.memory import peak_memory
 from robustbench_c.suites.files import Files
-from robustbench_c.suites.job import Job
+from robustbench_c.suites.job import TRAINED, Job
 from robustbench_c.suites.joblog import JobLog, JobRecord, new_attempt, now
 
 Execute = Callable[[Job], str]
@@ -33,17 +33,26 @@ class Worker:
         execute: Does one.
         describe: Says what an error means: a job that fails does not stop the others.
         say: Told which job is begun, and what failed.
+        trained: The jobs that train models which these are about.
 
     Raises:
         RunError: A file that a job was begun with has changed.
     """
 
     def __init__(
-        self, jobs: Sequence[Job], log: JobLog, execute: Execute, describe: Describe, say: Say
+        self,
+        jobs: Sequence[Job],
+        log: JobLog,
+        execute: Execute,
+        describe: Describe,
+        say: Say,
+        trained: Sequence[Job] = (),
     ) -> None:
-        self._jobs, self._log, self._files = jobs, log, Files()
+        self._jobs, self._log, self._files = jobs, log, Files(log.folder.parent)
         self._execute, self._describe, self._say = execute, describe, say
         self._tried: dict[str, str] = {}
+        self._whole: set[str] = set()
+        self._trained = {job.name: job for job in trained}
         log.prepare()
         log.plan(jobs)
         for job in jobs:
@@ -90,15 +99,35 @@ class Worker:
         return True
 
     def _has_ended(self, job: Job) -> bool:
+        """Whether a job needs no worker any more: what it made is there, or it has failed."""
+        if job.id in self._whole:
+            return True
         record = self._log.read(job.id)
-        if record is None or record.state == "begun":
+        if record is None or record.state == "begun" or record.command != str(job):
             return False
-        return record.state == "done" or record.attempt != self._tried.get(job.id)
+        if record.state == "failed":
+            return record.attempt != self._tried.get(job.id)
+        if self._log.holds(record):
+            self._whole.add(job.id)
+        return job.id in self._whole
+
+    def _files_of(self, job: Job) -> tuple[str, ...]:
+        """The files that a job reads, and those that a training made."""
+        source = job if job.trains else self._trained.get(job.asks_for or "")
+        made = () if source is None else tuple(f"{TRAINED}{path}" for path in source.made)
+        out = self._log.folder.parent
+        there = (name for name in made if (out / name.removeprefix(TRAINED)).exists())
+        return (*job.files, *there)
 
     def _check(self, job: Job, record: JobRecord) -> None:
+        """Refuse a job whose files are others than those that it was begun with."""
+        known = self._files_of(job)
         for path, sha256 in record.files.items():
-            if path in job.files:
+            if path in known:
                 self._files.expect(path, sha256)
+
+    def _hashes(self, job: Job) -> dict[str, str]:
+        return {path: self._files.sha256(path) for path in self._files_of(job)}
 
     def _do(self, job: Job, mine: bool) -> None:
         place = f"[{self._jobs.index(job) + 1}/{len(self._jobs)}]"
@@ -106,33 +135,29 @@ class Worker:
         if (record := self._log.read(job.id)) is not None:
             self._check(job, record)
         begun = JobRecord(
-            command=str(job),
-            state="begun",
-            files={path: self._files.sha256(path) for path in job.files},
-            attempt=new_attempt(),
+            command=str(job), state="begun", files=self._hashes(job), attempt=new_attempt()
         )
         if mine:
             self._log.write(job, begun)
         started = time.monotonic()
         changes: dict[str, object]
         try:
-            changes = {"state": "done", "result": self._execute(job)}
+            changes = {"state": "done", "result": self._execute(job), "files": self._hashes(job)}
         except Exception as error:
             shown = self._describe(error)
             if shown is None:
                 raise
-            changes = {
-                "state": "failed",
-                "error": one_line(shown[0], 2000),
-                "exit_code": shown[1],
-            }
-            self._say(f"{place} failed ({shown[1]}): {changes['error']}")
+            self._hashes(job)  # what has changed is refused, whatever came of it
+            line = one_line(shown[0], 2000)
+            changes = {"state": "failed", "error": line, "exit_code": shown[1]}
+            self._say(f"{place} failed ({shown[1]}): {line}")
         finally:
             gc.collect()
-        if mine or not self._has_ended(job):
-            changes |= {
-                "seconds": round(time.monotonic() - started, 2),
-                "peak_bytes": peak_memory(),
-                "ended": now(),
-            }
-            self._log.write(job, begun.model_copy(update=changes))
+        if self._has_ended(job) or (not mine and changes["state"] == "failed"):
+            return  # another has written down what came of it, or will
+        changes |= {
+            "seconds": round(time.monotonic() - started, 2),
+            "peak_bytes": peak_memory(),
+            "ended": now(),
+        }
+        self._log.write(job, begun.model_copy(update=changes))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -127,6 +127,7 @@ def fit_federated(
     identity: Mapping[str, Any] | None = None,
     title: str = "Training",
     progress: Progress | None = None,
+    check: Callable[[], None] = lambda: None,
 ) -> FitResult:
     """Train `model` in place over simulated clients, `federation.local_epochs` in each round.
 
@@ -147,6 +148,7 @@ def fit_federated(
         identity: What else the weights depend on.
         title: Names the training in the plot.
         progress: Is told of each client's steps.
+        check: As for `fit`.
 
     Raises:
         HarnessError: As `fit`; also a moving average, or an epoch to be chosen, which have no
@@ -181,6 +183,7 @@ def fit_federated(
         epochs = range(first, first + local)
         found = _train_round(model, clients, objective, epochs, _Turns(progress))
         rows.append(_measure_round(model, clients, found, attack))
+        check()
         save_checkpoint(folder, _state(about, model, rows))
         write_log(folder, rows)
         progress.epoch(rows[-1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -64,6 +64,7 @@ def fit(
     identity: Mapping[str, Any] | None = None,
     title: str = "Training",
     progress: Progress | None = None,
+    check: Callable[[], None] = lambda: None,
 ) -> FitResult:
     """Train `model` in place, with a checkpoint and a log row after each epoch, and curves.
 
@@ -88,6 +89,7 @@ def fit(
             objective's name and settings): a checkpoint of another identity is refused.
         title: Names the training in the plot.
         progress: Is told of each step.
+        check: Called before each checkpoint; raises where this process may not write any more.
 
     Returns:
         The trained model and the log.
@@ -130,6 +132,7 @@ def fit(
     for epoch in range(len(trainer.rows) + 1, config.epochs + 1):
         with seeded_modules(derive(config.seed, "modules", epoch), device):
             row = trainer.epoch(epoch)
+        check()
         save_checkpoint(folder, trainer.checkpoint(whole))
         write_log(folder, trainer.rows, trainer.sparsifier.history)
         if time.perf_counter() - drawn > _REDRAW_SECONDS:

@@ -100,10 +100,11 @@ def run(
         ibp_initialisation(model, generator(recipe.train.seed, "weights"))
     if start is not None:
         _begin_at(model, start, recipe)
-    with alone_in(folder):
+    watcher = progress or Progress()
+    with alone_in(folder, watcher.note) as check:
         _claim(folder, recipe.name, resume, overwrite)
-        if small is not None and progress is not None:
-            progress.note(f"notice: {small}")
+        if small is not None:
+            watcher.note(f"notice: {small}")
         later = {"federated"} if recipe.federated is None else set()
         trainer: Callable[..., FitResult]
         if recipe.federated is None:
@@ -128,7 +129,8 @@ def run(
                     "start": start.sha256 if start else None,
                 },
                 title=recipe.name,
-                progress=progress,
+                progress=watcher,
+                check=check,
             )
         except torch.cuda.OutOfMemoryError as error:
             raise ModelError(f"out of memory on {where}: lower the batch size") from error
@@ -138,6 +140,7 @@ def run(
             test = datasets.load(recipe.data, split="test", data_dir=data_dir)
             measured = _measure(result.model, test, folder / f"{recipe.name}.safetensors", where)
         found = {"clean_accuracy": measured, "cost": _cost(result.rows, start, where)}
+        check()
         zoo.save(result.model, draft.model_copy(update=found), folder)
         (folder / CHECKPOINT).unlink(missing_ok=True)
     weights = folder / f"{recipe.name}.safetensors"

@@ -99,6 +99,7 @@ class Nursery:
     def close(self) -> None:
         assert self._process.stdin is not None
         self._process.stdin.close()
+        self._process.kill()  # takes its time to end by itself
         self._process.wait(30)
 
 

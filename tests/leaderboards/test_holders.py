@@ -68,3 +68,14 @@ def test_leases_elsewhere_are_not_followed(tmp_path: Path) -> None:
     (run / "leases").symlink_to(other)
     with pytest.raises(RecordError, match="leads out of the record"):
         holders(run)
+
+
+def test_a_process_of_another_container_is_not_judged_by_its_number() -> None:
+    """Containers may share the machine, its boot and a host's name, and count from 1 each."""
+    me = process(os.getpid())
+    assert has_ended(me) is False
+    other = {**me, "started": "1"}
+    assert has_ended(other) is True
+    assert has_ended({**other, "namespace": "pid:[1]"}) is None
+    del other["namespace"]  # of an earlier version
+    assert has_ended(other) is True

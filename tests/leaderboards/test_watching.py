@@ -13,9 +13,11 @@ import pytest
 from record_makers import CROWN, PGD, a_frame, a_manifest, a_row  # type: ignore[import-not-found]
 from run_makers import write_run  # type: ignore[import-not-found]
 
+from leaderboards import watching
 from leaderboards.holders import AGE, process
 from leaderboards.store import RunStore
-from leaderboards.watching import wall_seconds, watch
+from leaderboards.summary import Summary, summarise
+from leaderboards.watching import most_at_once, wall_seconds, watch
 from leaderboards.worklog import read_logs
 
 BEGUN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -143,4 +145,16 @@ def test_time_in_which_anybody_was_at_it(store: RunStore) -> None:
     log(store.folder, "b", *[SHARD] * 5, pid=8)
     later = log(store.folder, "c", *[SHARD] * 3, pid=9)
     later.write_text(later.read_text().replace("T03:", "T05:"))
-    assert wall_seconds(read_logs(store.folder)) == 9 + 3
+    logs = read_logs(store.folder)
+    assert (wall_seconds(logs), most_at_once(logs)) == (9 + 3, 2)  # the last began on its own
+
+
+def test_shards_and_samples_are_of_one_look(store: RunStore, monkeypatch: Any) -> None:
+    def late(there: RunStore) -> Summary:
+        found = summarise(there)
+        store.write_shard("crown", a_frame(a_row(3, "certified")))  # another worker's, meanwhile
+        return found
+
+    monkeypatch.setattr(watching, "summarise", late)
+    crown = watch(store).steps[2]
+    assert (crown.shards, crown.samples) == (0, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ import time
 import pytest
 
 from leaderboards.errors import RecordError
+from leaderboards.holders import process
 from robustbench_c.leases import Leases
 
 NAME = "00000000-00000009-0123456789abcdef.parquet"
@@ -102,9 +104,71 @@ def test_that_of_another_machine_is_free_when_nobody_touches_it(tmp_path, lease,
             assert mine == (pause > 0)
 
 
+ODD = {
+    "folder": lambda path: (path.mkdir(), (path / "file").write_text("x")),
+    "pipe": os.mkfifo,
+    "link to nowhere": lambda path: path.symlink_to(path.with_name("nowhere")),
+    "link to a lease": lambda path: (
+        path.with_name("other").write_text("{}"),
+        path.symlink_to(path.with_name("other")),
+    ),
+    "long": lambda path: path.write_text(" " * 5000),
+}
+
+
+@pytest.mark.parametrize("make", ODD.values(), ids=ODD)
+def test_what_is_no_lease_is_free_when_nobody_touches_it(tmp_path, lease, make):
+    lease.parent.mkdir(parents=True)
+    make(lease)
+    leases = Leases(tmp_path, age=0.05)
+    for pause in (0.0, 0.06):
+        time.sleep(pause)
+        with leases.claim("pgd", NAME) as mine:
+            assert mine == (pause > 0)
+    assert not os.path.lexists(lease)
+
+
+def test_that_of_a_stopped_process_is_free_and_it_knows_when_it_wakes(tmp_path, lease):
+    stopped, other = Leases(tmp_path, age=1e9), Leases(tmp_path, age=0.05)
+    with stopped.claim("pgd", NAME):  # it lives, and does not touch it
+        assert stopped.holds("pgd", NAME)
+        for pause in (0.0, 0.06):
+            time.sleep(pause)
+            with other.claim("pgd", NAME) as mine:
+                assert mine == (pause > 0)
+                assert stopped.holds("pgd", NAME) != mine
+        assert not stopped.holds("pgd", NAME)
+    assert not lease.exists()
+
+
+def test_one_that_lost_its_lease_touches_that_of_nobody_else(tmp_path, lease):
+    with Leases(tmp_path, age=0.04).claim("pgd", NAME):
+        lease.write_text(json.dumps({"token": "other"}))
+        os.utime(lease, (1, 1))
+        time.sleep(0.05)
+        assert lease.stat().st_mtime == 1
+    assert lease.exists()
+
+
+def test_one_that_cannot_be_removed_is_an_error(tmp_path, lease, monkeypatch):
+    lease.parent.mkdir(parents=True)
+    lease.write_text(json.dumps(process(os.getpid()) | {"started": "1"}))
+
+    def refuse(*_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(type(lease), "rename", refuse)
+    with (
+        pytest.raises(RecordError, match=r"cannot remove .*: Read-only file system"),
+        Leases(tmp_path).claim("pgd", NAME),
+    ):
+        pass
+
+
 def test_it_is_touched_while_its_owner_works(tmp_path, lease):
     with Leases(tmp_path, age=0.2).claim("pgd", NAME):
-        lease.write_text(json.dumps({"host": "elsewhere"}))
+        owner = json.loads(lease.read_text())
+        lease.write_text(json.dumps(owner | {"host": "elsewhere"}))
         before = lease.stat().st_mtime_ns
         time.sleep(0.15)
         assert lease.stat().st_mtime_ns > before

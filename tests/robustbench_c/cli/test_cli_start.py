@@ -44,6 +44,7 @@ MAIN = "from robustbench_c.cli.{} import main; main()"
         ("evaluate", (), 2),
         ("evaluate", ("--model", "m", "--attack", "none"), 2),
         ("evaluate", ("--model", "m", "--batch-size", "0"), 2),
+        ("evaluate", ("--model", "m", "--max-memory", "2X"), 2),
         ("corrupt", ("--help",), 0),
         ("corrupt", ("--model", "m", "--kinds", "fogg"), 2),
         ("runs", ("--help",), 0),

@@ -59,6 +59,16 @@ def test_a_suite_trains_and_evaluates(command, small, tmp_path):
     assert (shown.code, shown.err) == (0, "")
     plan = command("robust-eval", "--suite", small, "--out", out, "--plan")
     assert "3 jobs, 3 of them done" in plan.out
+    shard = next(runs[0].glob("shards/pgd/*.parquet"))
+    content = shard.read_bytes()
+    shard.unlink()
+    plan = command("robust-eval", "--suite", small, "--out", out, "--plan", "--device", "cpu")
+    assert "3 jobs, 2 of them done" in plan.out
+    alone = command(
+        *("robust-eval", "--suite", small, "--out", out, "--device", "cpu", "--only", "eval")
+    )
+    assert alone.code == 0, alone.err
+    assert len(shard.read_bytes()) == pytest.approx(len(content), rel=0.1)
 
 
 def test_jobs_that_fail_are_told(command, tmp_path):
@@ -80,8 +90,8 @@ def test_jobs_that_fail_are_told(command, tmp_path):
     ("given", "words"),
     [
         (("--suite", "zo"), "did you mean 'zoo'"),
-        (("--suite", "zoo", "--eps", "0.1"), "--eps is set by the suite: leave it out"),
-        (("--suite", "zoo", "--model", "x"), "--model is set by the suite"),
+        (("--suite", "zoo", "--eps", "0.1"), "--eps does not go with --suite: leave it out"),
+        (("--suite", "zoo", "--model", "x"), "--model does not go with --suite"),
         (("--suite", "zoo", "--only", "nothing"), "no job of the suite 'zoo' has 'nothing'"),
         (("--suite", "zoo", "--executor", "cloud"), "no executor 'cloud'"),
         (("--suite", "zoo", "--executor", "inline", "--workers", "2"), "inline is one worker"),
@@ -107,7 +117,7 @@ def test_the_plan_of_a_suite(command, small, tmp_path):
     out = tmp_path / "runs"
     ended = command("robust-eval", "--suite", small, "--out", out, "--device", "cpu", "--plan")
     assert ended.code == 0, ended.err
-    assert "notice: 'tiny' is not trained yet" in ended.err
+    assert "notice: 'tiny' is not trained, by another job" in ended.err
     assert "suite small: 3 jobs, 0 of them done" in ended.out
     assert "1 more could not be tried" in ended.out
     rows = [line.split() for line in ended.out.splitlines()]

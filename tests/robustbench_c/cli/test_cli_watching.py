@@ -44,6 +44,15 @@ def test_a_run_at_work(robust_runs, run):
     assert "\x1b" not in ended.out
 
 
+def test_a_flood_is_cut_short(robust_runs, run):
+    for i in range(60):
+        (run / "leases" / "ibp" / f"{i}.lease").write_text('{"host": "h", "pid": 1}')
+        (run / "log" / f"z{i}.jsonl").mkdir()
+    lines = [line.strip() for line in robust_runs("status", run).out.splitlines()]
+    assert {"and 42 more workers", "and 40 more problems"} <= set(lines)
+    assert len(lines) < 100
+
+
 def test_json(robust_runs, run):
     told = json.loads(robust_runs("status", run, "--json").out)
     assert (told["run_id"], told["state"]) == (told["summary"]["run_id"], "running")

@@ -31,6 +31,7 @@ def test_every_shard_is_there_with_its_time(run):
     (log,) = read_logs(run.folder).workers
     first, *rest = log.lines
     assert (first.event, first.resumed, first.pid) == ("started", False, os.getpid())
+    assert first.namespace == process(os.getpid())["namespace"]
     assert first.versions["torch"] == run.store.manifest.versions["torch"]
     begun = {line.step: line for line in rest if line.event == "step"}
     assert list(begun) == ["pgd", "ibp"]

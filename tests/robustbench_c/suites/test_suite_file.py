@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from robustbench_c import zoo
@@ -80,6 +82,11 @@ MODEL = '[[runs]]\nmodel = "breast-cancer-mlp"\n'
         (MODEL + "overwrite = true", "no option 'overwrite'"),
         (MODEL + 'command = "rm"', "no command 'rm'; known: eval, corrupt, smooth, train"),
         (MODEL + "command = ['eval']", "no command"),
+        (MODEL + 'data = "\\u001b[31m.csv"', "'data' holds what cannot be seen"),
+        (
+            MODEL + "x = [" + "{ seed = [0, 1] }, " * 5001 + "]",
+            "run 1: more than 10000 jobs",
+        ),
         (MODEL + "eps = []", "'eps' has no value"),
         (MODEL + "eps = true", "'eps' cannot be True"),
         (MODEL + "eps = [[0.1]]", r"'eps' cannot be \[0.1\]"),
@@ -112,13 +119,38 @@ def test_what_is_no_suite(suite, text, words):
     assert "\n" not in str(told.value)
 
 
+def test_a_trainings_batch_size_is_its_own_setting(suite):
+    train = '[[runs]]\ncommand = "train"\nname = "m"\nrecipe = "pgd"\nbatch-size = 16\n'
+    found = suite("[defaults]\neps = 0.1\nsamples = 3\n" + train + MODEL)
+    assert "--batch-size=16" in found.jobs[0].arguments
+    assert "--eps=0.1" not in found.jobs[0].arguments  # defaults are those of evaluations
+    assert "--eps=0.1" in found.jobs[1].arguments
+
+
+def test_the_number_of_threads_is_part_of_a_job(suite):
+    ids = {suite(f"threads = {n}\n{MODEL}").jobs[0].id for n in (1, 2)}
+    assert len(ids) == 2
+
+
+def test_the_files_of_a_job(suite, tmp_path):
+    for name in ("m.safetensors", "m.json", "code.py", "d.csv"):
+        (tmp_path / name).write_text("")
+    model, data = tmp_path / "m.safetensors", tmp_path / "d.csv"
+    text = f"[[runs]]\nmodel = ['{model}', '{tmp_path}/code.py:make']\ndata = '{data}'"
+    found = [{Path(name).name for name in job.files} for job in suite(text).jobs]
+    assert found == [{"m.safetensors", "m.json", "d.csv"}, {"code.py", "d.csv"}]
+
+
 def test_no_such_suite(tmp_path):
+    (tmp_path / "s.tom").write_text("")
+    with pytest.raises(UsageError, match=r"no suite '.*s\.tom'; a suite's file ends in \.toml"):
+        load_suite(str(tmp_path / "s.tom"))
     with pytest.raises(UsageError, match="no suite 'zo'; did you mean 'zoo'"):
         load_suite("zo")
     with pytest.raises(UsageError, match=r"cannot read the suite: .*gone\.toml is missing"):
         load_suite(str(tmp_path / "gone.toml"))
     (tmp_path / "big.toml").write_bytes(b"#" * (2 << 20))
-    with pytest.raises(UsageError, match="more than 1048576 bytes"):
+    with pytest.raises(UsageError, match="the limit is 1048576"):
         load_suite(str(tmp_path / "big.toml"))
 
 

@@ -27,7 +27,7 @@ class StoppedError(BaseException):
 
 
 @pytest.fixture
-def out(tmp_path):
+def out(tmp_path, folders_are_results):
     """The third job of five fails, a worker is killed in the fourth; another suite was here."""
 
     def execute(job: Job) -> str:
@@ -35,6 +35,7 @@ def out(tmp_path):
             raise DataError("no such data")
         if job == JOBS[3]:
             raise StoppedError
+        (tmp_path / f"run-{job.id}").mkdir()
         return f"run-{job.id}"
 
     def describe(error: Exception) -> tuple[str, int]:
@@ -63,6 +64,11 @@ def stages(out: Path) -> list[str]:
     return [job.stage for job in watch_suite(out).jobs]
 
 
+def test_what_a_job_made_and_is_gone(out):
+    (out / f"run-{JOBS[1].id}").rmdir()
+    assert stages(out) == ["done", "interrupted", "failed", "interrupted", "left"]
+
+
 def test_stages(out):
     assert is_suite(out)
     assert stages(out) == ["done", "done", "failed", "interrupted", "left"]
@@ -77,7 +83,8 @@ def test_stages(out):
     assert (watch_suite(out).jobs[3].pid, watch_suite(out).jobs[4].lost) == (7, True)
 
 
-def test_when_all_is_done(tmp_path):
+def test_when_all_is_done(tmp_path, folders_are_results):
+    (tmp_path / "run").mkdir()
     doing = Worker(JOBS, JobLog(tmp_path), lambda job: "run", lambda error: None, print)
     doing.run()
     assert watch_suite(tmp_path).state == "complete"
@@ -124,7 +131,19 @@ def test_command(out, status):
     assert found["runs"][0]["run_id"] == record.name
 
 
+def test_a_flood_is_cut_short(out, status):
+    many = [Job("eval", (f"--seed={i}",)) for i in range(60)]
+    for path in out.glob("jobs/*.plan"):
+        os.utime(path, (1, 1))
+    JobLog(out).plan(many)
+    for job in many:
+        lease(out, job)
+    lines = [line.strip() for line in status(out)[1].splitlines()]
+    assert "and 40 more jobs" in lines
+    assert len(lines) < 30
+
+
 def test_what_is_neither(tmp_path, status):
     code, _, err = status(tmp_path)
     assert code == 6
-    assert "is not a run" in err
+    assert "is neither a run nor a suite's folder: it has no manifest.json and no jobs" in err

@@ -15,6 +15,9 @@ from robustbench_c.suites import Job, JobLog, Worker
 JOBS = [Job("eval", (f"--seed={i}",)) for i in range(6)]
 
 
+pytestmark = pytest.mark.usefixtures("folders_are_results")
+
+
 class Doing:
     """Counts what was done by whom; a job takes some time, or fails."""
 
@@ -28,9 +31,11 @@ class Doing:
         self.done.append(job)
         if job in self.fails:
             raise self.fails[job]
+        (self.out / f"run-{job.id}").mkdir(exist_ok=True)
         return f"run-{job.id}"
 
     def work(self, jobs: list[Job], out: Path, start: float = 0.0) -> None:
+        self.out = out
         Worker(jobs, JobLog(out, start), self, _describe, self.said.append).run()
 
 
@@ -107,6 +112,61 @@ def test_a_job_that_was_left_is_done_again(tmp_path):
     again = Doing()
     again.work(JOBS, tmp_path)
     assert again.done == JOBS[2:]
+
+
+def test_what_is_gone_is_done_again(tmp_path):
+    Doing().work(JOBS, tmp_path)
+    (tmp_path / f"run-{JOBS[3].id}").rmdir()
+    again = Doing()
+    again.work(JOBS, tmp_path)
+    assert again.done == [JOBS[3]]
+
+
+def test_a_record_of_another_job_counts_for_nothing(tmp_path):
+    Doing().work(JOBS[:2], tmp_path)
+    jobs = tmp_path / "jobs"
+    (jobs / f"{JOBS[0].id}.json").write_bytes((jobs / f"{JOBS[1].id}.json").read_bytes())
+    again = Doing()
+    again.work(JOBS[:2], tmp_path)
+    assert again.done == [JOBS[0]]
+
+
+def test_a_helper_that_fails_says_nothing_of_the_job(tmp_path):
+    log = JobLog(tmp_path)
+    log.prepare()
+    helper = Doing({JOBS[0]: DataError("no memory here")}, seconds=0.0)
+    helper.out = tmp_path
+    with log.leases.claim("job", JOBS[0].id) as mine:
+        assert mine
+        Worker(JOBS[:1], JobLog(tmp_path), helper, _describe, helper.said.append)._try(
+            JOBS[0], helps=True
+        )
+    assert log.read(JOBS[0].id) is None
+
+
+def test_a_model_that_was_trained_and_then_changed_is_refused(tmp_path):
+    training = Job("train", ("--recipe=pgd",), name="m")
+    asks = Job("eval", ("--model=trained:m",))
+
+    class Training(Doing):
+        def __call__(self, job: Job) -> str:
+            if not job.trains:
+                return super().__call__(job)
+            self.done.append(job)
+            (self.out / job.folder).mkdir(parents=True)
+            for path in job.made:
+                (self.out / path).write_bytes(b"trained")
+            return job.folder
+
+    doing = Training()
+    doing.out = tmp_path
+    log = JobLog(tmp_path)
+    Worker([training], log, doing, _describe, doing.said.append, [training]).run()
+    assert set(log.read(training.id).files) == {f"trained:{path}" for path in training.made}
+    (tmp_path / training.made[0]).write_bytes(b"another")
+    for jobs in ([training, asks], [training]):
+        with pytest.raises(RunError, match=r"m\.safetensors has changed"):
+            Worker(jobs, log, doing, _describe, doing.said.append, [training]).run()
 
 
 def test_a_file_that_changed_is_refused(tmp_path):

@@ -7,7 +7,7 @@ from bad_cases import CHECK, ESCAPE, RECORD, USAGE, Case, cases
 _RUNS = [
     ("missing", "no manifest.json", "nowhere"),
     ("dot", "no manifest.json", "."),
-    ("escape", "Jsecond line is not a run: it has no", ESCAPE),
+    ("escape", "Jsecond line is neither a run nor a suite's", ESCAPE),
     ("long", "name too long", "x" * 300),
     ("is-a-file", "Not a directory", "@text.txt"),
     ("is-a-loop", "too many levels of symbolic links", "@loop"),
