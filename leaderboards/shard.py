@@ -27,6 +27,7 @@ MAX_SHARD_BYTES = 512 << 20
 FILE_NAME = re.compile(r"\d{8,19}-\d{8,19}-[0-9a-f]{16}\.parquet")
 _SMALL = 1 << 20
 _KEY = b"robustbench-c"
+_NARROW = b"narrow"
 _TEXT = ["verdict", "method", "detail"]
 
 
@@ -35,9 +36,18 @@ def file_name(ids: Ids) -> str:
     return f"{ids.min():08d}-{ids.max():08d}-{hash_ids(ids)[:16]}.parquet"
 
 
-def encode(table: pa.Table, identity: str, step: str) -> bytes:
-    """Return rows, ordered by sample, as the bytes of a shard of this run and step."""
-    mark = {"schema": SHARD_SCHEMA, "identity": identity, "step": step}
+def encode(table: pa.Table, identity: str, step: str, narrow: bool = False) -> bytes:
+    """Return rows, ordered by sample, as the bytes of a shard of this run and step.
+
+    Args:
+        table: The rows.
+        identity: Of the run.
+        step: Name of the step.
+        narrow: Whether they were made in smaller pieces than usual, for want of memory.
+    """
+    mark: dict[str, Any] = {"schema": SHARD_SCHEMA, "identity": identity, "step": step}
+    if narrow:
+        mark["narrow"] = True
     marked = table.sort_by("sample_id").replace_schema_metadata({_KEY: json.dumps(mark)})
     sink = pa.BufferOutputStream()
     pq.write_table(marked, sink, compression="zstd")
@@ -50,7 +60,7 @@ def decode(
     """Return the rows of a shard that anybody may have written.
 
     Columns may come in any order. Text stays dictionary-encoded until its length is known, so
-    that a small file cannot unfold into a large table.
+    that a small file cannot unfold into a large table. What `narrow_rows` says is in the schema.
 
     Raises:
         RecordError: Not Parquet, cut short, of another format, run or step, or with other
@@ -59,7 +69,7 @@ def decode(
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
         schema, rows = file.schema_arrow, file.metadata.num_rows
-        _check_mark((schema.metadata or {}).get(_KEY), identity, step)
+        narrow = _check_mark((schema.metadata or {}).get(_KEY), identity, step)
         check_names(schema.names, layout)
         for want in layout.schema:
             if not schema.field(want.name).equals(want):
@@ -86,7 +96,17 @@ def decode(
         ) from None
     if table.num_rows != rows:
         raise RecordError(f"{table.num_rows} rows, but it claims {rows}")
-    return table
+    return with_narrow_rows(table, rows if narrow else 0)
+
+
+def narrow_rows(table: pa.Table) -> int:
+    """Return how many rows were made in smaller pieces than usual, for want of memory."""
+    return int((table.schema.metadata or {}).get(_NARROW, 0))
+
+
+def with_narrow_rows(table: pa.Table, rows: int) -> pa.Table:
+    """Return the table, of which `narrow_rows` says `rows`."""
+    return table.replace_schema_metadata({_NARROW: str(min(rows, table.num_rows))})
 
 
 def without_repetitions(table: pa.Table, step: str) -> pa.Table:
@@ -124,7 +144,8 @@ def _check_claims(metadata: Any, layout: Layout) -> None:
         raise RecordError(f"{metadata.num_rows} rows of {size} bytes")
 
 
-def _check_mark(raw: bytes | None, identity: str, step: str) -> None:
+def _check_mark(raw: bytes | None, identity: str, step: str) -> bool:
+    """Whose shard it is; returns whether it was made for want of memory in smaller pieces."""
     try:
         mark = json.loads(raw or b"null")
     except (ValueError, RecursionError):
@@ -137,3 +158,4 @@ def _check_mark(raw: bytes | None, identity: str, step: str) -> None:
         raise RecordError("a shard of another run")
     if mark.get("step") != step:
         raise RecordError("a shard of another step")
+    return mark.get("narrow") is True

@@ -127,12 +127,14 @@ class RunStore:
             raise RecordError(f"{folder} is not a run: it has no {MANIFEST}")
         return cls(folder, parse_manifest(read_bytes(folder, path, MAX_MANIFEST_BYTES), str(path)))
 
-    def write_shard(self, step: str, frame: pd.DataFrame) -> Path:
+    def write_shard(self, step: str, frame: pd.DataFrame, narrow: bool = False) -> Path:
         """Add the rows of a step for some samples.
 
         Args:
             step: `clean` or a step of the protocol.
             frame: The columns of `layout`, at least one row.
+            narrow: Whether they were made in smaller pieces than usual, for want of memory, so
+                that last bits can differ: the shard says so.
 
         Returns:
             The shard's file. If these samples were there with the same results, nothing changes.
@@ -153,7 +155,7 @@ class RunStore:
                 raise RecordError(f"{path} is there with other results for the same samples")
             return path
         make_folder(path.parent)
-        atomic_write_bytes(path, shard.encode(table, self._identity, step))
+        atomic_write_bytes(path, shard.encode(table, self._identity, step, narrow))
         return path
 
     def read_step(self, step: str) -> pd.DataFrame:
@@ -169,7 +171,8 @@ class RunStore:
         self.kind(step)
         tables = [self.read_shard(step, path) for path in self.shard_paths(step)]
         table = pa.concat_tables(tables) if tables else self.layout.schema.empty_table()
-        return shard.without_repetitions(table, step)
+        narrow = sum(map(shard.narrow_rows, tables))
+        return shard.with_narrow_rows(shard.without_repetitions(table, step), narrow)
 
     def read_steps(self) -> dict[str, pd.DataFrame]:
         """Return the rows of every step, `clean` first: `read_step`."""

@@ -24,6 +24,7 @@ from leaderboards.explained import ExplanationSummary, clean_correct, explanatio
 from leaderboards.manifest import Count, Record, Sha256, Slug
 from leaderboards.rates import Rate
 from leaderboards.settle import count_reasons, open_reasons
+from leaderboards.shard import narrow_rows
 from leaderboards.verdicts import CLEAN_STEP, StepKind, Verdict
 
 if TYPE_CHECKING:
@@ -100,8 +101,12 @@ class StepSummary(Record):
     """Subproblems it bounded, in all."""
     seconds: Seconds
     """Time in all."""
+    narrow: Count = 0
+    """Samples whose rows were made in smaller pieces than usual, for want of memory, so that their
+    last bits can differ from those of a run with more. Absent in older records."""
     content_sha256: Sha256
-    """Hash of its rows, time left out: equal for every batch size, order, shards and resume."""
+    """Hash of its rows, time left out: equal for every batch size, order, shards and resume, but
+    where rows are `narrow`."""
 
 
 class Cost(Record):
@@ -171,6 +176,17 @@ class Summary(Record):
     """What it cost."""
     steps: tuple[StepSummary, ...]
     """The steps in their order, `clean` first."""
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What the rows tell a reader to know, beside the manifest's notices."""
+        return tuple(
+            f"{step.narrow} of {step.samples} rows of {step.name} were made in smaller pieces than "
+            "usual, for want of memory: last bits, and with them verdicts, can differ from those "
+            "of a run with more"
+            for step in self.steps
+            if step.narrow
+        )
 
     def to_bytes(self) -> bytes:
         """The summary as it is written to disk."""
@@ -261,7 +277,7 @@ def _step_summary(
     store: RunStore, step: str, rows: Cells, index: pd.Index[int], verdict: Codes, by: Codes
 ) -> StepSummary:
     """Summarise a step; `verdict` and `by` are those of the samples in `index`."""
-    kind, place = store.kind(step), store.steps.index(step)
+    kind, place, table = store.kind(step), store.steps.index(step), store.read_table(step)
     mine, before = by == place, (by != NONE) & (by < place)
     audited = before[index.get_indexer(pd.Index(rows.ids))]
     left = count_reasons(rows.reason[(rows.verdict == NONE) & ~audited])
@@ -283,7 +299,8 @@ def _step_summary(
         knowledge=_knowledge(store, step),
         work=rows.total("work"),
         seconds=math.fsum(rows.frame["seconds"].to_numpy()),
-        content_sha256=content_sha256(store.read_table(step)),
+        narrow=narrow_rows(table),
+        content_sha256=content_sha256(table),
     )
 
 

@@ -70,7 +70,7 @@ def alarms(subject: Subject) -> Iterator[Block]:
             f"ERRORS. A step failed on {plural(summary.counts.error, 'sample')} that no other step "
             "settled; none of them counts as robust where an attack failed."
         )
-    if notices := manifest.notices:
+    if notices := (*summary.notices, *manifest.notices):
         shown = tuple(one_line(notice, 400) for notice in notices[:_NOTICES])
         more = len(notices) - len(shown)
         yield Text("Notices in the record:")

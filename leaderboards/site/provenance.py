@@ -104,8 +104,14 @@ def _run(entry: Entry) -> Facts:
         ("Platform", manifest.platform),
         ("robustbench-c", manifest.tool_version),
         ("Versions", parameters(dict(manifest.versions))),
-        ("Reproducible", "yes" if manifest.reproducible else "no: it is not ranked"),
+        ("Reproducible", _reproducible(entry)),
     ]
+
+
+def _reproducible(entry: Entry) -> str:
+    if not entry.manifest.reproducible:
+        return "no: it is not ranked"
+    return "yes, but for last bits, as memory was short" if entry.summary.notices else "yes"
 
 
 def parameters(told: dict[str, Any]) -> str:

@@ -51,3 +51,5 @@ def remarks(
         yield Finding("note", FOLDER, problem, "run it with --save-adversarial")
     for notice in manifest.notices:
         yield Finding("note", f"{MANIFEST}: notices", notice)
+    for notice in told.notices if told is not None else ():
+        yield Finding("note", SHARDS, notice)

@@ -169,7 +169,7 @@ def corrupt(
     if not search:
         draw_accuracy(run)
         draw_sheet(run, dataset)
-    for notice in run.store.manifest.notices:
+    for notice in (*run.store.manifest.notices, *run.summary.notices):
         stderr.print(f"notice: {notice}", highlight=False, markup=False, soft_wrap=True)
     if as_json:
         print(run.summary.to_bytes().decode(), end="")

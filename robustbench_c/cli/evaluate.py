@@ -326,7 +326,7 @@ def evaluate(
             start=start,
             compile=compile,
         )
-    for notice in run.store.manifest.notices:
+    for notice in (*run.store.manifest.notices, *run.summary.notices):
         stderr.print(f"notice: {notice}", highlight=False, markup=False, soft_wrap=True)
     flags.warn(run.summary, stderr)
     if as_json:

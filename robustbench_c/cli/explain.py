@@ -210,7 +210,7 @@ def evaluate_explanations(context: typer.Context, batch_size: int | None) -> Pat
     draw_samples(run, loaded, data)
     if points:
         draw_eps_curve(run, eps_curve(run, loaded, data, points))
-    for notice in run.store.manifest.notices:
+    for notice in (*run.store.manifest.notices, *run.summary.notices):
         stderr.print(f"notice: {notice}", highlight=False, markup=False, soft_wrap=True)
     if given["as_json"]:
         print(run.summary.to_bytes().decode(), end="")

@@ -88,7 +88,7 @@ def status(
         return
     print_run(store, state.summary)
     warn(state.summary, wide_console())
-    notices, more = few(store.manifest.notices, "notices")
+    notices, more = few((*state.summary.notices, *store.manifest.notices), "notices")
     for line in (*(f"notice: {notice}" for notice in notices), *more):
         print(one_line(line, limit=3000))
     if every is None:

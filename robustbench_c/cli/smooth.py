@@ -128,7 +128,7 @@ def smooth(
         run = measure(dataset, out, progress)
     result = read_result(run.store)
     draw_certified_accuracy(run.folder, result, loaded.name, dataset.name)
-    for notice in run.store.manifest.notices:
+    for notice in (*run.store.manifest.notices, *run.summary.notices):
         stderr.print(f"notice: {notice}", highlight=False, markup=False, soft_wrap=True)
     if as_json:
         _print_json(run, result)

@@ -70,7 +70,7 @@ def work_through(
             y = task.y[part.to(task.y.device)]
             judged.rows[OTHER] = _on_other_draws(task.judge, judged, y)
         keep_examples(task, name, part, judged)
-        task.store.write_shard(name, judged.rows)
+        task.write(name, judged.rows)
         _picture(task, part, judged, title)
 
     work_off(task.store, task.leases, name, cut(wanted, size), work, task.progress)

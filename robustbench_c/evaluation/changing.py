@@ -21,6 +21,7 @@ from robustbench_c.errors import RunError, UsageError
 from robustbench_c.evaluation.inputs import check_data, check_logits
 from robustbench_c.evaluation.manifests import manifest_of
 from robustbench_c.evaluation.removal import remove_run
+from robustbench_c.evaluation.rooms import is_tight
 from robustbench_c.evaluation.run import common_notices
 from robustbench_c.evaluation.sharing import Progress
 from robustbench_c.evaluation.steps import clean_fault, clean_rows, precise_form
@@ -127,7 +128,7 @@ def begin(
     if fault := clean_fault(recorded, clean):
         raise RunError(f"{folder} is not about this model or these data: {fault}")
     if len(recorded) < len(data):
-        store.write_shard(CLEAN_STEP, clean)
+        store.write_shard(CLEAN_STEP, clean, is_tight(classifier))
     on = threat.to(target)
     task = Task(
         store,

@@ -124,7 +124,7 @@ def _corrupt_samples(task: Task, kind: KindName, severities: tuple[int, ...]) ->
     size = max(1, min(_SHARD_SAMPLES, _SHARD_BYTES // (task.x[0].nbytes * 4)))
 
     def work(ids: Ids, _: Report) -> None:
-        task.store.write_shard(kind, corruption_rows(task, task.places(ids), kind, severities))
+        task.write(kind, corruption_rows(task, task.places(ids), kind, severities))
 
     shards = cut(task.data.ids.numpy(), size)
     work_off(task.store, task.leases, kind, shards, work, task.progress)

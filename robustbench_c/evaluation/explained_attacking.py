@@ -46,7 +46,7 @@ def bend_samples(on: ExplainedTask, step: StepInfo) -> None:
         part = task.places(ids)
         judged = bend_places(on, step, part, report)
         keep_examples(task, name, part, judged)
-        task.store.write_shard(name, judged.rows)
+        task.write(name, judged.rows)
 
     shards = cut(right_ids(task.store), _shard_size(on, step))
     work_off(task.store, task.leases, name, shards, work, task.progress)

@@ -94,11 +94,11 @@ def bound_samples(on: ExplainedTask, step: StepInfo, boxes: Boxes) -> None:
             bad = explained_contradiction.contradicted(rows, attacked)
             if bad.size:
                 explained_contradiction.save(on, step, rows, bad, boxes)
-                store.write_shard(step.name, pd.concat(parts, ignore_index=True))
+                task.write(step.name, pd.concat(parts, ignore_index=True))
                 contradiction.stop(store.folder, bad)
             verdicts = pd.concat([part["verdict"] for part in parts])
             report(len(verdicts), int(verdicts.isin([Verdict.CERTIFIED]).sum()))
-        store.write_shard(step.name, pd.concat(parts, ignore_index=True))
+        task.write(step.name, pd.concat(parts, ignore_index=True))
 
     shards = [np.concatenate(group) for group in groups]
     work_off(store, task.leases, step.name, shards, work, task.progress)

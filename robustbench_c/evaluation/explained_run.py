@@ -239,4 +239,4 @@ def _clean(on: ExplainedTask, started: float) -> None:
     if fault := clean_fault(recorded, rows):
         raise RunError(f"{task.store.folder} is not about this model or these data: {fault}")
     if len(recorded) < len(task.data):
-        task.store.write_shard(CLEAN_STEP, rows)
+        task.write(CLEAN_STEP, rows)

@@ -148,4 +148,4 @@ def _write(task: Task, step: StepInfo, parts: list[Judged]) -> None:
         found = torch.cat([part.adversarial[part.broken].cpu() for part in parts])
         examples = artefacts.Examples(ids, task.data.x[task.places(ids.numpy())], found)
         artefacts.write(task.store, step.name, rows["sample_id"].to_numpy(), examples)
-    task.store.write_shard(step.name, rows)
+    task.write(step.name, rows)

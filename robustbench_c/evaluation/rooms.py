@@ -77,7 +77,7 @@ def limit(precise: TiledClassifier | None, x: Tensor, max_memory: int | None) ->
 def notices(classifiers: Iterable[TiledClassifier | None], share: float) -> list[str]:
     """What a reader should know of a run whose chunks are small for want of memory."""
     lines = []
-    tight = [c for c in classifiers if c is not None and (c.most or c.tiles[0]) < c.tiles[0]]
+    tight = [c for c in classifiers if c is not None and is_tight(c)]
     if tight:
         least = min(c.most or c.tiles[0] for c in tight)
         lines.append(
@@ -90,6 +90,11 @@ def notices(classifiers: Iterable[TiledClassifier | None], share: float) -> list
             "memory: their last bits can differ from those of a run with more"
         )
     return lines
+
+
+def is_tight(*classifiers: TiledClassifier | None) -> bool:
+    """Whether passes are below the smallest tile, so that last bits can differ."""
+    return any(c is not None and (c.most or c.tiles[0]) < c.tiles[0] for c in classifiers)
 
 
 @contextmanager

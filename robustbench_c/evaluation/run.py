@@ -255,7 +255,7 @@ def evaluate(
         if _breaks(step) and (save_adversarial or artefacts.kept(store, step.name)):
             artefacts.keep(store, step.name)
     if len(recorded) < len(dataset):
-        store.write_shard("clean", clean)
+        store.write_shard("clean", clean, rooms.is_tight(classifier, judge))
     with (
         passes_of(store.manifest),
         logged(store, target, resumed),

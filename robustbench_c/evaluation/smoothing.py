@@ -32,6 +32,7 @@ from robustbench_c.evaluation.inputs import chance_notice, check_data, check_log
 from robustbench_c.evaluation.manifests import manifest_of
 from robustbench_c.evaluation.passes import passes_of
 from robustbench_c.evaluation.removal import remove_run
+from robustbench_c.evaluation.rooms import is_tight
 from robustbench_c.evaluation.run import Run
 from robustbench_c.evaluation.sharing import Progress, Report, cut, finish, shard_size, work_off
 from robustbench_c.evaluation.smoothing_rows import estimation_rows, selection_rows
@@ -206,7 +207,7 @@ def _select(on: _Smoothed, progress: Progress | None) -> None:
         votes = on.vote(part, "selection", lambda done: report(done, 0))
         rows = selection_rows(on.data.y[part], on.data.ids[part], votes, on.config.n0)
         rows["seconds"] = (time.perf_counter() - started) / len(part)
-        on.store.write_shard(CLEAN_STEP, rows)
+        on.store.write_shard(CLEAN_STEP, rows, is_tight(on.classifier))
 
     shards = cut(on.data.ids.numpy(), shard_size(on.store.manifest, on.config.n0))
     work_off(on.store, on.leases, CLEAN_STEP, shards, work, progress)
@@ -220,7 +221,7 @@ def _certify(on: _Smoothed, progress: Progress | None) -> None:
         votes = on.vote(part, "estimation", lambda done: report(done, 0))
         rows = estimation_rows(on.data.y[part], on.data.ids[part], votes, on.config, on.eps)
         rows["seconds"] = (time.perf_counter() - started) / len(part)
-        on.store.write_shard(SMOOTHING, rows)
+        on.store.write_shard(SMOOTHING, rows, is_tight(on.classifier))
 
     shards = cut(right_ids(on.store), shard_size(on.store.manifest, on.config.n))
     work_off(on.store, on.leases, SMOOTHING, shards, work, progress)

@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from attacks.classifier import TiledClassifier
+from attacks.memory import is_narrow
 from attacks.threat import ThreatModel
 from leaderboards.sample_ids import Ids
 from leaderboards.store import RunStore
 from leaderboards.verdicts import CLEAN_STEP, SETTLED
 from robustbench_c.data import Dataset
+from robustbench_c.evaluation.rooms import is_tight
 from robustbench_c.evaluation.sharing import Progress
 from robustbench_c.leases import Leases
 from robustbench_c.zoo.sources import SourceFile, watch
@@ -59,6 +61,14 @@ class Task:
     def leases(self) -> Leases:
         """Who works on what, beside whom."""
         return Leases(self.store.folder, start=self.start, check=watch(self.sources))
+
+    def write(self, step: str, rows: pd.DataFrame) -> None:
+        """Add rows to the record, which says so where memory was short as they were made."""
+        narrow = is_tight(self.classifier, self.precise, self.judge, self.compiled)
+        explained = self.store.manifest.protocol.explanation is not None
+        if explained or self.store.kind(step) == "certificate":  # others have no chunks
+            narrow = narrow or is_narrow()
+        self.store.write_shard(step, rows, narrow)
 
     @cached_property
     def clean(self) -> Tensor:

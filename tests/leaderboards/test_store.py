@@ -53,6 +53,20 @@ def test_rows_come_back_as_they_went_in(store: RunStore) -> None:
     assert store.completed_ids("clean").tolist() == []
 
 
+def test_rows_made_while_memory_was_short_say_so(store: RunStore) -> None:
+    store.write_shard("clean", a_frame(a_row(1), a_row(2), a_row(3)))
+    store.write_shard("pgd", a_frame(a_row(1), a_row(2)), narrow=True)
+    before = store.summary()
+    store.write_shard("pgd", a_frame(a_row(2), a_row(3)))
+    summary = store.write_summary()
+    assert [step.narrow for step in summary.steps] == [0, 2]
+    assert (before.notices[0][:11], summary.notices[0][:11]) == ("2 of 2 rows", "2 of 3 rows")
+    assert "of pgd were made in smaller pieces" in summary.notices[0]
+    assert store.verify_bytes() == []
+    store.write_shard("pgd", a_frame(a_row(2), a_row(1)))  # the same again, with room
+    assert store.summary() == summary
+
+
 def test_results_do_not_depend_on_order_shards_or_time(tmp_path: Path) -> None:
     rows = [a_row(i, "broken" if i % 3 == 0 else None, margin64=-1 / (i + 1)) for i in range(10)]
 

@@ -86,6 +86,15 @@ def test_smaller_chunks_are_said_and_prove_the_same(linear, tmp_path, monkeypatc
     (line,) = [n for n in tight.store.manifest.notices if "for want of memory" in n]
     assert "1/64 of the usual size" in line
     assert tight.store.manifest.identity() == free.store.manifest.identity()
+    # whoever goes on with a run, and wherever memory runs out, the rows say it
+    for path in (free.folder / "shards" / "crown").iterdir():
+        path.unlink()
+    resumed = linear.evaluate(tmp_path / "free", attack="none", certify=proof)
+    assert not any("for want of memory" in n for n in resumed.store.manifest.notices)
+    (notice,) = resumed.summary.notices
+    assert f"of {resumed.summary.steps[1].samples} rows of crown were made in smaller" in notice
+    assert (free.summary.notices, resumed.summary.steps[0].narrow) == ((), 0)
+    assert resumed.store.verify_bytes() == []
 
 
 @pytest.mark.parametrize("of", ["attack", "proof", "explanation"])
