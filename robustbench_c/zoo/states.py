@@ -162,7 +162,7 @@ def fit(state: State, network: nn.Module, label: str) -> dict[str, Tensor]:
         tensor = state.tensors[key].detach()
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
             raise ModelError(
-                f"{label}: {key} is sparse, quantised or without values; dense weights are needed"
+                f"{label}: {key} is sparse or quantised, or has no values; dense weights are needed"
             )
         if tensor.dtype != expected.dtype:
             if expected.dtype != torch.float32 or tensor.dtype not in _CONVERTED:

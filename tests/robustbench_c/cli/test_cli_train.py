@@ -172,7 +172,7 @@ def test_shipped_cards_name_the_recipe_as_it_is():
     [
         ((), "2: give a --recipe"),
         (("--recipe", "pdg"), "2: no recipe 'pdg'; did you mean 'pgd'?"),
-        (("--recipe", "none.toml"), "2: cannot read the recipe none.toml: No such file"),
+        (("--recipe", "none.toml"), "2: cannot read the recipe: none.toml is missing"),
         (("--recipe", "pgd", "--epochs", "0"), "2: recipe 'pgd' with these options: train.epochs"),
         (("--recipe", "pgd", "--epochs", "many"), "2: Invalid value for '--epochs'"),
         (("--recipe", "pgd", "--colour", "red"), "2: No such option"),

@@ -34,7 +34,7 @@ def test_instances(folder):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "no instances"),
+        ("", "is empty"),
         ("nets/a.onnx,p.vnnlib\n", "line 1: 2 columns"),
         ("nets/a.onnx,p.vnnlib,116\nnets/b.onnx,p.vnnlib,116", "line 2: there is no file"),
         ("nets/a.onnx,,116", "line 1: '' is not the name"),
@@ -75,7 +75,7 @@ def test_reference_has_the_keys_of_instances(folder):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "no column 'onnx'"),
+        ("", "is empty"),
         ("onnx,vnnlib\n", "no column 'reference'"),
         ("onnx,vnnlib,reference\nnets/a.onnx,p.vnnlib,holds\n", "'holds' is no verdict"),
         ("onnx,vnnlib,reference\nnets/a.onnx,p.vnnlib\n", "2 columns"),
