@@ -95,6 +95,7 @@ def test_branch_and_bound_goes_on_with_fewer_parts(dense, whole, monkeypatch):
     assert "out of memory in branch and bound" in told[-1]
 
 
+@pytest.mark.slow
 def test_the_model_may_run_out_of_memory_inside_of_branch_and_bound(whole, monkeypatch):
     net, _ = network()
     expected, told = whole("complete"), list[str]()
@@ -116,7 +117,11 @@ def test_what_does_not_fit_at_all_is_one_line(dense, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("method", "share"), [("complete", 1 / 16), *((m, 1 / 4096) for m in METHODS[:-1])]
+    ("method", "share"),
+    [
+        pytest.param("complete", 1 / 16, marks=pytest.mark.slow),
+        *((m, 1 / 4096) for m in METHODS[:-1]),
+    ],
 )
 def test_smaller_chunks_prove_the_same(dense, whole, method, share):
     expected = whole(method)
@@ -124,7 +129,7 @@ def test_smaller_chunks_prove_the_same(dense, whole, method, share):
         same(bounded(dense, method), expected)
 
 
-@pytest.mark.parametrize("most", [0, 700])
+@pytest.mark.parametrize("most", [pytest.param(0, marks=pytest.mark.slow), 700])
 def test_open_parts_come_back_from_a_file_bit_for_bit(dense, whole, most, monkeypatch):
     stored: list[bool] = []
     put = shelf.Shelf.put

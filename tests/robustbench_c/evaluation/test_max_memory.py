@@ -67,7 +67,7 @@ def test_chunks_are_as_large_as_there_is_room(monkeypatch):
 
 
 def test_results_do_not_depend_on_a_bound_that_is_kept(linear, hashes, tmp_path):
-    proof = CertifyConfig("cascade", Budget(3, 20))
+    proof = CertifyConfig("alpha-crown", Budget(3))
     free = linear.evaluate(tmp_path / "free", attack=PGD, certify=proof)
     room = memory.in_use(CPU) + (900 << 20)
     tight = linear.evaluate(tmp_path / "tight", attack=PGD, certify=proof, max_memory=room)
