@@ -95,8 +95,7 @@ class Worker:
                 return True
             if not mine and (job.trains or not helps):
                 return False
-            self._do(job, mine)
-        return True
+            return self._do(job, mine)
 
     def _has_ended(self, job: Job) -> bool:
         """Whether a job needs no worker any more: what it made is there, or it has failed."""
@@ -129,7 +128,8 @@ class Worker:
     def _hashes(self, job: Job) -> dict[str, str]:
         return {path: self._files.sha256(path) for path in self._files_of(job)}
 
-    def _do(self, job: Job, mine: bool) -> None:
+    def _do(self, job: Job, mine: bool) -> bool:
+        """Do a job; returns whether this worker is through with it."""
         place = f"[{self._jobs.index(job) + 1}/{len(self._jobs)}]"
         self._say(f"{place} {'' if mine else 'helps with '}{job}")
         if (record := self._log.read(job.id)) is not None:
@@ -153,11 +153,14 @@ class Worker:
             self._say(f"{place} failed ({shown[1]}): {line}")
         finally:
             gc.collect()
-        if self._has_ended(job) or (not mine and changes["state"] == "failed"):
-            return  # another has written down what came of it, or will
+        # one that was stopped for long may have been overtaken, and has failed for that alone
+        lost = mine and not self._log.leases.holds(_LEASE, job.id)
+        if self._has_ended(job) or ((lost or not mine) and changes["state"] == "failed"):
+            return not lost  # another has written down what came of it, or will
         changes |= {
             "seconds": round(time.monotonic() - started, 2),
             "peak_bytes": peak_memory(),
             "ended": now(),
         }
         self._log.write(job, begun.model_copy(update=changes))
+        return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import torch
 from attacks.pgd import PGDConfig
 from attacks.threat import ThreatModel
 from leaderboards.errors import RecordError
+from leaderboards.holders import process
 from leaderboards.listing import list_runs
 from leaderboards.store import RunStore
 from leaderboards.summary import summarise
@@ -235,3 +237,22 @@ def test_folder_of_something_else_is_left_alone(linear, tmp_path, finished):
         with pytest.raises(RecordError, match="neither empty nor a run"):
             linear.evaluate(tmp_path, overwrite=overwrite)
     assert (folder / "thesis.txt").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("left", [{}, {"started": "1"}], ids=["no lease", "lease of the dead"])
+def test_a_folder_that_cannot_be_written_any_more(
+    linear, tmp_path, finished, hashes, read_only, left
+):
+    shard = next(finished[0].folder.glob("shards/pgd/*"))
+    if left:
+        lease = finished[0].folder / "leases" / "pgd" / f"{shard.name}.lease"
+        lease.parent.mkdir(parents=True)
+        lease.write_text(json.dumps(process(os.getpid()) | left))
+    shard.unlink()
+    out = tmp_path / "finished"
+    with read_only():
+        for there in (out, tmp_path / "new"):
+            with pytest.raises(RecordError, match="Read-only file system") as refused:
+                linear.evaluate(there, save_adversarial=True)
+            assert "\n" not in str(refused.value)
+    assert hashes(linear.evaluate(out, save_adversarial=True)) == finished[1]

@@ -215,3 +215,30 @@ def test_where_nothing_can_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RecordError, match="cannot make the folder"):
         Doing().work(JOBS, tmp_path / "file")
+
+
+def test_a_worker_that_was_overtaken_leaves_the_job_to_the_other(tmp_path):
+    """It was stopped for long: what it says of its failure would be taken for the other's."""
+    training = Job("train", ("--recipe=pgd",), name="m")
+    doing = Doing()
+    lost = []
+
+    def overtaken(job: Job) -> str:
+        if job.trains and not lost:
+            lost.append(job)
+            next(tmp_path.rglob("*.lease")).write_text("{}")  # it is another's now
+            later = threading.Timer(0.2, finish, [job])
+            later.start()
+            raise RunError("this process no longer holds the folder")
+        return doing(job)
+
+    def finish(job: Job) -> None:
+        log = JobLog(tmp_path)
+        states.append(log.read(job.id).state)
+        log.write(job, log.read(job.id).model_copy(update={"state": "done", "result": doing(job)}))
+
+    states: list[str] = []
+    doing.out = tmp_path
+    Worker([training, *JOBS[:2]], JobLog(tmp_path), overtaken, _describe, doing.said.append).run()
+    assert states == ["begun"]  # not failed
+    assert doing.done == [training, *JOBS[:2]]  # and nothing was begun without its model

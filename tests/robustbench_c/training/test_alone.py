@@ -145,3 +145,14 @@ def test_federated_stopped_between_checkpoint_and_log(tmp_path, monkeypatch):
             run(recipe, tmp_path, device="cpu")
     run(recipe, tmp_path, device="cpu", resume=True)
     assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, read_only):
+    for folder in (tmp_path, tmp_path / "new"):
+        with (
+            pytest.raises(RunError, match="Read-only file system; give a folder") as refused,
+            read_only(),
+            alone_in(folder, print),
+        ):
+            pass
+        assert "\n" not in str(refused.value)

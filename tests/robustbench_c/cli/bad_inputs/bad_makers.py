@@ -52,3 +52,8 @@ def cut(make: Make, keep: float) -> Make:
         path.write_bytes(whole[: int(len(whole) * keep)])
 
     return shorter
+
+
+def tree(folder: Path) -> set[tuple[str, int]]:
+    """Everything below a folder, with its size."""
+    return {(str(p.relative_to(folder)), p.lstat().st_size) for p in folder.rglob("*")}

@@ -70,7 +70,7 @@ _GOOD = ("--suite", "@suite-good.toml")
 _SLURM = (*_GOOD, "--executor", "slurm")
 _OPTIONS = [
     ("suite-none", USAGE, "--suite is empty", "--suite", ""),
-    ("suite-and-eps", USAGE, "is set by the suite", *_GOOD, "--eps", 0.1),
+    ("suite-and-eps", USAGE, "does not go with --suite", *_GOOD, "--eps", 0.1),
     ("suite-only", USAGE, "no job of the suite", *_GOOD, "--only", "nothing"),
     ("suite-only-escape", USAGE, "no job of the suite", *_GOOD, "--only", ESCAPE),
     ("suite-executor", USAGE, "did you mean 'local'?", *_GOOD, "--executor", "locl"),

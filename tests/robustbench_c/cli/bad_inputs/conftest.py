@@ -32,8 +32,3 @@ def bad_file(tmp_path_factory):
 
     path_of.folder = folder
     return path_of
-
-
-def tree(folder: Path) -> set[tuple[str, int]]:
-    """Everything below a folder, with its size."""
-    return {(str(p.relative_to(folder)), p.lstat().st_size) for p in folder.rglob("*")}

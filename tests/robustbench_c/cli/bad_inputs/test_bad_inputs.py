@@ -12,6 +12,7 @@ import pytest
 from bad_cases import Case
 from bad_data import DATA_CASES
 from bad_explanations import EXPLANATION_CASES
+from bad_makers import tree
 from bad_models import MODEL_CASES
 from bad_others import OTHER_CASES
 from bad_properties import PROPERTY_CASES
@@ -19,7 +20,6 @@ from bad_records import RECORD_CASES
 from bad_settings import SETTING_CASES
 from bad_suites import SUITE_CASES
 from bad_training import TRAINING_CASES
-from conftest import tree
 
 CORPUS: list[Case] = [
     *SETTING_CASES,
