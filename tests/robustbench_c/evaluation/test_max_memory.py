@@ -139,6 +139,7 @@ def test_memory_that_runs_out_is_in_the_log_and_changes_nothing(linear, hashes, 
     with memory.telling(told.append):
         run = linear.with_model(model).evaluate(tmp_path / "tight", attack=PGD, progress=shrink)
     assert hashes(run) == hashes(free)
+    assert run.summary.notices == ()  # 32 is a tile: the same bits
     assert told == ["out of memory in a pass over 64 samples: going on with 32"]
     (log,) = read_logs(run.folder).workers
     assert [line.text for line in log.lines if line.event == "notice"] == told
@@ -164,6 +165,8 @@ def test_explanations_go_on_as_well(linear, tmp_path):
         tight = run("tight", model, progress=shrink)
     assert tight.verdicts.equals(free.verdicts)
     assert any("an attack on explanations" in line for line in told)
+    assert (free.summary.notices, tight.summary.steps[0].narrow) == ((), 0)
+    assert any("rows of explain-attack were made in smaller" in n for n in tight.summary.notices)
 
 
 def took(what: str, out: Path, max_memory: int = 0) -> dict:
