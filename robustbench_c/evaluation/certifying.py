@@ -57,7 +57,8 @@ def make_certifier(model: nn.Module, x: Tensor) -> Certifier:
 
 def numbers_of(certifier: Certifier | None) -> int:
     """How many numbers the bound engine knows of a sample; 0 of a prover that is not ours."""
-    return certifier.numbers if isinstance(certifier, methods.Certifier) else 0
+    numbers = getattr(certifier, "numbers", 0)
+    return numbers if isinstance(numbers, int) else 0
 
 
 @dataclass(frozen=True)

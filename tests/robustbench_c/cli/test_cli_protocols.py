@@ -62,7 +62,7 @@ def test_an_option_beside_it_is_refused(monkeypatch, capsys, option):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("eps = ", "cannot read"), ("eps = -1", "is not a protocol"), (None, "cannot read")],
+    [("eps = ", "is not TOML"), ("eps = -1", "is not a protocol"), (None, "cannot read")],
 )
 def test_a_bad_file_is_one_line(tmp_path, content, message):
     path = tmp_path / "bad.toml"
