@@ -57,7 +57,10 @@ def test_any_rows_in_any_order_are_rows_of_the_whole(allowed: str) -> None:
         check_same(result, case.rows(rows).run(), rows)
 
 
-@pytest.mark.parametrize("allowed", ALLOWED)
+@pytest.mark.parametrize(
+    "allowed",
+    [pytest.param(a, marks=pytest.mark.slow) if a in ("joint", "weights") else a for a in ALLOWED],
+)
 def test_finds_are_legal_and_real(allowed: str) -> None:
     case, result = whole(allowed)
     if case.threat is None:

@@ -64,7 +64,13 @@ def distances(norm: str) -> tuple[dict[str, np.ndarray], np.ndarray]:
     )
 
 
-@pytest.mark.parametrize(("name", "norm"), FLOORS)
+@pytest.mark.parametrize(
+    ("name", "norm"),
+    [
+        pytest.param(*each, marks=pytest.mark.slow) if each[:2] == ("fab", "l1") else each
+        for each in FLOORS
+    ],
+)
 def test_each_search(name, norm):
     found, exact = distances(norm)
     assert share_within(found[name], exact) >= FLOORS[name, norm]

@@ -36,7 +36,9 @@ def mistakes(case: Case, found: Certificates) -> Counter[str]:
     return +wrong
 
 
-@pytest.mark.parametrize("choices", [False, True], ids=["rows", "choices"])
+@pytest.mark.parametrize(
+    "choices", [pytest.param(False, marks=pytest.mark.slow), True], ids=["rows", "choices"]
+)
 def test_agrees_with_all_activation_patterns(choices: bool) -> None:
     methods: Counter[str] = Counter()
     for seed in range(20):

@@ -46,7 +46,7 @@ def random_cnn(seed: int) -> tuple[nn.Module, Tensor] | None:
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(value[0].numel(), 4)).eval(), x
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("norm", ["linf", pytest.param("l2", marks=pytest.mark.slow)])
 def test_bounds_are_those_of_full_rows(norm: str, monkeypatch: pytest.MonkeyPatch) -> None:
     tried = used = 0
     made = Windows.of_neurons

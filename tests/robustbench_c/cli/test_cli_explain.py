@@ -58,6 +58,7 @@ def test_a_table_a_record_and_pictures(explain, robust_runs, tmp_path) -> None:
     assert "not bent" in robust_runs("compare", run, run).out
 
 
+@pytest.mark.slow
 def test_errors_alone_have_no_picture_and_are_not_robust(explain, robust_runs, tmp_path) -> None:
     ended = explain("--gamma", 1e30, "--eps", 0.01, "--explain-eps-curve", "0.01")
     assert (ended.code, "6 error" in ended.out) == (0, True), ended.err

@@ -45,13 +45,15 @@ def test_wrong_usage(command, tmp_path, given, words):
         assert not list(tmp_path.iterdir())
 
 
+# tests/kills has a short form with two processes
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "options"),
     [
         ("evaluate", EVAL),
-        pytest.param("corrupt", (*FEW, "--severities", "2,5"), marks=pytest.mark.slow),
-        pytest.param("corrupt", (*FEW, *SEARCH), marks=pytest.mark.slow),
-        pytest.param("smooth", (*FEW, "--smooth", "0.25"), marks=pytest.mark.slow),
+        ("corrupt", (*FEW, "--severities", "2,5")),
+        ("corrupt", (*FEW, *SEARCH)),
+        ("smooth", (*FEW, "--smooth", "0.25")),
     ],
     ids=["evaluate", "corrupt", "search", "smooth"],
 )

@@ -189,7 +189,9 @@ evaluate(
 
 
 # the files: manifest, clean shard, then examples and shard by turns
-@pytest.mark.parametrize("at", [5, pytest.param(6, marks=pytest.mark.slow)])
+# tests/kills has the short form of it
+@pytest.mark.slow
+@pytest.mark.parametrize("at", [5, 6])
 def test_killed_and_gone_on_with(tmp_path, hashes, at):
     """SIGKILL between the writing and the naming of a file: what is left is removed."""
     command = [sys.executable, "-c", KILLED, str(tmp_path / "killed"), str(at), str(HERE)]
