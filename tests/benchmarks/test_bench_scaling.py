@@ -27,9 +27,9 @@ ROUNDS = 5
 LEAST_SPEEDUP = 1.7
 MODEL = ("--model", "fmnist-cnn-standard", "--data", "fashion-mnist", "--eps", "0.01")
 COMMON = ("--device", "cpu", "--batch-size", "64", "--no-diagnose", "--json")
-ATTACK = ("--samples", "2000", "--steps", "40", "--restarts", "1")
+ATTACK = ("--samples", "8000", "--steps", "40", "--restarts", "1")
 BOUNDS = ("--samples", "550", "--attack", "none", "--certify", "crown")
-SIZES = {100: 3, 1000: 3, 10_000: 1}
+SIZES = {100: 5, 1000: 5, 10_000: 2}
 """Numbers of samples, and how often each is run."""
 CHEAP = ("--steps", "60", "--restarts", "1", "--certify", "ibp")
 MOST_APART = 0.2
