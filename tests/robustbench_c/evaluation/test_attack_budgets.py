@@ -112,10 +112,10 @@ def test_a_resumed_run_ends_where_it_would_have(linear, tmp_path, hashes, monkey
     monkeypatch.setattr(sharing, "MOST", 7)
     write, left = RunStore.write_shard, iter(range(9))
 
-    def stops(store, step, rows):
+    def stops(store, step, rows, *more):
         if next(left, None) is None:
             raise RunError("stopped")
-        return write(store, step, rows)
+        return write(store, step, rows, *more)
 
     monkeypatch.setattr(RunStore, "write_shard", stops)
     with pytest.raises(RunError, match="stopped"):

@@ -131,11 +131,11 @@ def test_two_at_once_make_the_record_of_one(made, hashes, request, monkeypatch):
     monkeypatch.setattr(transforming, "_SHARD_SAMPLES", 16)
     runs, first, written = [], {}, Counter()
 
-    def counting(store, step, frame):
+    def counting(store, step, frame, *more):
         if step != "clean":
             first.setdefault(threading.current_thread().name, step)
             written[(step, *sorted(frame["sample_id"]))] += 1
-        return write(store, step, frame)
+        return write(store, step, frame, *more)
 
     def work(start: float) -> None:
         runs.append(make(out="shared", start=start))

@@ -38,9 +38,9 @@ def test_three_at_once_make_the_record_of_one(linear, small, tmp_path, hashes):
     whole = linear.evaluate(tmp_path / "one", **options)
     runs, written, write = [], [], RunStore.write_shard
 
-    def counting(store, step, frame):
+    def counting(store, step, frame, *more):
         written.append((step, *sorted(frame["sample_id"])))
-        return write(store, step, frame)
+        return write(store, step, frame, *more)
 
     def work(start: float) -> None:
         runs.append(linear.evaluate(tmp_path / "many", start=start, **options))
@@ -85,11 +85,11 @@ def test_rows_of_two_workers_on_one_shard_count_once(linear, small, tmp_path, ha
     begun = threading.Barrier(2)
     write, runs, written = RunStore.write_shard, [], []
 
-    def together(store, step, frame):
+    def together(store, step, frame, *more):
         if step == "pgd":
             begun.wait(10)  # both have worked on it, neither has written it
             written.append(frame["sample_id"].iloc[0])
-        return write(store, step, frame)
+        return write(store, step, frame, *more)
 
     def work() -> None:
         runs.append(linear.evaluate(tmp_path / "both", attack=PGD, save_adversarial=True))

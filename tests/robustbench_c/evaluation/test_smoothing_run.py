@@ -96,9 +96,9 @@ def test_two_at_once_make_the_record_of_one(smooth, hashes, small_shards, monkey
     whole, write = smooth(), RunStore.write_shard
     runs, written = [], []
 
-    def counting(store, step, frame):
+    def counting(store, step, frame, *more):
         written.append((step, *sorted(frame["sample_id"])))
-        return write(store, step, frame)
+        return write(store, step, frame, *more)
 
     def work(start: float) -> None:
         runs.append(smooth(out="shared", start=start))
