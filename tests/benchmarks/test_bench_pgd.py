@@ -67,6 +67,7 @@ def test_pgd_against_foolbox(benchmark: Any, timings: Timings, name: str, target
     compare(benchmark, timings, load_subject(name), ROUNDS, target)
 
 
+@pytest.mark.slow
 def test_pgd_against_foolbox_in_short(benchmark: Any, timings: Timings) -> None:
     """The same on 300 images: the choice of tiles weighs more there, and the rounds are few."""
     compare(benchmark, timings, load_subject("fmnist-cnn-standard", 300), 1, 2.0)

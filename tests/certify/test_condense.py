@@ -86,6 +86,7 @@ def test_each_form(form: str, domain: bound_checks.Domain) -> None:
         check_not_numbers(domain, case)
 
 
+@pytest.mark.slow
 @few
 @given(st.sampled_from(sorted(FORMS)), st.integers(2, 10**6), st.floats(0.02, 0.4))
 def test_random_nets(form: str, seed: int, density: float) -> None:

@@ -36,6 +36,7 @@ def told(problem, eps=0.02, **options) -> Estimate:
     return estimate(problem.model, problem.x, problem.y, problem.threat(eps), **options)
 
 
+@pytest.mark.slow
 def test_longer_attacks_and_more_samples_take_longer(linear):
     short, long = told(linear), told(linear, attack=PGDConfig(steps=4000, restarts=20))
     assert 0 < short.likely <= short.most < long.most / 20
@@ -46,6 +47,7 @@ def test_longer_attacks_and_more_samples_take_longer(linear):
         short.likely = 0
 
 
+@pytest.mark.slow
 def test_what_is_broken_takes_less_than_what_holds(linear):
     attack = PGDConfig(steps=1000, restarts=20)
     holds, breaks = told(linear, 1e-4, attack=attack), told(linear, 0.5, attack=attack)
@@ -53,6 +55,7 @@ def test_what_is_broken_takes_less_than_what_holds(linear):
     assert holds.likely > 0.95 * holds.most
 
 
+@pytest.mark.slow
 def test_budgets_count(linear):
     attack = PGDConfig(steps=2000, restarts=50)
     free = told(linear, attack=attack)

@@ -92,6 +92,7 @@ def test_the_distance_on_record_is_the_exact_one(minimal, linear, norm, config):
     assert verify(run.store, linear.model, data).problems == ()
 
 
+@pytest.mark.slow
 def test_it_hangs_on_the_sample_alone_and_resumes(minimal, linear, tmp_path, hashes, small_shards):
     class StopError(Exception):
         pass

@@ -7,7 +7,8 @@ from robustbench_c.suites import JobLog
 
 @pytest.fixture
 def folders_are_results(monkeypatch):
-    """Let a folder stand for a run that is complete."""
+    """Let a folder stand for a run that is complete; nothing large is held or collected."""
+    monkeypatch.setattr("robustbench_c.suites.working.gc.collect", lambda: 0)
     monkeypatch.setattr(
         JobLog,
         "holds",

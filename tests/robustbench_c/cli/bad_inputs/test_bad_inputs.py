@@ -34,7 +34,7 @@ CORPUS: list[Case] = [
 ]
 _BESIDE = ("notice: ", "refused: ")
 _LONGEST = 640
-_SHORT = 15
+_SHORT = 25
 """One case of so many is looked at in the short form of the tests, by turns over all tables."""
 
 
